@@ -1,0 +1,1 @@
+//! bundle: see src/ARCHITECTURE.md.

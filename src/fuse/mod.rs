@@ -1,0 +1,1 @@
+//! fuse: see src/ARCHITECTURE.md.

@@ -1,0 +1,1 @@
+//! gpu: see src/ARCHITECTURE.md.

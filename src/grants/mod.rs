@@ -1,0 +1,69 @@
+//! What a provider (GPU, fabric, MPI) wants inside a container, in one neutral form.
+//!
+//! `bundle` and `plan` read [`Grants`] and know no vendor. Pure: the providers on floor 2 fill it from facts.
+
+use std::path::PathBuf;
+
+/// Everything that one or more providers want inside, in the order of decision.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Grants {
+    /// Device nodes, bound from the host's node of the same path.
+    pub nodes: Vec<NodeGrant>,
+    /// Files, directories and sockets of the host.
+    pub binds: Vec<BindGrant>,
+    /// Driver libraries, bound into the one private library directory of the container.
+    pub libraries: Vec<LibraryGrant>,
+    /// Small files made by us, such as the merged `ld.so.cache`.
+    pub files: Vec<FileGrant>,
+    /// Variables set in the container, over the image's and under the user's `-e`.
+    pub env: Vec<(String, String)>,
+    /// Why each thing is, or is not, inside; `--explain` and `--plan` print them.
+    pub notes: Vec<String>,
+}
+
+/// One device node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeGrant {
+    /// The host's node.
+    pub source: PathBuf,
+    /// Absolute path inside the container (below `/dev`).
+    pub target: PathBuf,
+}
+
+/// One host file, directory or socket.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BindGrant {
+    /// Absolute host path.
+    pub source: PathBuf,
+    /// Absolute path inside.
+    pub target: PathBuf,
+    /// Bound read-only.
+    pub read_only: bool,
+    /// A directory (else a file, socket or node).
+    pub directory: bool,
+}
+
+/// One shared library.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LibraryGrant {
+    /// The real file on the host (links resolved), absolute.
+    pub source: PathBuf,
+    /// File name inside the private library directory (`libcuda.so.550.54.15`).
+    pub name: String,
+    /// Symlinks beside it that point to `name` (`libcuda.so.1`, `libcuda.so`).
+    pub links: Vec<String>,
+}
+
+/// One small file made by us.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileGrant {
+    /// Absolute path inside, bound over what the image has.
+    pub target: PathBuf,
+    /// The bytes.
+    pub content: Vec<u8>,
+    /// Permission bits.
+    pub mode: u32,
+}
+
+/// The directory inside a container that holds the driver libraries ([`LibraryGrant`]).
+pub const LIBRARY_DIRECTORY: &str = "/.slipway/run/lib";

@@ -1,0 +1,1 @@
+//! image: see src/ARCHITECTURE.md.

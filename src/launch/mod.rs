@@ -1,0 +1,1 @@
+//! launch: see src/ARCHITECTURE.md.

@@ -1,0 +1,3 @@
+//! The `slipway` program.
+
+fn main() {}

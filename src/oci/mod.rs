@@ -1,0 +1,7 @@
+//! OCI and Docker image documents: index, manifest, image config, platform choice, layout. Pure.
+//!
+//! Raw bytes are kept beside the parsed form everywhere, since types of any crate lose fields (facts: docker §0.3).
+
+mod config;
+
+pub use config::{ImageConfig, RunConfig};

@@ -1,0 +1,1 @@
+//! reference: see src/ARCHITECTURE.md.

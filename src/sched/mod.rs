@@ -1,0 +1,1 @@
+//! sched: see src/ARCHITECTURE.md.

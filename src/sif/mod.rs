@@ -1,0 +1,1 @@
+//! sif: see src/ARCHITECTURE.md.
