@@ -1,1 +1,111 @@
-//! launch: see src/ARCHITECTURE.md.
+//! Effects: looks up what a plan needs, applies the plan, and becomes the workload.
+//!
+//! ```text
+//! slipway run (pid P) ─┬─ fork ─ fork ─▶ slipway-fuse   host's namespaces, own session; serves, ends by ENODEV
+//!                      │                    ▲ device fds over a socket pair
+//!                      ├─ unshare, mount ───┘
+//!                      ├─ pivot, binds, detach
+//!                      └─ exec ▶ the workload, still pid P
+//! ```
+//!
+//! No thread is ever started in P (kernel: `unshare(CLONE_NEWUSER)` with a second thread is EINVAL). Only the server holds the
+//! FUSE fd: any other holder would turn the server's death into a hang.
+
+#![expect(clippy::disallowed_methods, reason = "this module applies plans to the world")]
+
+mod apply;
+mod exec;
+mod prepare;
+mod server;
+mod words;
+
+pub use apply::{Context, apply};
+pub use prepare::{caller, image_files, look_up};
+
+use crate::base::Hint;
+use crate::sys::Errno;
+
+/// Why a container did not start. The workload's own failures are its own: after exec there is no `slipway` left.
+#[derive(Debug, thiserror::Error)]
+pub enum LaunchError {
+    /// A step of the plan failed.
+    #[error("cannot start `{image}`: step {step} of {steps}, {title}: {words}")]
+    Step {
+        /// The image as the user named it.
+        image: String,
+        /// Number of the step, from 1.
+        step: usize,
+        /// How many steps the plan has.
+        steps: usize,
+        /// The step's name.
+        title: String,
+        /// The errno in the words of this step, with its name.
+        words: String,
+        /// The errno.
+        errno: Errno,
+        /// What to do.
+        hint: Option<String>,
+    },
+    /// The file server could not serve the image.
+    #[error("cannot start `{image}`: the image cannot be served: {text}")]
+    Server {
+        /// The image as the user named it.
+        image: String,
+        /// The server's own words.
+        text: String,
+    },
+    /// No such command.
+    #[error("command `{command}` not found in the image: {reason}")]
+    CommandNotFound {
+        /// The command as given.
+        command: String,
+        /// Where it was looked for, or what it needs that is missing.
+        reason: String,
+    },
+    /// The command is there but cannot be executed.
+    #[error("command `{command}` cannot be executed: {reason}")]
+    NotExecutable {
+        /// The command as given.
+        command: String,
+        /// Why.
+        reason: String,
+    },
+    /// A path of the image could not be looked up.
+    #[error("cannot read `{path}` in the image `{image}`: {text}")]
+    ImageRead {
+        /// The image as the user named it.
+        image: String,
+        /// The path inside.
+        path: String,
+        /// The reader's words.
+        text: String,
+    },
+    /// This process has a second thread: a bug of ours.
+    #[error("internal: the launcher has more than one thread and cannot make a user namespace")]
+    Threads,
+}
+
+impl LaunchError {
+    /// Docker's exit codes: 127 not found, 126 not executable, 125 our own failure.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::CommandNotFound { .. } => 127,
+            Self::NotExecutable { .. } => 126,
+            _ => 125,
+        }
+    }
+}
+
+impl Hint for LaunchError {
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Step { hint, .. } => hint.clone(),
+            Self::Server { .. } | Self::ImageRead { .. } => {
+                Some("make the image anew with `slipway pull` or `slipway convert`".into())
+            }
+            Self::CommandNotFound { .. } => Some("`slipway run IMAGE ls /usr/bin` shows what the image has".into()),
+            Self::NotExecutable { .. } | Self::Threads => None,
+        }
+    }
+}

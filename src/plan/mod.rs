@@ -1,1 +1,272 @@
-//! plan: see src/ARCHITECTURE.md.
+//! A launch as a list of steps. Pure: made from a bundle and facts about paths, and shown as text or JSON.
+//!
+//! The launcher applies the steps in order without choosing; whatever can be known beforehand fails here, in words.
+//!
+//! ```text
+//! bundle ──needed()──▶ paths to look up ──(launch reads them)──▶ Facts ──make()──▶ LaunchPlan ──check()──▶ apply
+//! ```
+
+mod check;
+mod make;
+mod show;
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+use crate::base::{Hint, RelPath};
+
+pub use check::{Flaw, check};
+pub use make::{Needed, make, needed};
+
+/// What a path is, as far as mounting goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PathKind {
+    /// A directory.
+    Directory,
+    /// A file, device node or socket.
+    File,
+}
+
+impl PathKind {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Directory => "directory",
+            Self::File => "file",
+        }
+    }
+}
+
+/// A path of the host, looked up once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostPath {
+    /// The path with every link resolved.
+    pub canonical: PathBuf,
+    /// What is there.
+    pub kind: PathKind,
+}
+
+/// A path of the image, looked up once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImagePath {
+    /// Where the path really lies once the image's links are followed.
+    pub lands_at: RelPath,
+    /// What is there; `None` if nothing is.
+    pub kind: Option<PathKind>,
+}
+
+/// The image file that becomes the root.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ImageSource {
+    /// The file.
+    pub path: PathBuf,
+    /// Where its squashfs begins, in bytes.
+    pub offset_bytes: u64,
+    /// How long the squashfs is, in bytes.
+    pub size_bytes: u64,
+}
+
+/// Everything about the world that a plan depends on.
+#[derive(Debug, Clone, Default)]
+pub struct Facts {
+    /// Host paths that exist, by the name they were asked under.
+    pub host: BTreeMap<PathBuf, HostPath>,
+    /// Image paths, by the name they were asked under.
+    pub image: BTreeMap<RelPath, ImagePath>,
+}
+
+/// A mount point that the file server shows although the image lacks it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct MountPoint {
+    /// Place below the image's root, links resolved.
+    #[serde(serialize_with = "as_text")]
+    pub path: RelPath,
+    /// Empty directory or empty file.
+    pub kind: PathKind,
+}
+
+fn as_text<S: serde::Serializer>(path: &RelPath, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(path)
+}
+
+/// One step. The launcher's `apply`, `show` and the error words have one arm for each.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "op", rename_all = "kebab-case")]
+pub enum Op {
+    /// A user and a mount namespace, with one uid and one gid mapped to themselves.
+    NewNamespaces {
+        /// User id, outside and inside.
+        uid: u32,
+        /// Group id, outside and inside.
+        gid: u32,
+    },
+    /// Mounts made here stay here; the host's later mounts come in.
+    SlavePropagation,
+    /// The image's file system, served from the file by our own server, as the new root.
+    MountImage {
+        /// The file.
+        image: ImageSource,
+        /// Mount points that the server adds.
+        mount_points: Vec<MountPoint>,
+    },
+    /// The image becomes `/`; the host's tree hangs below [`crate::bundle::HOST_DIRECTORY`].
+    PivotRoot,
+    /// An empty file system in memory.
+    Tmpfs {
+        /// Where.
+        target: PathBuf,
+        /// Permission bits.
+        mode: u32,
+        /// Limit in bytes.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        size_bytes: Option<u64>,
+    },
+    /// A directory in a tmpfs of ours.
+    MakeDirectory {
+        /// Where.
+        target: PathBuf,
+    },
+    /// A small file in a tmpfs of ours.
+    MakeFile {
+        /// Where.
+        target: PathBuf,
+        /// Permission bits.
+        mode: u32,
+        /// The bytes; JSON shows their number.
+        #[serde(rename = "size_bytes", serialize_with = "as_length")]
+        content: Vec<u8>,
+    },
+    /// A symbolic link in a tmpfs of ours.
+    MakeLink {
+        /// Where.
+        target: PathBuf,
+        /// What it points to.
+        to: PathBuf,
+    },
+    /// A host file or directory shown at a place of the container.
+    Bind {
+        /// The host path, links resolved; or, with `from_run`, a file that an earlier step made.
+        source: PathBuf,
+        /// Where.
+        target: PathBuf,
+        /// Directory or file.
+        kind: PathKind,
+        /// Also make it read-only.
+        read_only: bool,
+        /// The source is a path of the container, not of the host.
+        from_run: bool,
+        /// A failure leaves the mount out instead of stopping the launch.
+        optional: bool,
+        /// The words that asked for it, if somebody did.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        asked: Option<String>,
+    },
+    /// The host's tree goes out of sight.
+    DetachHost,
+    /// No exec from here on gains privileges.
+    NoNewPrivileges,
+    /// The working directory.
+    ChangeDirectory {
+        /// Where.
+        path: PathBuf,
+        /// The user named it, so it must exist; else `/` is the fallback.
+        asked: bool,
+    },
+    /// This process becomes the workload.
+    Exec {
+        /// Argument list.
+        #[serde(serialize_with = "as_lossy")]
+        argv: Vec<OsString>,
+        /// `NAME=value` lines. JSON shows only the names: values may be secrets.
+        #[serde(serialize_with = "as_names")]
+        env: Vec<OsString>,
+    },
+}
+
+#[expect(clippy::ptr_arg, reason = "serde gives the field's own type")]
+fn as_length<S: serde::Serializer>(content: &Vec<u8>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_u64(content.len() as u64)
+}
+
+#[expect(clippy::ptr_arg, reason = "serde gives the field's own type")]
+fn as_lossy<S: serde::Serializer>(words: &Vec<OsString>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(words.iter().map(|word| word.to_string_lossy().into_owned()))
+}
+
+#[expect(clippy::ptr_arg, reason = "serde gives the field's own type")]
+fn as_names<S: serde::Serializer>(lines: &Vec<OsString>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(lines.iter().map(|line| show::env_name(line)))
+}
+
+/// A finished launch, ready to apply.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct LaunchPlan {
+    /// The steps in order.
+    pub ops: Vec<Op>,
+    /// Why things are, or are not, inside.
+    pub notes: Vec<String>,
+}
+
+/// Why no plan could be made.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PlanError {
+    /// The host has no such path.
+    #[error("cannot bind `{asked}`: `{}` does not exist on this host", source_path.display())]
+    SourceMissing {
+        /// The words that asked for it.
+        asked: String,
+        /// The host path.
+        source_path: PathBuf,
+    },
+    /// The image has another kind of thing at the mount point.
+    #[error(
+        "cannot bind `{asked}`: the source is a {source_kind} but `{}` in the image is a {target_kind}",
+        target.display()
+    )]
+    MountPointType {
+        /// The words that asked for it.
+        asked: String,
+        /// The mount point.
+        target: PathBuf,
+        /// What the source is.
+        source_kind: &'static str,
+        /// What the image has.
+        target_kind: &'static str,
+    },
+    /// The mount point would have to be made in a directory of the host.
+    #[error("cannot bind `{asked}`: `{}` does not exist in `{}`, which is the host's", target.display(), inside.display())]
+    MountPointMissing {
+        /// The words that asked for it.
+        asked: String,
+        /// The mount point.
+        target: PathBuf,
+        /// The bind that it lies in.
+        inside: PathBuf,
+    },
+    /// A path that no image can have.
+    #[error("`{}` cannot be a path in a container: {source}", path.display())]
+    BadPath {
+        /// The path.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: crate::base::relpath::RelPathError,
+    },
+}
+
+impl Hint for PlanError {
+    fn hint(&self) -> Option<String> {
+        Some(match self {
+            Self::SourceMissing { source_path, .. } => {
+                format!("create it with `mkdir -p {}`, or correct the path", source_path.display())
+            }
+            Self::MountPointType { .. } => "bind a file on a file and a directory on a directory".into(),
+            Self::MountPointMissing { target, .. } => {
+                format!("create `{}` on the host, or bind to another place", target.display())
+            }
+            Self::BadPath { .. } => "use an absolute path without `..`".into(),
+        })
+    }
+}

@@ -1,1 +1,18 @@
-//! sys: see src/ARCHITECTURE.md.
+//! Floor 0, the kernel: the only unsafe code of the program, and the door to `nix` and `libc`.
+//!
+//! Each function is one thing that the kernel does, with a safe signature and the raw errno as its error. Words are
+//! made by the caller, which knows what was attempted ([`crate::launch`]).
+
+#![expect(unsafe_code, reason = "this is the one place for it; each block states its invariants")]
+
+pub mod fuse_dev;
+pub mod mount;
+pub mod ns;
+pub mod process;
+pub mod socket;
+
+/// The kernel's error number.
+pub type Errno = nix::errno::Errno;
+
+/// A result that fails with the bare errno.
+pub type Result<T> = std::result::Result<T, Errno>;

@@ -1,0 +1,92 @@
+//! `/etc/passwd` and `/etc/group` for the caller: the image's own lines, and one that names who runs.
+
+use std::path::PathBuf;
+
+use crate::grants::FileGrant;
+
+use super::{Caller, ImageFiles};
+
+/// Both files, to be bound over the image's.
+pub(super) fn files(image: &ImageFiles, caller: &Caller) -> Vec<FileGrant> {
+    let home = caller.home.clone().unwrap_or_else(|| PathBuf::from("/"));
+    let passwd = with_user(image.passwd.as_deref().unwrap_or_default(), caller, &home.to_string_lossy());
+    let group = with_group(image.group.as_deref().unwrap_or_default(), caller);
+    [("/etc/passwd", passwd), ("/etc/group", group)]
+        .map(|(target, content)| FileGrant { target: target.into(), content, mode: 0o644 })
+        .into()
+}
+
+/// If the image knows the uid, its line gets the caller's name and home and keeps its shell; else a line is added.
+fn with_user(text: &[u8], caller: &Caller, home: &str) -> Vec<u8> {
+    let mut shell = b"/bin/sh".to_vec();
+    let mut out = Vec::with_capacity(text.len() + 128);
+    for line in lines(text) {
+        let fields: Vec<&[u8]> = line.split(|byte| *byte == b':').collect();
+        if fields.get(2).is_some_and(|uid| *uid == caller.uid.to_string().as_bytes()) {
+            if let Some(theirs) = fields.get(6).filter(|theirs| !theirs.is_empty()) {
+                shell = theirs.to_vec();
+            }
+            continue;
+        }
+        out.extend_from_slice(line);
+        out.push(b'\n');
+    }
+    let safe = |word: &str| word.replace([':', '\n'], "_");
+    let head = format!("{}:x:{}:{}::{}:", safe(&caller.name), caller.uid, caller.gid, safe(home));
+    out.extend_from_slice(head.as_bytes());
+    out.extend_from_slice(&shell);
+    out.push(b'\n');
+    out
+}
+
+fn with_group(text: &[u8], caller: &Caller) -> Vec<u8> {
+    let gid = caller.gid.to_string();
+    let mut out = Vec::with_capacity(text.len() + 64);
+    let mut known = false;
+    for line in lines(text) {
+        known |= line.split(|byte| *byte == b':').nth(2) == Some(gid.as_bytes());
+        out.extend_from_slice(line);
+        out.push(b'\n');
+    }
+    if !known {
+        out.extend_from_slice(format!("{}:x:{gid}:\n", caller.group.replace([':', '\n'], "_")).as_bytes());
+    }
+    out
+}
+
+fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
+    text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+
+    #[test]
+    fn names_the_caller_and_keeps_the_rest() {
+        let caller = Caller {
+            uid: 1000,
+            gid: 100,
+            name: "ada".into(),
+            group: "users".into(),
+            home: Some("/home/ada".into()),
+            cwd: None,
+            env: BTreeMap::new(),
+            host_has: Vec::new(),
+        };
+        let image = ImageFiles {
+            passwd: Some(b"root:x:0:0::/root:/bin/bash\nubuntu:x:1000:1000::/home/ubuntu:/bin/zsh".to_vec()),
+            group: Some(b"root:x:0:\nusers:x:100:\n".to_vec()),
+        };
+        let made = files(&image, &caller);
+        assert_eq!(
+            String::from_utf8_lossy(&made[0].content),
+            "root:x:0:0::/root:/bin/bash\nada:x:1000:100::/home/ada:/bin/zsh\n"
+        );
+        assert_eq!(String::from_utf8_lossy(&made[1].content), "root:x:0:\nusers:x:100:\n");
+        let made = files(&ImageFiles::default(), &caller);
+        assert_eq!(String::from_utf8_lossy(&made[0].content), "ada:x:1000:100::/home/ada:/bin/sh\n");
+        assert_eq!(String::from_utf8_lossy(&made[1].content), "users:x:100:\n");
+    }
+}

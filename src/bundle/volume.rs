@@ -1,0 +1,193 @@
+//! The texts of `-v` (Docker) and `-B` (Apptainer) binds.
+
+use std::path::{Path, PathBuf};
+
+use crate::base::Hint;
+
+/// One bind that the user or the site asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Volume {
+    /// Absolute host path.
+    pub source: PathBuf,
+    /// Absolute path inside.
+    pub target: PathBuf,
+    /// `ro`.
+    pub read_only: bool,
+    /// The words that asked for it, for messages (`-v /data:/data:ro`).
+    pub asked: String,
+}
+
+/// Why a text is not a bind.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum VolumeError {
+    /// Not `SRC:DST[:OPTIONS]`.
+    #[error("`{asked}` is not of the form SOURCE:TARGET[:OPTIONS]")]
+    Form {
+        /// Flag and text.
+        asked: String,
+    },
+    /// The place inside is not absolute.
+    #[error("`{asked}`: the path inside the container, `{target}`, is not absolute")]
+    RelativeTarget {
+        /// Flag and text.
+        asked: String,
+        /// The target.
+        target: String,
+    },
+    /// The place inside is the root or climbs out of it.
+    #[error("`{asked}`: `{target}` cannot be a mount point")]
+    BadTarget {
+        /// Flag and text.
+        asked: String,
+        /// The target.
+        target: String,
+    },
+    /// A bare name, which Docker takes for a named volume.
+    #[error("`{asked}`: `{name}` names a volume, and named volumes do not exist here yet")]
+    Named {
+        /// Flag and text.
+        asked: String,
+        /// The name.
+        name: String,
+    },
+    /// An option that is not known.
+    #[error("`{asked}`: unknown option `{option}`")]
+    Option {
+        /// Flag and text.
+        asked: String,
+        /// The option.
+        option: String,
+    },
+}
+
+impl Hint for VolumeError {
+    fn hint(&self) -> Option<String> {
+        Some(match self {
+            Self::Form { .. } => "write for example `-v /scratch/data:/data:ro`".into(),
+            Self::RelativeTarget { .. } => "begin the second part with `/`".into(),
+            Self::BadTarget { .. } => "choose a directory or file below `/`".into(),
+            Self::Named { name, .. } => format!("for a directory of that name write `-v ./{name}:…`"),
+            Self::Option { .. } => "the options are ro and rw".into(),
+        })
+    }
+}
+
+/// Reads one `-v SOURCE:TARGET[:OPTIONS]`. A relative source that begins with a dot is taken from `cwd`.
+///
+/// `z`, `Z`, `cached`, `delegated`, `consistent`, `nocopy` and the propagation words are Docker's and have no meaning
+/// for a bind of one's own files; they are taken without effect.
+pub fn parse_docker_volume(text: &str, cwd: &Path) -> Result<Volume, VolumeError> {
+    let asked = format!("-v {text}");
+    let parts: Vec<&str> = text.split(':').collect();
+    let (source, target, options) = match *parts.as_slice() {
+        [source, target] => (source, target, ""),
+        [source, target, options] => (source, target, options),
+        _ => return Err(VolumeError::Form { asked }),
+    };
+    if !source.starts_with(['/', '.', '~']) && !source.is_empty() {
+        return Err(VolumeError::Named { asked, name: source.into() });
+    }
+    volume(asked, source, target, options, cwd)
+}
+
+/// Reads one `-B` value: a comma list of `SOURCE[:TARGET[:OPTIONS]]`, where `\:` and `\,` are plain characters.
+pub fn parse_apptainer_binds(text: &str, cwd: &Path) -> Result<Vec<Volume>, VolumeError> {
+    let mut volumes = Vec::new();
+    // A list item that holds only options belongs to the bind before it: `-B /a:/b:ro,rw` never occurs, `/a,/b` does.
+    for item in split_escaped(text, ',') {
+        let asked = format!("-B {item}");
+        let parts = split_escaped(&item, ':');
+        let words: Vec<String> =
+            parts.iter().map(|part| part.replace("\\:", ":").replace("\\,", ",")).collect();
+        let (source, target, options) = match words.as_slice() {
+            [source] => (source, source, ""),
+            [source, target] => (source, target, ""),
+            [source, target, options] => (source, target, options.as_str()),
+            _ => return Err(VolumeError::Form { asked }),
+        };
+        volumes.push(volume(asked, source, target, options, cwd)?);
+    }
+    Ok(volumes)
+}
+
+fn volume(
+    asked: String,
+    source: &str,
+    target: &str,
+    options: &str,
+    cwd: &Path,
+) -> Result<Volume, VolumeError> {
+    if source.is_empty() || target.is_empty() {
+        return Err(VolumeError::Form { asked });
+    }
+    let mut read_only = false;
+    for option in options.split([',', '+']).filter(|option| !option.is_empty()) {
+        match option {
+            "ro" | "readonly" => read_only = true,
+            "rw" => read_only = false,
+            "z" | "Z" | "cached" | "delegated" | "consistent" | "nocopy" | "private" | "rprivate"
+            | "slave" | "rslave" | "shared" | "rshared" | "rbind" | "bind" => {}
+            _ => return Err(VolumeError::Option { asked, option: option.into() }),
+        }
+    }
+    let bad_target = || VolumeError::BadTarget { asked: asked.clone(), target: target.into() };
+    if !target.starts_with('/') {
+        return Err(VolumeError::RelativeTarget { asked: asked.clone(), target: target.into() });
+    }
+    let clean = crate::base::RelPath::parse(target.as_bytes()).map_err(|_| bad_target())?;
+    if clean.is_root() || clean.components().next() == Some(b".slipway") {
+        return Err(bad_target());
+    }
+    Ok(Volume { source: cwd.join(source), target: clean.to_absolute(), read_only, asked: asked.clone() })
+}
+
+/// Splits at a separator that has no backslash before it.
+fn split_escaped(text: &str, separator: char) -> Vec<String> {
+    let mut parts = vec![String::new()];
+    let mut escaped = false;
+    for character in text.chars() {
+        if character == separator && !escaped {
+            parts.push(String::new());
+        } else if let Some(last) = parts.last_mut() {
+            last.push(character);
+        }
+        escaped = character == '\\' && !escaped;
+    }
+    parts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_docker_volumes() {
+        let check = |text: &str, expected: Result<(&str, &str, bool), &str>| {
+            let read = parse_docker_volume(text, Path::new("/w")).map_err(|error| error.to_string());
+            let read =
+                read.as_ref().map(|v| (v.source.to_str().unwrap(), v.target.to_str().unwrap(), v.read_only));
+            assert_eq!(read.map_err(String::as_str), expected, "{text}");
+        };
+        check("/a:/b", Ok(("/a", "/b", false)));
+        check("./a:/b:ro", Ok(("/w/./a", "/b", true)));
+        check("/a:/b/../c:rw,z", Ok(("/a", "/c", false)));
+        check("/a", Err("`-v /a` is not of the form SOURCE:TARGET[:OPTIONS]"));
+        check("data:/b", Err("`-v data:/b`: `data` names a volume, and named volumes do not exist here yet"));
+        check("/a:b", Err("`-v /a:b`: the path inside the container, `b`, is not absolute"));
+        check("/a:/", Err("`-v /a:/`: `/` cannot be a mount point"));
+        check("/a:/b:wo", Err("`-v /a:/b:wo`: unknown option `wo`"));
+        check("/a:/.slipway/run", Err("`-v /a:/.slipway/run`: `/.slipway/run` cannot be a mount point"));
+    }
+
+    #[test]
+    fn reads_apptainer_binds() {
+        let read = parse_apptainer_binds("/a,/b:/c:ro,/d\\:e\\,f:/g", Path::new("/w")).unwrap();
+        let shown: Vec<_> = read
+            .iter()
+            .map(|v| format!("{} {} {}", v.source.display(), v.target.display(), v.read_only))
+            .collect();
+        assert_eq!(shown, ["/a /a false", "/b /c true", "/d:e,f /g false"]);
+        assert!(parse_apptainer_binds("/a:/b:ro:x", Path::new("/")).is_err());
+        assert!(parse_apptainer_binds("", Path::new("/")).is_err());
+    }
+}

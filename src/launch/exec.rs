@@ -1,0 +1,193 @@
+//! The last step: find the command in the container, and become it.
+
+use std::ffi::{CString, OsStr, OsString};
+use std::fs;
+use std::io::Read as _;
+use std::os::unix::ffi::OsStrExt as _;
+
+use crate::sys::{Errno, process};
+
+use super::LaunchError;
+
+/// Most of a file's head that is read to say why it cannot be executed.
+const HEAD_BYTES: u64 = 4096;
+
+/// Finds `argv[0]` by the PATH of `env`, as execvp does, and executes it. Returns only the error.
+pub(super) fn become_workload(argv: &[OsString], env: &[OsString]) -> LaunchError {
+    let Some(command) = argv.first() else {
+        return LaunchError::CommandNotFound { command: String::new(), reason: "the command is empty".into() };
+    };
+    let shown = command.to_string_lossy().into_owned();
+    let strings = |words: &[OsString]| {
+        words.iter().map(|word| CString::new(word.as_bytes())).collect::<Result<Vec<_>, _>>()
+    };
+    let (Ok(args), Ok(env_strings)) = (strings(argv), strings(env)) else {
+        return LaunchError::NotExecutable { command: shown, reason: "an argument or variable holds a NUL byte".into() };
+    };
+    if process::restore_signals_for_exec().is_err() {
+        return LaunchError::NotExecutable { command: shown, reason: "signals cannot be restored".into() };
+    }
+    let path = env.iter().find_map(|line| line.as_bytes().strip_prefix(b"PATH=")).unwrap_or_default();
+    let mut denied = None;
+    for candidate in candidates(command, path) {
+        let errno = process::exec(&candidate, &args, &env_strings);
+        let place = OsStr::from_bytes(candidate.as_bytes());
+        match errno {
+            Errno::ENOENT | Errno::ENOTDIR => {
+                if let Some(reason) = missing_interpreter(place) {
+                    return LaunchError::CommandNotFound { command: shown, reason };
+                }
+            }
+            Errno::EACCES => {
+                denied.get_or_insert_with(|| format!("`{}` {}", place.to_string_lossy(), why_denied(place)));
+            }
+            _ => return LaunchError::NotExecutable { command: shown, reason: why_not(place, errno) },
+        }
+    }
+    match denied {
+        Some(reason) => LaunchError::NotExecutable { command: shown, reason },
+        None if command.as_bytes().contains(&b'/') => {
+            LaunchError::CommandNotFound { command: shown, reason: "no such file".into() }
+        }
+        None => {
+            let path = String::from_utf8_lossy(path).into_owned();
+            LaunchError::CommandNotFound { command: shown, reason: format!("its PATH is `{path}`") }
+        }
+    }
+}
+
+/// A name with a slash stands for itself; any other is tried in each directory of PATH, where empty means the current.
+fn candidates(command: &OsStr, path: &[u8]) -> Vec<CString> {
+    let name = command.as_bytes();
+    if name.is_empty() {
+        return Vec::new();
+    }
+    if name.contains(&b'/') {
+        return CString::new(name).into_iter().collect();
+    }
+    path.split(|byte| *byte == b':')
+        .filter_map(|directory| {
+            let directory = if directory.is_empty() { b".".as_slice() } else { directory };
+            CString::new([directory, b"/", name].concat()).ok()
+        })
+        .collect()
+}
+
+fn head(place: &OsStr) -> Option<Vec<u8>> {
+    let mut bytes = Vec::new();
+    fs::File::open(place).ok()?.take(HEAD_BYTES).read_to_end(&mut bytes).ok()?;
+    Some(bytes)
+}
+
+/// A file that exists while exec says ENOENT: its `#!` line or its loader names a file that is missing.
+fn missing_interpreter(place: &OsStr) -> Option<String> {
+    fs::metadata(place).ok()?;
+    let head = head(place)?;
+    let shown = place.to_string_lossy();
+    if let Some(line) = head.strip_prefix(b"#!") {
+        let line = line.split(|byte| *byte == b'\n').next().unwrap_or_default();
+        let line = String::from_utf8_lossy(line).trim().to_owned();
+        let interpreter = line.split_whitespace().next().unwrap_or_default().to_owned();
+        return Some(format!("`{shown}` needs the interpreter `{interpreter}`, which the image lacks"));
+    }
+    let loader = elf::interpreter(&head)?;
+    Some(format!("`{shown}` needs the loader `{loader}`, which the image lacks"))
+}
+
+fn why_denied(place: &OsStr) -> &'static str {
+    match fs::metadata(place) {
+        Ok(data) if data.is_dir() => "is a directory",
+        Ok(data) if !data.is_file() => "is not a regular file",
+        _ => "may not be executed (check its mode)",
+    }
+}
+
+fn why_not(place: &OsStr, errno: Errno) -> String {
+    let shown = place.to_string_lossy();
+    if errno == Errno::ENOEXEC {
+        return match head(place).as_deref().and_then(elf::machine) {
+            Some(machine) if machine != std::env::consts::ARCH => {
+                format!("`{shown}` is for {machine} and this host is {} (ENOEXEC)", std::env::consts::ARCH)
+            }
+            Some(_) => format!("`{shown}` is a damaged program (ENOEXEC)"),
+            None => format!("`{shown}` is neither a program nor a script that begins with `#!` (ENOEXEC)"),
+        };
+    }
+    format!("`{shown}`: {} ({errno:?})", errno.desc())
+}
+
+/// The two facts of an ELF header that explain a failed exec.
+mod elf {
+    /// The machine by its Rust name (`x86_64`), if it is one that we know.
+    pub(super) fn machine(head: &[u8]) -> Option<&'static str> {
+        let little = is_elf(head)? == 1;
+        let raw: [u8; 2] = head.get(18..20)?.try_into().ok()?;
+        let number = if little { u16::from_le_bytes(raw) } else { u16::from_be_bytes(raw) };
+        // e_machine values of the ELF specification
+        Some(match number {
+            3 => "x86",
+            21 => "powerpc64",
+            22 => "s390x",
+            40 => "arm",
+            62 => "x86_64",
+            183 => "aarch64",
+            243 => "riscv64",
+            258 => "loongarch64",
+            _ => "an unknown machine",
+        })
+    }
+
+    /// The path in the first PT_INTERP (type 3) of a 64-bit little-endian program.
+    pub(super) fn interpreter(head: &[u8]) -> Option<String> {
+        is_elf(head)?;
+        let number = |at: usize, len: usize| -> Option<usize> {
+            let mut bytes = [0; 8];
+            bytes[..len].copy_from_slice(head.get(at..at.checked_add(len)?)?);
+            usize::try_from(u64::from_le_bytes(bytes)).ok()
+        };
+        let (table, entry_bytes, count) = (number(32, 8)?, number(54, 2)?, number(56, 2)?);
+        for index in 0..count.min(64) {
+            let entry = table.checked_add(entry_bytes.checked_mul(index)?)?;
+            if number(entry, 4)? == 3 {
+                let start = number(entry.checked_add(8)?, 8)?;
+                let text = head.get(start..)?;
+                let end = text.iter().position(|byte| *byte == 0)?;
+                return Some(String::from_utf8_lossy(&text[..end]).into_owned());
+            }
+        }
+        None
+    }
+
+    fn is_elf(head: &[u8]) -> Option<u8> {
+        head.starts_with(b"\x7fELF").then(|| head.get(5).copied())?
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tries_each_directory_of_path() {
+        let check = |command: &str, path: &str, expected: &[&str]| {
+            let found: Vec<_> = candidates(OsStr::new(command), path.as_bytes());
+            let found: Vec<_> = found.iter().map(|c| c.to_str().unwrap()).collect();
+            assert_eq!(found, expected);
+        };
+        check("ls", "/bin:/usr/bin", &["/bin/ls", "/usr/bin/ls"]);
+        check("ls", ":/x", &["./ls", "/x/ls"]);
+        check("./ls", "/bin", &["./ls"]);
+        check("", "/bin", &[]);
+    }
+
+    #[test]
+    fn reads_elf_heads_and_survives_noise() {
+        let own = head(std::env::current_exe().unwrap().as_os_str()).unwrap();
+        assert_eq!(elf::machine(&own), Some(std::env::consts::ARCH));
+        assert!(elf::interpreter(&own).unwrap().contains("ld-"));
+        for cut in 0..own.len().min(200) {
+            elf::machine(&own[..cut]);
+            elf::interpreter(&own[..cut]);
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! The file server as a process of its own: started before the namespaces, fed with the device fds after the mount.
+
+use std::os::fd::OwnedFd;
+
+use crate::fuse::{Server, ServerSpec, Synthetic, SyntheticKind};
+use crate::plan::{LaunchPlan, MountPoint, Op, PathKind};
+use crate::sys::ns::SingleThreaded;
+use crate::sys::{Errno, Result, process, socket};
+
+use super::Context;
+
+/// Longest message of a server that cannot serve, in bytes.
+const COMPLAINT_BYTES: usize = 4096;
+
+/// How to serve.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Server threads, each with a device fd of its own; at least 1, at most [`socket::MAX_FDS`].
+    pub threads: usize,
+    /// Memory for decompressed blocks, in bytes.
+    pub cache_bytes: usize,
+    /// Answer OPEN with ENOSYS, where the kernel is known good.
+    pub no_open: bool,
+}
+
+/// Our end of the line to the server.
+#[derive(Debug)]
+pub(super) struct FileServer {
+    socket: OwnedFd,
+}
+
+/// Starts the server process. It loads the image's tables at once and then waits for the device fds; if this process
+/// ends before it sends them, the server ends too.
+pub(super) fn start(witness: &SingleThreaded, plan: &LaunchPlan, context: &Context<'_>) -> Result<FileServer> {
+    let (ours, theirs) = socket::pair()?;
+    let mount_points = plan
+        .ops
+        .iter()
+        .find_map(|op| match op {
+            Op::MountImage { mount_points, .. } => Some(mount_points.as_slice()),
+            _ => None,
+        })
+        .unwrap_or_default();
+    process::spawn_detached(witness, || serve(&theirs, mount_points, context))?;
+    Ok(FileServer { socket: ours })
+}
+
+impl FileServer {
+    /// Gives the server its device fds. Two processes hold them until the caller drops its own.
+    pub(super) fn hand_over(&self, devices: &[OwnedFd]) -> Result<()> {
+        match socket::send(&self.socket, b"devices", devices) {
+            // The server is gone already; the next look into the image fails, and then its complaint is read.
+            Err(Errno::EPIPE) => Ok(()),
+            other => other,
+        }
+    }
+
+    /// What a server that could not serve has said. Waits only if the server is still there and silent, which cannot
+    /// be when a step has failed for its sake; so the socket is asked without waiting.
+    pub(super) fn complaint(&self) -> Option<String> {
+        let (text, _) = socket::try_receive(&self.socket, COMPLAINT_BYTES).ok()??;
+        Some(String::from_utf8_lossy(&text).into_owned())
+    }
+}
+
+/// The server's whole life. Runs in its own process; the exit status is for nobody.
+fn serve(socket: &OwnedFd, mount_points: &[MountPoint], context: &Context<'_>) -> i32 {
+    process::set_name(c"slipway-fuse");
+    process::ignore_signals();
+    if process::keep_only_fds(&[socket, context.image.fd()]).is_err()
+        || process::change_directory(std::path::Path::new("/")).is_err()
+    {
+        return 1;
+    }
+    let (uid, gid) = process::real_ids();
+    let synthetic = mount_points
+        .iter()
+        .map(|point| Synthetic {
+            path: point.path.clone(),
+            kind: match point.kind {
+                PathKind::Directory => SyntheticKind::Directory,
+                PathKind::File => SyntheticKind::File,
+            },
+        })
+        .collect();
+    let server = Server::load(ServerSpec {
+        image: context.image.partition(),
+        synthetic,
+        uid,
+        gid,
+        cache_bytes: context.serve.cache_bytes,
+        no_open: context.serve.no_open,
+    });
+    let server = match server {
+        Ok(server) => server,
+        Err(error) => {
+            // The launcher may be gone, and then nobody wants to know.
+            let _ = socket::send(socket, error.to_string().as_bytes(), &[]);
+            return 1;
+        }
+    };
+    match socket::receive(socket, COMPLAINT_BYTES) {
+        Ok(Some((_, devices))) if !devices.is_empty() => i32::from(server.run(devices).is_err()),
+        _ => 1,
+    }
+}

@@ -1,0 +1,114 @@
+//! What an errno means at the step where it came. Many mislead: ENOSPC of unshare is a limit, not a disk.
+
+use std::fs;
+
+use crate::plan::Op;
+use crate::sys::Errno;
+
+/// The errno in the words of the step, with its name behind.
+pub(super) fn explain(op: &Op, errno: Errno) -> String {
+    let words = match (op, errno) {
+        (Op::NewNamespaces { .. }, Errno::ENOSPC) => "limit reached",
+        (Op::NewNamespaces { .. }, Errno::EPERM | Errno::EACCES) => "forbidden on this host",
+        (Op::NewNamespaces { .. }, Errno::EINVAL) => "the kernel has no user namespaces, or this process has a thread",
+        (Op::NewNamespaces { .. }, Errno::EUSERS) => "nested too deep",
+        (Op::MountImage { .. }, Errno::ENOENT | Errno::ENODEV | Errno::ENXIO) => "this host has no `/dev/fuse`",
+        (Op::MountImage { .. }, Errno::EACCES) => "`/dev/fuse` may not be opened by this user",
+        (Op::MountImage { .. }, Errno::EPERM) => "mounting FUSE is forbidden here",
+        (Op::MountImage { .. }, Errno::EMFILE | Errno::ENFILE) => "too many open files",
+        (Op::PivotRoot, Errno::ENOTCONN | Errno::ECONNABORTED) => "the file server ended before it answered",
+        (Op::Tmpfs { .. } | Op::Bind { .. }, Errno::ENOSPC) => "the limit of mounts is reached",
+        (Op::MakeFile { .. } | Op::MakeDirectory { .. }, Errno::ENOSPC) => "the tmpfs is full",
+        (Op::Bind { .. }, Errno::ENOENT) => "the source or the mount point vanished",
+        (Op::Bind { .. }, Errno::ENOTDIR) => "a file meets a directory",
+        (Op::Bind { .. }, Errno::EACCES) => "no permission to reach the source",
+        (Op::Bind { .. }, Errno::EPERM) => "the mount may not be changed in a user namespace",
+        (Op::ChangeDirectory { .. }, Errno::ENOENT) => "no such directory in the container",
+        _ => errno.desc(),
+    };
+    format!("{words} ({errno:?})")
+}
+
+/// The one thing to do about it.
+pub(super) fn hint(op: &Op, errno: Errno) -> Option<String> {
+    match (op, errno) {
+        (Op::NewNamespaces { .. }, _) => Some(user_namespace_hint(&Limits::read(), errno)),
+        (Op::MountImage { .. }, Errno::ENOENT | Errno::ENODEV | Errno::ENXIO) => {
+            Some("an administrator must load the module: `modprobe fuse`".into())
+        }
+        (Op::MountImage { .. }, Errno::EACCES) => {
+            Some("an administrator must allow it: `chmod 0666 /dev/fuse`, the mode that udev gives it".into())
+        }
+        (Op::MountImage { .. }, Errno::EPERM) => {
+            Some("an outer container or security policy forbids it; start slipway outside of it".into())
+        }
+        (Op::ChangeDirectory { .. }, Errno::ENOENT) => Some("choose another with `-w`, or bind it with `-v`".into()),
+        (Op::Tmpfs { .. } | Op::Bind { .. }, Errno::ENOSPC) => {
+            Some("an administrator must raise `fs.mount-max`".into())
+        }
+        _ => None,
+    }
+}
+
+/// The settings that decide about user namespaces, as procfs tells them.
+#[derive(Debug, Default)]
+struct Limits {
+    max_user_namespaces: Option<u64>,
+    unprivileged_clone: Option<u64>,
+    apparmor_restricts: Option<u64>,
+}
+
+impl Limits {
+    fn read() -> Self {
+        let number = |path: &str| fs::read_to_string(path).ok()?.trim().parse().ok();
+        Self {
+            max_user_namespaces: number("/proc/sys/user/max_user_namespaces"),
+            unprivileged_clone: number("/proc/sys/kernel/unprivileged_userns_clone"),
+            apparmor_restricts: number("/proc/sys/kernel/apparmor_restrict_unprivileged_userns"),
+        }
+    }
+}
+
+fn user_namespace_hint(limits: &Limits, errno: Errno) -> String {
+    if limits.max_user_namespaces == Some(0) {
+        return "this node has user.max_user_namespaces = 0; an administrator must set \
+                `sysctl user.max_user_namespaces=15000`"
+            .into();
+    }
+    if limits.unprivileged_clone == Some(0) {
+        return "this node has kernel.unprivileged_userns_clone = 0; an administrator must set \
+                `sysctl kernel.unprivileged_userns_clone=1`"
+            .into();
+    }
+    if limits.apparmor_restricts == Some(1) {
+        return "AppArmor restricts user namespaces here; an administrator must allow slipway by a profile or set \
+                `sysctl kernel.apparmor_restrict_unprivileged_userns=0`"
+            .into();
+    }
+    match errno {
+        Errno::ENOSPC => "all of user.max_user_namespaces are in use; end other containers or raise it".into(),
+        _ => "a seccomp filter or security policy around this process forbids user namespaces; start slipway outside \
+              of it"
+            .into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn says_which_setting_forbids_user_namespaces() {
+        let check = |limits: Limits, errno: Errno, expected: &str| {
+            assert!(user_namespace_hint(&limits, errno).contains(expected), "{limits:?}");
+        };
+        let none = Limits::default;
+        check(Limits { max_user_namespaces: Some(0), ..none() }, Errno::ENOSPC, "user.max_user_namespaces = 0");
+        check(Limits { max_user_namespaces: Some(9), ..none() }, Errno::ENOSPC, "are in use");
+        check(Limits { unprivileged_clone: Some(0), ..none() }, Errno::EPERM, "unprivileged_userns_clone = 0");
+        check(Limits { apparmor_restricts: Some(1), ..none() }, Errno::EPERM, "AppArmor");
+        check(none(), Errno::EPERM, "seccomp");
+        let op = Op::NewNamespaces { uid: 1, gid: 1 };
+        assert_eq!(explain(&op, Errno::ENOSPC), "limit reached (ENOSPC)");
+    }
+}

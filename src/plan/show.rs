@@ -1,0 +1,107 @@
+//! A plan as text: one numbered line for each step. `--plan` prints it, and error messages name a step by its line.
+
+use std::ffi::OsStr;
+use std::fmt;
+use std::os::unix::ffi::OsStrExt as _;
+
+use super::{LaunchPlan, Op, PathKind};
+
+impl Op {
+    /// The step's name, as it stands in errors: `new user namespace`.
+    #[must_use]
+    pub fn title(&self) -> String {
+        match self {
+            Self::NewNamespaces { .. } => "new user namespace".into(),
+            Self::SlavePropagation => "cut mount propagation".into(),
+            Self::MountImage { .. } => "mount the image".into(),
+            Self::PivotRoot => "enter the image".into(),
+            Self::Tmpfs { target, .. } => format!("tmpfs on `{}`", target.display()),
+            Self::MakeDirectory { target } => format!("make directory `{}`", target.display()),
+            Self::MakeFile { target, .. } => format!("make file `{}`", target.display()),
+            Self::MakeLink { target, .. } => format!("make link `{}`", target.display()),
+            Self::Bind { source, target, .. } => {
+                format!("bind `{}` on `{}`", source.display(), target.display())
+            }
+            Self::DetachHost => "detach the host's tree".into(),
+            Self::NoNewPrivileges => "no new privileges".into(),
+            Self::ChangeDirectory { path, .. } => format!("enter directory `{}`", path.display()),
+            Self::Exec { argv, .. } => format!(
+                "execute `{}`",
+                argv.first().map_or_else(String::new, |word| word.to_string_lossy().into_owned())
+            ),
+        }
+    }
+}
+
+impl fmt::Display for Op {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NewNamespaces { uid, gid } => {
+                write!(f, "namespaces  user (uid {uid}, gid {gid}) and mount")
+            }
+            Self::SlavePropagation => f.write_str("propagation slave on every mount"),
+            Self::MountImage { image, mount_points } => write!(
+                f,
+                "image       {} at byte {} ({} bytes), {} mount points added",
+                image.path.display(),
+                image.offset_bytes,
+                image.size_bytes,
+                mount_points.len()
+            ),
+            Self::PivotRoot => f.write_str("pivot       the image is /"),
+            Self::Tmpfs { target, mode, size_bytes } => {
+                write!(f, "tmpfs       {} mode {mode:o}", target.display())?;
+                size_bytes.map_or(Ok(()), |size| write!(f, ", at most {size} bytes"))
+            }
+            Self::MakeDirectory { target } => write!(f, "mkdir       {}", target.display()),
+            Self::MakeFile { target, mode, content } => {
+                write!(f, "file        {} mode {mode:o}, {} bytes", target.display(), content.len())
+            }
+            Self::MakeLink { target, to } => {
+                write!(f, "link        {} -> {}", target.display(), to.display())
+            }
+            Self::Bind { source, target, kind, read_only, from_run, optional, asked } => {
+                let whose = if *from_run { "own" } else { "host" };
+                let kind = match kind {
+                    PathKind::Directory => "directory",
+                    PathKind::File => "file",
+                };
+                let access = if *read_only { "ro" } else { "rw" };
+                write!(
+                    f,
+                    "bind        {} <- {whose} {kind} {} ({access}",
+                    target.display(),
+                    source.display()
+                )?;
+                if *optional {
+                    f.write_str(", if it can be")?;
+                }
+                asked.as_ref().map_or(Ok(()), |words| write!(f, ", by {words}"))?;
+                f.write_str(")")
+            }
+            Self::DetachHost => f.write_str("detach      the host's tree"),
+            Self::NoNewPrivileges => f.write_str("privileges  no new ones"),
+            Self::ChangeDirectory { path, .. } => write!(f, "cwd         {}", path.display()),
+            Self::Exec { argv, env } => {
+                write!(f, "exec       ")?;
+                argv.iter().try_for_each(|word| write!(f, " {}", word.to_string_lossy()))?;
+                write!(f, " ({} variables)", env.len())
+            }
+        }
+    }
+}
+
+impl fmt::Display for LaunchPlan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, op) in self.ops.iter().enumerate() {
+            writeln!(f, "{:3}  {op}", index + 1)?;
+        }
+        self.notes.iter().try_for_each(|note| writeln!(f, "note: {note}"))
+    }
+}
+
+/// The name in a `NAME=value` line.
+pub(super) fn env_name(line: &OsStr) -> String {
+    let name = line.as_bytes().split(|byte| *byte == b'=').next().unwrap_or_default();
+    String::from_utf8_lossy(name).into_owned()
+}

