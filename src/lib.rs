@@ -8,6 +8,7 @@ pub mod base;
 pub mod sys;
 
 // floor 1: formats, pure
+pub mod elf;
 pub mod grants;
 pub mod oci;
 pub mod reference;
@@ -31,7 +32,7 @@ pub mod plan;
 
 // floor 4: effects
 pub mod fuse;
-pub mod launch;
+// pub mod launch; comes with the file server
 
 // floor 6: the command line
 pub mod cli;

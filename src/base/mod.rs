@@ -9,6 +9,7 @@ pub mod origin;
 pub mod read_at;
 pub mod relpath;
 pub mod sizes;
+pub mod tree;
 
 pub use digest::{Digest, Hasher};
 pub use hint::Hint;

@@ -9,6 +9,8 @@
 mod check;
 mod make;
 mod show;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;

@@ -1,5 +1,9 @@
-//! squashfs 4.0: superblock and tables ([`format`]), the tree a writer takes ([`tree`]), our writer and our reader. Pure.
+//! squashfs 4.0: superblock and tables ([`format`]), our writer and our reader. Pure: bytes come and go through
+//! [`crate::base::ReadAt`] and [`std::io::Write`].
 //!
 //! Format: <https://dr-emann.github.io/squashfs/> and Linux `fs/squashfs/squashfs_fs.h`.
 
-pub mod tree;
+pub mod compress;
+pub mod format;
+pub mod read;
+pub mod write;

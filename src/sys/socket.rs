@@ -43,8 +43,12 @@ fn receive_with(socket: &OwnedFd, max_bytes: usize, flags: MsgFlags) -> Result<O
     let mut text = vec![0; max_bytes];
     let mut control = nix::cmsg_space!([RawFd; MAX_FDS]);
     let mut slices = [IoSliceMut::new(&mut text)];
-    let message =
-        recvmsg::<()>(socket.as_raw_fd(), &mut slices, Some(&mut control), flags | MsgFlags::MSG_CMSG_CLOEXEC)?;
+    let message = recvmsg::<()>(
+        socket.as_raw_fd(),
+        &mut slices,
+        Some(&mut control),
+        flags | MsgFlags::MSG_CMSG_CLOEXEC,
+    )?;
     let mut fds = Vec::new();
     for item in message.cmsgs()? {
         if let ControlMessageOwned::ScmRights(raw) = item {

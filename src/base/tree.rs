@@ -1,11 +1,11 @@
-//! The file tree that the writer stores: an arena of nodes. The merge builds it, the writer numbers and writes it.
+//! A merged file tree: an arena of nodes. The merge of layers builds it, the squashfs writer numbers and writes it.
 //!
 //! A hard link is one node under several names. Names in a directory are unique; the writer sorts them.
 
 /// Index of a node in its [`Tree`].
 pub type NodeId = u32;
 
-/// Handle of file content that was handed to the writer before the tree (`Writer::add_file`).
+/// Handle of file content that was handed to the writer before the tree by the merge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct FileId(pub u32);
 

@@ -1,0 +1,154 @@
+//! Plans as text, from recorded facts.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use crate::base::RelPath;
+use crate::bundle::{self, Bundle, Caller, ImageFiles, Request, parse_docker_volume};
+use crate::grants::{BindGrant, FileGrant, Grants, LibraryGrant, NodeGrant};
+use crate::oci::RunConfig;
+
+use super::{Facts, HostPath, ImagePath, ImageSource, LaunchPlan, PathKind, PlanError, check, make, needed};
+
+fn caller() -> Caller {
+    Caller {
+        uid: 1000,
+        gid: 100,
+        name: "ada".into(),
+        group: "users".into(),
+        home: Some("/home/ada".into()),
+        cwd: Some("/scratch/run".into()),
+        env: BTreeMap::new(),
+        host_has: ["/dev/null", "/dev/pts", "/etc/hosts", "/tmp"].map(PathBuf::from).into(),
+    }
+}
+
+fn bundle(volumes: &[&str], grants: Grants) -> Bundle {
+    let config = RunConfig { cmd: vec!["true".into()], ..RunConfig::default() };
+    let request = Request {
+        volumes: volumes.iter().map(|text| parse_docker_volume(text, Path::new("/w")).unwrap()).collect(),
+        mount_home: true,
+        mount_tmp: true,
+        ..Request::default()
+    };
+    bundle::build(&config, &ImageFiles::default(), &request, &caller(), grants).unwrap()
+}
+
+/// Every needed host path exists as what `files` says (else a directory), and the image has what `image` lists.
+fn facts(
+    bundle: &Bundle,
+    files: &[&str],
+    missing: &[&str],
+    image: &[(&str, &str, Option<PathKind>)],
+) -> Facts {
+    let needed = needed(bundle).unwrap();
+    let mut facts = Facts::default();
+    for path in needed.host {
+        if missing.iter().any(|gone| path.starts_with(gone)) {
+            continue;
+        }
+        let kind = if files.iter().any(|file| Path::new(file) == path) {
+            PathKind::File
+        } else {
+            PathKind::Directory
+        };
+        facts.host.insert(path.clone(), HostPath { canonical: path, kind });
+    }
+    for path in needed.image {
+        let row = image.iter().find(|(name, ..)| *name == path.to_string());
+        let (lands_at, kind) = row.map_or((path.clone(), None), |(_, lands, kind)| {
+            (RelPath::parse(lands.as_bytes()).unwrap(), *kind)
+        });
+        facts.image.insert(path, ImagePath { lands_at, kind });
+    }
+    facts
+}
+
+const FILES: [&str; 5] =
+    ["/dev/null", "/etc/hosts", "/dev/nvidia0", "/opt/lib/libcuda.so.550", "/usr/bin/nvidia-smi"];
+
+fn plan(bundle: &Bundle, facts: &Facts) -> Result<LaunchPlan, PlanError> {
+    let image = ImageSource { path: "/images/x.sif".into(), offset_bytes: 36864, size_bytes: 4096 };
+    let plan = make(bundle, &image, facts)?;
+    check(&plan).expect("a made plan obeys the rules");
+    Ok(plan)
+}
+
+#[test]
+fn a_plain_container() {
+    let bundle = bundle(&["/data/in:/in:ro"], Grants::default());
+    let image = [
+        ("dev", "dev", Some(PathKind::Directory)),
+        ("etc/hosts", "run/hosts", None),
+        ("etc/passwd", "etc/passwd", Some(PathKind::File)),
+    ];
+    let plan = plan(&bundle, &facts(&bundle, &FILES, &[], &image)).unwrap();
+    insta::assert_snapshot!(plan, @r"");
+}
+
+#[test]
+fn a_container_with_a_gpu() {
+    let grants = Grants {
+        nodes: vec![NodeGrant { source: "/dev/nvidia0".into(), target: "/dev/nvidia0".into() }],
+        binds: vec![BindGrant {
+            source: "/usr/bin/nvidia-smi".into(),
+            target: "/usr/bin/nvidia-smi".into(),
+            read_only: true,
+            directory: false,
+        }],
+        libraries: vec![LibraryGrant {
+            source: "/opt/lib/libcuda.so.550".into(),
+            name: "libcuda.so.550".into(),
+            links: vec!["libcuda.so.1".into(), "libcuda.so".into()],
+        }],
+        files: vec![FileGrant { target: "/etc/ld.so.cache".into(), content: vec![0; 48], mode: 0o644 }],
+        env: Vec::new(),
+        notes: vec!["GPU 0: granted by SLURM_STEP_GPUS".into()],
+    };
+    let bundle = bundle(&[], grants);
+    let plan = plan(&bundle, &facts(&bundle, &FILES, &[], &[])).unwrap();
+    let text: String = plan
+        .to_string()
+        .lines()
+        .filter(|line| {
+            line.contains("nvidia") || line.contains("lib") || line.contains("ld.so") || line.contains("note")
+        })
+        .map(|line| format!("{line}\n"))
+        .collect();
+    insta::assert_snapshot!(text, @r"");
+}
+
+#[test]
+fn what_cannot_be_bound_is_said_before_anything_is_done() {
+    let error = |volume: &str, files: &[&str], missing: &[&str], image: &[(&str, &str, Option<PathKind>)]| {
+        let bundle = bundle(&[volume], Grants::default());
+        plan(&bundle, &facts(&bundle, files, missing, image)).unwrap_err().to_string()
+    };
+    assert_eq!(
+        error("/gone:/in", &FILES, &["/gone"], &[]),
+        "cannot bind `-v /gone:/in`: `/gone` does not exist on this host"
+    );
+    assert_eq!(
+        error("/data:/in", &FILES, &[], &[("in", "in", Some(PathKind::File))]),
+        "cannot bind `-v /data:/in`: the source is a directory but `/in` in the image is a file"
+    );
+    assert_eq!(
+        error("/data:/tmp/deep", &FILES, &["/tmp/deep"], &[]),
+        "cannot bind `-v /data:/tmp/deep`: `/tmp/deep` does not exist in `/tmp`, which is the host's"
+    );
+}
+
+#[test]
+fn what_is_ours_is_left_out_with_a_note() {
+    let bundle = bundle(&[], Grants::default());
+    let plan =
+        plan(&bundle, &facts(&bundle, &FILES, &["/home/ada"], &[("tmp", "tmp", Some(PathKind::File))]))
+            .unwrap();
+    assert_eq!(
+        plan.notes,
+        [
+            "left out: cannot bind `/tmp`: the source is a directory but `/tmp` in the image is a file",
+            "`/home/ada` is not bound: this host does not have it"
+        ]
+    );
+}

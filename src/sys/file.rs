@@ -1,0 +1,39 @@
+//! An opened file for positional reads by many threads, without a shared position.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::FileExt as _;
+
+use crate::base::ReadAt;
+
+/// A regular file opened for reading, with the size that it had then.
+#[derive(Debug)]
+pub struct ReadFile {
+    file: File,
+    size_bytes: u64,
+}
+
+impl ReadFile {
+    /// Takes an opened file and asks for its size.
+    pub fn new(file: File) -> io::Result<Self> {
+        let size_bytes = file.metadata()?.len();
+        Ok(Self { file, size_bytes })
+    }
+
+    /// The file's descriptor.
+    #[must_use]
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
+impl ReadAt for ReadFile {
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.file.read_at(buf, offset)
+    }
+
+    fn size_bytes(&self) -> u64 {
+        self.size_bytes
+    }
+}
