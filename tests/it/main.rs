@@ -1,1 +1,6 @@
-fn main() {}
+//! All tests that need more than one module or a real kernel, in one binary.
+
+#![expect(clippy::disallowed_methods, reason = "tests touch the world")]
+
+#[macro_use]
+mod support;

@@ -1,0 +1,4 @@
+//! What tests share.
+
+#[macro_use]
+mod need;
