@@ -1,5 +1,7 @@
 //! The reader against images of `mksquashfs`: equal to the tree they were made from, and unharmed by damage.
 
+#![expect(clippy::unwrap_used, reason = "a helper that fails ends its test")]
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write as _;
