@@ -21,7 +21,7 @@ pub enum ChooseError {
         /// How many entries there are.
         others: usize,
         /// Why the first entry that cannot be read cannot.
-        unreadable: Option<String>,
+        unreadable: Option<Box<str>>,
     },
     /// Images for other platforms.
     #[error("the image is not there for {wanted}, only for {}", list(.available))]
@@ -44,7 +44,7 @@ impl Hint for ChooseError {
     }
 }
 
-fn because(unreadable: &Option<String>) -> String {
+fn because(unreadable: &Option<Box<str>>) -> String {
     unreadable.as_ref().map(|reason| format!(", one of which cannot be read: {reason}")).unwrap_or_default()
 }
 
@@ -74,7 +74,7 @@ pub fn choose<'a>(index: &'a Index, wanted: &Platform) -> Result<&'a Descriptor,
     }
     if available.is_empty() {
         let others = index.manifests.len() + index.unreadable.len();
-        let unreadable = index.unreadable.first().cloned();
+        let unreadable = index.unreadable.first().map(|reason| reason.as_str().into());
         return Err(ChooseError::NoImages { wanted: wanted.normalized(), others, unreadable });
     }
     Err(ChooseError::NoMatch { wanted: wanted.normalized(), available })

@@ -108,6 +108,7 @@ pub struct Index {
 
 /// Either kind, told apart by shape.
 #[derive(Debug, Clone)]
+#[expect(clippy::large_enum_variant, reason = "there is one at a time, and it is taken apart at once")]
 pub enum Document {
     /// One image.
     Manifest(Manifest),
