@@ -7,3 +7,4 @@ mod support;
 
 mod floors;
 mod squashfs_read;
+mod squashfs_write;
