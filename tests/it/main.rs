@@ -6,4 +6,5 @@
 mod support;
 
 mod floors;
+mod fuse_mount;
 mod squashfs_read;
