@@ -6,5 +6,6 @@
 mod support;
 
 mod floors;
+mod fuse_mount;
 mod squashfs_read;
 mod squashfs_write;
