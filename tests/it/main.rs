@@ -4,3 +4,7 @@
 
 #[macro_use]
 mod support;
+
+mod floors;
+mod squashfs_read;
+mod squashfs_write;
