@@ -6,3 +6,4 @@
 mod support;
 
 mod floors;
+mod squashfs_write;
