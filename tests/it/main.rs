@@ -7,3 +7,4 @@ mod support;
 
 mod floors;
 mod squashfs_write;
+mod squashfs_read;
