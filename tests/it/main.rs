@@ -6,5 +6,5 @@
 mod support;
 
 mod floors;
-mod squashfs_write;
 mod squashfs_read;
+mod squashfs_write;
