@@ -2,3 +2,5 @@
 
 #[macro_use]
 pub(crate) mod need;
+pub(crate) mod layers;
+pub(crate) mod tree;
