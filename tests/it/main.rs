@@ -6,4 +6,5 @@
 mod support;
 
 mod floors;
+mod registry;
 mod squashfs_read;

@@ -2,3 +2,4 @@
 
 #[macro_use]
 pub(crate) mod need;
+pub(crate) mod registry;
