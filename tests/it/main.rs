@@ -10,5 +10,6 @@ mod convert;
 mod floors;
 mod fuse_mount;
 mod sif;
+mod registry;
 mod squashfs_read;
 mod squashfs_write;

@@ -4,3 +4,4 @@
 pub(crate) mod need;
 pub(crate) mod layers;
 pub(crate) mod tree;
+pub(crate) mod registry;
