@@ -7,5 +7,5 @@ fn main() -> ExitCode {
     if args.next().is_some_and(|first| first == slipway::gpu::NVML_CHILD) {
         return ExitCode::from(slipway::gpu::nvml_child_main(args.next().as_deref()));
     }
-    ExitCode::SUCCESS
+    slipway::cli::main()
 }

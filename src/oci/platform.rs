@@ -31,6 +31,12 @@ pub struct PlatformError {
     pub text: String,
 }
 
+impl crate::base::Hint for PlatformError {
+    fn hint(&self) -> Option<String> {
+        Some("write for example `--platform linux/arm64`".into())
+    }
+}
+
 /// Words of GOOS that may stand alone.
 const SYSTEMS: [&str; 4] = ["linux", "windows", "darwin", "freebsd"];
 

@@ -48,7 +48,11 @@ pub struct ArchiveImage {
 /// Reads the archive at `path`. A plain tar is only looked into, and the layers are windows of that file; a compressed
 /// one, or a pipe, is taken apart into blobs of `store`. Of an image for several platforms it gives the one for
 /// `wanted`.
-pub fn read_archive(path: &Path, store: &Store, wanted: &Platform) -> Result<Vec<ArchiveImage>, ArchiveError> {
+pub fn read_archive(
+    path: &Path,
+    store: &Store,
+    wanted: &Platform,
+) -> Result<Vec<ArchiveImage>, ArchiveError> {
     let origin = path.to_string_lossy();
     open_members(path, store)
         .and_then(|members| images(members, store, wanted))

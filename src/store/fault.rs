@@ -44,7 +44,9 @@ pub enum ArchiveFault {
     #[error("is no image archive: it has neither `manifest.json` nor `index.json`")]
     NotAnImageArchive,
     /// It has layers, but nothing says what they are.
-    #[error("has layers but neither `manifest.json` nor `index.json`: it was cut short, or made by a Docker before 1.10")]
+    #[error(
+        "has layers but neither `manifest.json` nor `index.json`: it was cut short, or made by a Docker before 1.10"
+    )]
     NoManifest,
     /// More members than any image has.
     #[error("has more than {limit} members")]
@@ -116,7 +118,9 @@ impl ArchiveFault {
 impl Hint for ArchiveError {
     fn hint(&self) -> Option<String> {
         Some(match &self.source {
-            ArchiveFault::Compression { kind } => format!("decompress it on the way: `{kind} -dc FILE | slipway load`"),
+            ArchiveFault::Compression { kind } => {
+                format!("decompress it on the way: `{kind} -dc FILE | slipway load`")
+            }
             ArchiveFault::NotAnImageArchive => {
                 "if it holds a root file system, make an image of it with `slipway import`".into()
             }

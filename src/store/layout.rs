@@ -18,7 +18,11 @@ use super::{ArchiveError, ArchiveFault, LayerSet, StoreError};
 pub(super) const MARKER_LIMIT_BYTES: u64 = 4096;
 
 /// Reads the image of the layout at `directory` that is called `name` (tag, full name or digest), or the only one.
-pub fn read_layout(directory: &Path, name: Option<&str>, wanted: &Platform) -> Result<LayerSet, ArchiveError> {
+pub fn read_layout(
+    directory: &Path,
+    name: Option<&str>,
+    wanted: &Platform,
+) -> Result<LayerSet, ArchiveError> {
     read_directory(directory, name, wanted).map_err(|fault| fault.at(&directory.to_string_lossy()))
 }
 
@@ -53,7 +57,8 @@ fn only_group(index: &Index, name: Option<&str>) -> Result<Group, ArchiveFault> 
 fn available(index: &Index) -> String {
     const SHOWN: usize = 16;
     let groups = groups_of(index, |_| true);
-    let mut words: Vec<String> = groups.iter().take(SHOWN).map(|group| format!("`{}`", group.label())).collect();
+    let mut words: Vec<String> =
+        groups.iter().take(SHOWN).map(|group| format!("`{}`", group.label())).collect();
     if groups.len() > SHOWN {
         words.push(format!("{} more", groups.len() - SHOWN));
     }
@@ -103,7 +108,8 @@ impl Group {
 
 /// Entries of one name that tell their platforms compete; any other entry stands for itself.
 fn groups_of(index: &Index, wanted: impl Fn(&Descriptor) -> bool) -> Vec<Group> {
-    let tells_platform = |entry: &Descriptor| entry.platform.as_ref().is_some_and(|platform| !platform.is_blank());
+    let tells_platform =
+        |entry: &Descriptor| entry.platform.as_ref().is_some_and(|platform| !platform.is_blank());
     let mut groups: Vec<Group> = Vec::new();
     for entry in index.manifests.iter().filter(|entry| entry.is_image_candidate() && wanted(entry)) {
         let name = entry_name(entry).unwrap_or_default();

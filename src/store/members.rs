@@ -82,7 +82,9 @@ impl Members {
             let mut data = tar.data();
             match data.read_to_end(&mut raw) {
                 Ok(_) => Ok(Member::Small(raw)),
-                Err(source) => Err(data.into_error().map_or(ArchiveFault::Read { source }, ArchiveFault::Tar)),
+                Err(source) => {
+                    Err(data.into_error().map_or(ArchiveFault::Read { source }, ArchiveFault::Tar))
+                }
             }
         })?;
         super::outer::drain(stream);
@@ -162,10 +164,12 @@ impl Members {
                 Some(file) => whole(&Piece::whole(file)),
                 None => Ok(None),
             },
-            Some(Member::Window { offset_bytes, size_bytes }) => match self.window(*offset_bytes, *size_bytes) {
-                Some(piece) => whole(&piece),
-                None => Ok(None),
-            },
+            Some(Member::Window { offset_bytes, size_bytes }) => {
+                match self.window(*offset_bytes, *size_bytes) {
+                    Some(piece) => whole(&piece),
+                    None => Ok(None),
+                }
+            }
             Some(Member::Link(_)) | None => Ok(None),
         }
     }

@@ -50,7 +50,9 @@ pub(super) fn open_outer<'a>(mut stream: impl Read + 'a) -> Result<Box<dyn Read 
     let whole = BufReader::with_capacity(BUFFER_BYTES, Cursor::new(head).chain(stream));
     Ok(match outer {
         Outer::Plain => Box::new(whole),
-        Outer::Gzip => Box::new(BufReader::with_capacity(BUFFER_BYTES, flate2::bufread::MultiGzDecoder::new(whole))),
+        Outer::Gzip => {
+            Box::new(BufReader::with_capacity(BUFFER_BYTES, flate2::bufread::MultiGzDecoder::new(whole)))
+        }
         Outer::Zstd => Box::new(BufReader::with_capacity(BUFFER_BYTES, zstd_reader(whole).map_err(read)?)),
         Outer::Foreign(kind) => return Err(ArchiveFault::Compression { kind }),
     })

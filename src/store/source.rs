@@ -135,7 +135,12 @@ pub(super) trait BlobSource {
 }
 
 impl BlobSource for &Store {
-    fn document(&mut self, _: &'static str, digest: &Digest, limit_bytes: u64) -> Result<Option<Vec<u8>>, ImageError> {
+    fn document(
+        &mut self,
+        _: &'static str,
+        digest: &Digest,
+        limit_bytes: u64,
+    ) -> Result<Option<Vec<u8>>, ImageError> {
         Ok(self.read_blob(digest, limit_bytes)?)
     }
 
@@ -238,7 +243,8 @@ fn layer_set_of(
 
 /// The diff ids of a raw config that must have `layers` of them.
 pub(super) fn diff_ids(config: &[u8], digest: &Digest, layers: usize) -> Result<Vec<Digest>, ImageError> {
-    let parsed = ImageConfig::parse(config).map_err(|source| ImageError::Config { digest: *digest, source })?;
+    let parsed =
+        ImageConfig::parse(config).map_err(|source| ImageError::Config { digest: *digest, source })?;
     let diff_ids = parsed.rootfs.diff_ids_for(layers);
     Ok(diff_ids.map_err(|source| ImageError::RootFs { digest: *digest, source })?.to_vec())
 }

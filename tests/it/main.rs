@@ -9,7 +9,7 @@ mod support;
 mod convert;
 mod floors;
 mod fuse_mount;
-mod sif;
 mod registry;
+mod sif;
 mod squashfs_read;
 mod squashfs_write;

@@ -132,6 +132,13 @@ impl<R: Read> TarReader<R> {
         self.stream.into_inner()
     }
 
+    /// Whether the current entry's data has holes, so that it is not stored in one piece. Of any other entry all
+    /// [`Entry::size_bytes`] bytes lie at the stream's position after [`Self::next_entry`].
+    #[must_use]
+    pub fn is_sparse(&self) -> bool {
+        self.sparse.is_some()
+    }
+
     /// Skips what is left of the current entry's data and reads the next header; `None` at the end marker or at the
     /// end of the stream on a header boundary.
     pub fn next_entry(&mut self) -> Result<Option<Entry>, TarError> {

@@ -3,5 +3,5 @@
 #[macro_use]
 pub(crate) mod need;
 pub(crate) mod layers;
-pub(crate) mod tree;
 pub(crate) mod registry;
+pub(crate) mod tree;
