@@ -15,14 +15,20 @@ const HEAD_BYTES: u64 = 4096;
 /// Finds `argv[0]` by the PATH of `env`, as execvp does, and executes it. Returns only the error.
 pub(super) fn become_workload(argv: &[OsString], env: &[OsString]) -> LaunchError {
     let Some(command) = argv.first() else {
-        return LaunchError::CommandNotFound { command: String::new(), reason: "the command is empty".into() };
+        return LaunchError::CommandNotFound {
+            command: String::new(),
+            reason: "the command is empty".into(),
+        };
     };
     let shown = command.to_string_lossy().into_owned();
     let strings = |words: &[OsString]| {
         words.iter().map(|word| CString::new(word.as_bytes())).collect::<Result<Vec<_>, _>>()
     };
     let (Ok(args), Ok(env_strings)) = (strings(argv), strings(env)) else {
-        return LaunchError::NotExecutable { command: shown, reason: "an argument or variable holds a NUL byte".into() };
+        return LaunchError::NotExecutable {
+            command: shown,
+            reason: "an argument or variable holds a NUL byte".into(),
+        };
     };
     if process::restore_signals_for_exec().is_err() {
         return LaunchError::NotExecutable { command: shown, reason: "signals cannot be restored".into() };
