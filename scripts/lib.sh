@@ -129,3 +129,84 @@ make_test_user() {
     getent passwd "$TEST_USER" >/dev/null && return 0
     useradd --system --create-home --home-dir "/var/lib/$TEST_USER" --shell /bin/sh "$TEST_USER"
 }
+
+# ---- a Docker image from the files of this host -------------------------------------------------------------------
+
+# put ROOT FILE…: copies files to the same paths below ROOT, links followed. The links of a merged /usr (bin -> usr/bin)
+# are made as the host has them.
+put() {
+    local root=$1 link file
+    shift
+    if [ ! -d "$root" ]; then
+        mkdir -p "$root"
+        for link in bin sbin lib lib64; do
+            [ ! -L "/$link" ] || { mkdir -p "$root/$(readlink "/$link")" && cp -P "/$link" "$root/"; }
+        done
+    fi
+    for file in "$@"; do
+        [ -e "$root$file" ] || install -D -m "$(stat -L -c %a "$file")" "$file" "$root$file"
+    done
+}
+
+# put_programs ROOT NAME…: programs of the PATH with every library that they load.
+put_programs() {
+    local root=$1 name program
+    shift
+    for name in "$@"; do
+        program=$(type -P "$name") || die "\`$name\` is not on this machine"
+        put "$root" "$program"
+        # A line is `name => /path (0x…)`, or `/path (0x…)` for the loader; a static program has none.
+        { ldd "$program" 2>/dev/null || true; } | sed -n 's/^\(.*=>\)\{0,1\}[[:space:]]*\(\/[^ ]*\) (0x.*/\2/p' |
+            while read -r library; do put "$root" "$library"; done
+    done
+}
+
+# docker_archive OUT NAME CMD-JSON ROOT…: what `docker save NAME` writes: an OCI layout with a manifest.json beside it, one
+# layer for each ROOT, base first.
+docker_archive() {
+    local out=$1 name=$2 cmd=$3 work root digest diff_ids='' layers='' paths='' config manifest descriptor
+    shift 3
+    work=$(mktemp -d "$out.XXXXXX")
+    mkdir -p "$work/blobs/sha256"
+    for root in "$@"; do
+        tar -C "$root" --sort=name --mtime=@0 --owner=0 --group=0 --numeric-owner -cf "$work/layer" .
+        digest=$(blob "$work" "$work/layer")
+        diff_ids+="${diff_ids:+,}\"sha256:$digest\""
+        layers+="${layers:+,}$(descriptor "$work" application/vnd.oci.image.layer.v1.tar "$digest")"
+        paths+="${paths:+,}\"blobs/sha256/$digest\""
+    done
+    printf '{"architecture":"%s","os":"linux","created":"1970-01-01T00:00:00Z","config":{"Env":["PATH=%s"],"Cmd":%s},"rootfs":{"type":"layers","diff_ids":[%s]}}' \
+        "$(goarch)" /usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin "$cmd" "$diff_ids" >"$work/json"
+    config=$(blob "$work" "$work/json")
+    printf '{"schemaVersion":2,"mediaType":"%s","config":%s,"layers":[%s]}' application/vnd.oci.image.manifest.v1+json \
+        "$(descriptor "$work" application/vnd.oci.image.config.v1+json "$config")" "$layers" >"$work/json"
+    manifest=$(blob "$work" "$work/json")
+    printf '{"imageLayoutVersion":"1.0.0"}' >"$work/oci-layout"
+    descriptor=$(descriptor "$work" application/vnd.oci.image.manifest.v1+json "$manifest")
+    printf '{"schemaVersion":2,"manifests":[%s,"annotations":{"io.containerd.image.name":"%s","org.opencontainers.image.ref.name":"%s"}}]}' \
+        "${descriptor%\}}" "$name" "${name##*:}" >"$work/index.json"
+    printf '[{"Config":"blobs/sha256/%s","RepoTags":["%s"],"Layers":[%s]}]' "$config" "$name" "$paths" >"$work/manifest.json"
+    tar -C "$work" -cf "$out" blobs index.json manifest.json oci-layout
+    rm -rf "$work"
+}
+
+# blob LAYOUT FILE: moves the file into the layout and prints its digest.
+blob() {
+    local digest
+    digest=$(sha256sum "$2" | cut -d' ' -f1)
+    mv "$2" "$1/blobs/sha256/$digest"
+    echo "$digest"
+}
+
+# descriptor LAYOUT TYPE DIGEST
+descriptor() {
+    printf '{"mediaType":"%s","digest":"sha256:%s","size":%s}' "$2" "$3" "$(stat -c %s "$1/blobs/sha256/$3")"
+}
+
+goarch() {
+    case $(uname -m) in
+    x86_64) echo amd64 ;;
+    aarch64) echo arm64 ;;
+    *) uname -m ;;
+    esac
+}
