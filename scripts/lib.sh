@@ -130,6 +130,32 @@ make_test_user() {
     useradd --system --create-home --home-dir "/var/lib/$TEST_USER" --shell /bin/sh "$TEST_USER"
 }
 
+# make_work_directory NAME: a place in WORK, removed at the end, where an ordinary user can work: bin, and a home that is
+# its own. RUN_UID and RUN_GID are that user: oneself, or for root the one who called sudo, the user of the tests, or nobody.
+make_work_directory() {
+    # Not below TMPDIR: root's own may be closed to others.
+    WORK=$(mktemp -d "/tmp/$1.XXXXXX")
+    trap 'rm -rf "$WORK"' EXIT
+    RUN_UID=$(id -u) RUN_GID=$(id -g)
+    if is_root; then
+        local name=${SUDO_USER:-$TEST_USER}
+        getent passwd "$name" >/dev/null && [ "$(id -u "$name")" != 0 ] || name=nobody
+        RUN_UID=$(id -u "$name") RUN_GID=$(id -g "$name")
+    fi
+    # Also where root's umask is 077.
+    chmod 0755 "$WORK"
+    mkdir -m 0755 "$WORK/bin"
+    mkdir -m 0700 "$WORK/home"
+    ! is_root || chown "$RUN_UID:$RUN_GID" "$WORK/home"
+}
+
+# as_user COMMAND…: runs it as that user, in its home, with a clean environment.
+as_user() {
+    local become=()
+    ! is_root || become=(setpriv --reuid "$RUN_UID" --regid "$RUN_GID" --clear-groups --)
+    (cd "$WORK/home" && exec "${become[@]}" env -i HOME="$WORK/home" LANG=C.UTF-8 PATH="$WORK/bin:/usr/bin:/bin:/usr/sbin:/sbin" "$@")
+}
+
 # ---- a Docker image from the files of this host -------------------------------------------------------------------
 
 # put ROOT FILE…: copies files to the same paths below ROOT, links followed. The links of a merged /usr (bin -> usr/bin)

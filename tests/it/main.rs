@@ -1,8 +1,11 @@
 //! All tests that need more than one module or a real kernel, in one binary.
 
 #![expect(clippy::disallowed_methods, reason = "tests touch the world")]
+#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a panic fails the test, and a skip is told")]
 
 #[macro_use]
 mod support;
 
 mod floors;
+mod run_cli;
+mod slurm;

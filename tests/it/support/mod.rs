@@ -1,4 +1,9 @@
 //! What tests share.
 
 #[macro_use]
-mod need;
+pub(crate) mod need;
+
+pub(crate) mod image;
+pub(crate) mod sandbox;
+pub(crate) mod slurm;
+pub(crate) mod user;

@@ -1,0 +1,264 @@
+//! Small real images: busybox in a `docker save` archive of either shape, or in an OCI layout.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+use slipway::base::Digest;
+
+use super::sandbox::Sandbox;
+
+/// A tar archive in the making: ustar headers, short names, fixed times. Ours and plain, so that the reader under test
+/// is fed by nothing of its own.
+#[derive(Debug, Default)]
+pub(crate) struct Tar {
+    bytes: Vec<u8>,
+}
+
+const TAR_BLOCK: usize = 512;
+
+impl Tar {
+    pub(crate) fn directory(self, name: &str, mode: u32) -> Self {
+        self.entry(&format!("{name}/"), b'5', mode, "", &[])
+    }
+
+    pub(crate) fn file(self, name: &str, mode: u32, content: impl AsRef<[u8]>) -> Self {
+        self.entry(name, b'0', mode, "", content.as_ref())
+    }
+
+    pub(crate) fn symlink(self, name: &str, target: &str) -> Self {
+        self.entry(name, b'2', 0o777, target, &[])
+    }
+
+    pub(crate) fn hard_link(self, name: &str, target: &str) -> Self {
+        self.entry(name, b'1', 0o644, target, &[])
+    }
+
+    fn entry(mut self, name: &str, kind: u8, mode: u32, link: &str, content: &[u8]) -> Self {
+        assert!(name.len() < 100 && link.len() < 100, "this writer knows short names only");
+        let mut header = [0_u8; TAR_BLOCK];
+        let mut put = |at: usize, text: &str| header[at..at + text.len()].copy_from_slice(text.as_bytes());
+        put(0, name);
+        put(100, &format!("{mode:07o}"));
+        put(108, "0000000");
+        put(116, "0000000");
+        put(124, &format!("{:011o}", content.len()));
+        put(136, "00000000000");
+        // The checksum is taken with its own field as blanks.
+        put(148, "        ");
+        put(157, link);
+        put(257, "ustar\x0000");
+        header[156] = kind;
+        let sum: u32 = header.iter().map(|byte| u32::from(*byte)).sum();
+        header[148..155].copy_from_slice(format!("{sum:06o}\0").as_bytes());
+        self.bytes.extend_from_slice(&header);
+        self.bytes.extend_from_slice(content);
+        self.bytes.resize(self.bytes.len().next_multiple_of(TAR_BLOCK), 0);
+        self
+    }
+
+    pub(crate) fn finish(mut self) -> Vec<u8> {
+        self.bytes.resize(self.bytes.len() + 2 * TAR_BLOCK, 0);
+        self.bytes
+    }
+}
+
+/// Which form of `docker save`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Shape {
+    /// Before Docker 25: `manifest.json`, `<id>/layer.tar`.
+    Legacy,
+    /// Since Docker 25: an OCI layout with `manifest.json` beside it.
+    Oci,
+}
+
+/// An image in memory.
+#[derive(Debug, Clone)]
+pub(crate) struct TestImage {
+    /// Uncompressed layer tars, base first.
+    pub(crate) layers: Vec<Vec<u8>>,
+    /// The `config` object of the image config.
+    pub(crate) config: Value,
+    /// GOARCH word.
+    pub(crate) architecture: String,
+    /// Name and tag.
+    pub(crate) name: String,
+}
+
+/// A named piece of an archive or layout.
+type Member = (String, Vec<u8>);
+
+impl TestImage {
+    /// Busybox with its usual applets and a file that names the image.
+    pub(crate) fn busybox() -> Self {
+        let program = std::fs::read("/bin/busybox").expect("the package busybox-static is installed");
+        let mut base = Tar::default();
+        for directory in ["bin", "etc", "tmp", "data"] {
+            base = base.directory(directory, 0o755);
+        }
+        base = base.file("bin/busybox", 0o755, program);
+        for applet in APPLETS {
+            base = base.symlink(&format!("bin/{applet}"), "busybox");
+        }
+        let top = Tar::default()
+            .file("etc/os-release", 0o644, "ID=boxtest\nPRETTY_NAME=\"Box of the tests\"\n")
+            .file("etc/passwd", 0o644, "root:x:0:0:root:/root:/bin/sh\n")
+            .file("etc/group", 0o644, "root:x:0:\n")
+            .file("etc/not-a-program", 0o755, "just text\n")
+            .file("etc/not-executable", 0o644, "#!/bin/sh\n");
+        Self {
+            layers: vec![base.finish(), top.finish()],
+            config: json!({
+                "Env": ["PATH=/bin", "FROM_IMAGE=image"],
+                "Cmd": ["cat", "/etc/os-release"],
+                "WorkingDir": "/data",
+            }),
+            architecture: goarch().into(),
+            name: "boxtest:latest".into(),
+        }
+    }
+
+    /// The image config document.
+    pub(crate) fn config_document(&self) -> Vec<u8> {
+        let diff_ids: Vec<_> = self.layers.iter().map(|layer| Digest::of(layer).to_string()).collect();
+        json!({
+            "architecture": self.architecture,
+            "os": "linux",
+            "created": "2024-05-06T07:08:09Z",
+            "config": self.config,
+            "rootfs": {"type": "layers", "diff_ids": diff_ids},
+        })
+        .to_string()
+        .into_bytes()
+    }
+
+    /// The members of a `docker save` archive.
+    pub(crate) fn archive_members(&self, shape: Shape) -> Vec<Member> {
+        let config = self.config_document();
+        if shape == Shape::Oci {
+            let mut members = self.layout_members();
+            let blob = |bytes: &[u8]| format!("blobs/sha256/{}", Digest::of(bytes).hex());
+            let layers: Vec<_> = self.layers.iter().map(|layer| blob(layer)).collect();
+            members.push(("manifest.json".into(), archive_manifest(&blob(&config), &self.name, &layers)));
+            return members;
+        }
+        let config_name = format!("{}.json", Digest::of(&config).hex());
+        let mut members: Vec<Member> = self
+            .layers
+            .iter()
+            .map(|layer| (format!("{}/layer.tar", Digest::of(layer).hex()), layer.clone()))
+            .collect();
+        let layers: Vec<_> = members.iter().map(|(name, _)| name.clone()).collect();
+        members.push(("manifest.json".into(), archive_manifest(&config_name, &self.name, &layers)));
+        members.push((config_name, config));
+        members
+    }
+
+    /// The members of an OCI layout.
+    pub(crate) fn layout_members(&self) -> Vec<Member> {
+        let config = self.config_document();
+        let mut members: Vec<Member> = Vec::new();
+        let mut blob = |media_type: &str, bytes: &[u8]| {
+            members.push((format!("blobs/sha256/{}", Digest::of(bytes).hex()), bytes.to_vec()));
+            json!({"mediaType": media_type, "digest": Digest::of(bytes).to_string(), "size": bytes.len()})
+        };
+        let layers: Vec<_> =
+            self.layers.iter().map(|layer| blob("application/vnd.oci.image.layer.v1.tar", layer)).collect();
+        let manifest = json!({
+            "schemaVersion": 2,
+            "mediaType": "application/vnd.oci.image.manifest.v1+json",
+            "config": blob("application/vnd.oci.image.config.v1+json", &config),
+            "layers": layers,
+        });
+        let mut entry = blob("application/vnd.oci.image.manifest.v1+json", manifest.to_string().as_bytes());
+        let tag = self.name.rsplit(':').next().unwrap_or("latest");
+        entry["annotations"] = json!({
+            "io.containerd.image.name": format!("docker.io/library/{}", self.name),
+            "org.opencontainers.image.ref.name": tag,
+        });
+        let index = json!({"schemaVersion": 2, "manifests": [entry]});
+        members.push(("index.json".into(), index.to_string().into_bytes()));
+        members.push(("oci-layout".into(), br#"{"imageLayoutVersion":"1.0.0"}"#.to_vec()));
+        members
+    }
+
+    /// Writes a `docker save` archive into the sandbox's home.
+    pub(crate) fn save(&self, sandbox: &Sandbox, file: &str, shape: Shape) -> PathBuf {
+        sandbox.write(&format!("home/{file}"), pack(&self.archive_members(shape)))
+    }
+
+    /// Writes an OCI layout below the sandbox's home.
+    pub(crate) fn write_layout(&self, sandbox: &Sandbox, directory: &str) -> PathBuf {
+        let place = sandbox.make_directory(&format!("home/{directory}"));
+        for (name, bytes) in self.layout_members() {
+            let path = format!("home/{directory}/{name}");
+            if let Some(parent) = Path::new(&path).parent() {
+                sandbox.make_directory(parent.to_str().unwrap());
+            }
+            sandbox.write(&path, bytes);
+        }
+        place
+    }
+
+    /// Converts the image to `home/FILE` with the program.
+    #[track_caller]
+    pub(crate) fn convert(&self, sandbox: &Sandbox, file: &str) -> PathBuf {
+        let archive = self.save(sandbox, "image.tar", Shape::Oci);
+        sandbox.slipway(["convert", "docker-archive:image.tar", file]).succeed();
+        std::fs::remove_file(archive).unwrap();
+        sandbox.path(&format!("home/{file}"))
+    }
+}
+
+/// A tar of members.
+pub(crate) fn pack(members: &[Member]) -> Vec<u8> {
+    members.iter().fold(Tar::default(), |tar, (name, bytes)| tar.file(name, 0o644, bytes)).finish()
+}
+
+fn archive_manifest(config: &str, name: &str, layers: &[String]) -> Vec<u8> {
+    json!([{"Config": config, "RepoTags": [name], "Layers": layers}]).to_string().into_bytes()
+}
+
+/// This machine in GOARCH words.
+pub(crate) fn goarch() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}
+
+const APPLETS: &[&str] = &[
+    "cat",
+    "cp",
+    "echo",
+    "env",
+    "false",
+    "find",
+    "grep",
+    "head",
+    "id",
+    "kill",
+    "ls",
+    "mkdir",
+    "mount",
+    "mv",
+    "printf",
+    "ps",
+    "pwd",
+    "readlink",
+    "rm",
+    "sed",
+    "sh",
+    "sha256sum",
+    "sleep",
+    "sort",
+    "stat",
+    "tail",
+    "test",
+    "touch",
+    "tr",
+    "true",
+    "uname",
+    "wc",
+    "whoami",
+];
