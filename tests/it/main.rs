@@ -9,3 +9,4 @@ mod support;
 mod floors;
 mod run_cli;
 mod slurm;
+mod squashfs_read;
