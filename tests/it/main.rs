@@ -6,7 +6,9 @@
 #[macro_use]
 mod support;
 
+mod errors_cli;
 mod floors;
+mod quickstart_parts;
 mod run_cli;
 mod slurm;
 mod squashfs_read;
