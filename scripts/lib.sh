@@ -156,6 +156,24 @@ as_user() {
     (cd "$WORK/home" && exec "${become[@]}" env -i HOME="$WORK/home" LANG=C.UTF-8 PATH="$WORK/bin:/usr/bin:/bin:/usr/sbin:/sbin" "$@")
 }
 
+# debian_root TAR: a minimal Debian root file system, made by debootstrap from the mirror that apt uses here. Needs root.
+debian_root() {
+    local work mirror log
+    work=$(mktemp -d "$1.XXXXXX")
+    log=$work/log
+    mirror=$(awk '/^URIs:/ { print $2; exit }' /etc/apt/sources.list.d/*.sources 2>/dev/null || true)
+    mirror=${mirror:-$(awk '/^deb / { for (i = 2; i <= NF; i++) if ($i ~ /^https?:/) { print $i; exit } }' /etc/apt/sources.list 2>/dev/null || true)}
+    # shellcheck disable=SC2086
+    debootstrap --variant=minbase bookworm "$work/root" $mirror >"$log" 2>&1 || {
+        tail -n 20 "$log" >&2
+        rm -rf "$work"
+        die "debootstrap could not make a Debian root" "it needs root and a Debian mirror"
+    }
+    tar -C "$work/root" --numeric-owner --xattrs -cf "$work/tar" .
+    mv "$work/tar" "$1"
+    rm -rf "$work"
+}
+
 # ---- a Docker image from the files of this host -------------------------------------------------------------------
 
 # put ROOT FILE…: copies files to the same paths below ROOT, links followed. The links of a merged /usr (bin -> usr/bin)
