@@ -11,4 +11,8 @@ mod floors;
 mod quickstart_parts;
 mod run_cli;
 mod slurm;
+mod convert;
+mod floors;
+mod sif;
 mod squashfs_read;
+mod squashfs_write;

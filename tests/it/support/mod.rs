@@ -7,3 +7,5 @@ pub(crate) mod image;
 pub(crate) mod sandbox;
 pub(crate) mod slurm;
 pub(crate) mod user;
+pub(crate) mod layers;
+pub(crate) mod tree;
