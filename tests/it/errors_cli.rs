@@ -5,7 +5,8 @@ use std::net::TcpListener;
 
 use slipway::base::Digest;
 
-use super::support::image::{Shape, Tar, TestImage, pack};
+use super::support::image::{Shape, TestImage, pack};
+use super::support::layers::Tar;
 use super::support::sandbox::{Output, Run, Sandbox};
 
 /// Runs something that must fail with exactly this text, and looks for what it has left.
@@ -25,8 +26,8 @@ fn check(sandbox: &Sandbox, run: Run<'_>, code: i32, expected: &str) {
 fn tiny() -> TestImage {
     let mut image = TestImage::busybox();
     image.layers = vec![
-        Tar::default().directory("etc", 0o755).file("etc/a", 0o644, "a\n".repeat(3000)).finish(),
-        Tar::default().file("etc/b", 0o644, "b\n").finish(),
+        Tar::new().directory("etc", 0o755).file("etc/a", 0o644, "a\n".repeat(3000)).finish(),
+        Tar::new().file("etc/b", 0o644, "b\n").finish(),
     ];
     image
 }

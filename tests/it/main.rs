@@ -6,13 +6,13 @@
 #[macro_use]
 mod support;
 
+mod convert;
 mod errors_cli;
 mod floors;
+mod foreign_image;
 mod quickstart_parts;
 mod run_cli;
-mod slurm;
-mod convert;
-mod floors;
 mod sif;
+mod slurm;
 mod squashfs_read;
 mod squashfs_write;

@@ -292,7 +292,7 @@ fn a_plan_runs_nothing() {
     sandbox.make_directory("home/home");
     let text = sandbox.slipway(words).succeed();
     let steps: Vec<_> = text.lines().filter(|line| !line.starts_with("note:")).collect();
-    let starts = |line: &str, word: &str| line.trim_start().split_whitespace().nth(1) == Some(word);
+    let starts = |line: &str, word: &str| line.split_whitespace().nth(1) == Some(word);
     assert!(starts(steps[0], "namespaces"), "{text}");
     assert!(starts(steps[steps.len() - 1], "exec"), "{text}");
     assert!(steps.iter().any(|line| starts(line, "image") && line.contains("[DIR]/home/box.sif")), "{text}");

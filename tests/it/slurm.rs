@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use super::support::image::{Tar, TestImage};
+use super::support::image::TestImage;
+use super::support::layers::Tar;
 use super::support::sandbox::Sandbox;
 use super::support::slurm::{JobEnd, Slurm};
 
@@ -26,7 +27,7 @@ exit "${END_WITH:-0}"
 fn sandbox() -> Sandbox {
     let sandbox = Sandbox::new();
     let mut image = TestImage::busybox();
-    image.layers.push(Tar::default().file("bin/python", 0o755, PYTHON).finish());
+    image.layers.push(Tar::new().file("bin/python", 0o755, PYTHON).finish());
     image.convert(&sandbox, "train.sif");
     sandbox
 }

@@ -5,62 +5,8 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 use slipway::base::Digest;
 
+use super::layers::Tar;
 use super::sandbox::Sandbox;
-
-/// A tar archive in the making: ustar headers, short names, fixed times. Ours and plain, so that the reader under test
-/// is fed by nothing of its own.
-#[derive(Debug, Default)]
-pub(crate) struct Tar {
-    bytes: Vec<u8>,
-}
-
-const TAR_BLOCK: usize = 512;
-
-impl Tar {
-    pub(crate) fn directory(self, name: &str, mode: u32) -> Self {
-        self.entry(&format!("{name}/"), b'5', mode, "", &[])
-    }
-
-    pub(crate) fn file(self, name: &str, mode: u32, content: impl AsRef<[u8]>) -> Self {
-        self.entry(name, b'0', mode, "", content.as_ref())
-    }
-
-    pub(crate) fn symlink(self, name: &str, target: &str) -> Self {
-        self.entry(name, b'2', 0o777, target, &[])
-    }
-
-    pub(crate) fn hard_link(self, name: &str, target: &str) -> Self {
-        self.entry(name, b'1', 0o644, target, &[])
-    }
-
-    fn entry(mut self, name: &str, kind: u8, mode: u32, link: &str, content: &[u8]) -> Self {
-        assert!(name.len() < 100 && link.len() < 100, "this writer knows short names only");
-        let mut header = [0_u8; TAR_BLOCK];
-        let mut put = |at: usize, text: &str| header[at..at + text.len()].copy_from_slice(text.as_bytes());
-        put(0, name);
-        put(100, &format!("{mode:07o}"));
-        put(108, "0000000");
-        put(116, "0000000");
-        put(124, &format!("{:011o}", content.len()));
-        put(136, "00000000000");
-        // The checksum is taken with its own field as blanks.
-        put(148, "        ");
-        put(157, link);
-        put(257, "ustar\x0000");
-        header[156] = kind;
-        let sum: u32 = header.iter().map(|byte| u32::from(*byte)).sum();
-        header[148..155].copy_from_slice(format!("{sum:06o}\0").as_bytes());
-        self.bytes.extend_from_slice(&header);
-        self.bytes.extend_from_slice(content);
-        self.bytes.resize(self.bytes.len().next_multiple_of(TAR_BLOCK), 0);
-        self
-    }
-
-    pub(crate) fn finish(mut self) -> Vec<u8> {
-        self.bytes.resize(self.bytes.len() + 2 * TAR_BLOCK, 0);
-        self.bytes
-    }
-}
 
 /// Which form of `docker save`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,7 +37,7 @@ impl TestImage {
     /// Busybox with its usual applets and a file that names the image.
     pub(crate) fn busybox() -> Self {
         let program = std::fs::read("/bin/busybox").expect("the package busybox-static is installed");
-        let mut base = Tar::default();
+        let mut base = Tar::new();
         for directory in ["bin", "etc", "tmp", "data"] {
             base = base.directory(directory, 0o755);
         }
@@ -99,7 +45,7 @@ impl TestImage {
         for applet in APPLETS {
             base = base.symlink(&format!("bin/{applet}"), "busybox");
         }
-        let top = Tar::default()
+        let top = Tar::new()
             .file("etc/os-release", 0o644, "ID=boxtest\nPRETTY_NAME=\"Box of the tests\"\n")
             .file("etc/passwd", 0o644, "root:x:0:0:root:/root:/bin/sh\n")
             .file("etc/group", 0o644, "root:x:0:\n")
@@ -211,7 +157,7 @@ impl TestImage {
 
 /// A tar of members.
 pub(crate) fn pack(members: &[Member]) -> Vec<u8> {
-    members.iter().fold(Tar::default(), |tar, (name, bytes)| tar.file(name, 0o644, bytes)).finish()
+    members.iter().fold(Tar::new(), |tar, (name, bytes)| tar.file(name, 0o644, bytes)).finish()
 }
 
 fn archive_manifest(config: &str, name: &str, layers: &[String]) -> Vec<u8> {

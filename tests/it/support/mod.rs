@@ -4,8 +4,8 @@
 pub(crate) mod need;
 
 pub(crate) mod image;
+pub(crate) mod layers;
 pub(crate) mod sandbox;
 pub(crate) mod slurm;
-pub(crate) mod user;
-pub(crate) mod layers;
 pub(crate) mod tree;
+pub(crate) mod user;
