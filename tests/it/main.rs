@@ -14,5 +14,6 @@ mod quickstart_parts;
 mod run_cli;
 mod sif;
 mod slurm;
+mod registry;
 mod squashfs_read;
 mod squashfs_write;

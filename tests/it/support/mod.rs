@@ -9,3 +9,4 @@ pub(crate) mod sandbox;
 pub(crate) mod slurm;
 pub(crate) mod tree;
 pub(crate) mod user;
+pub(crate) mod registry;
