@@ -11,9 +11,10 @@ mod errors_cli;
 mod floors;
 mod foreign_image;
 mod quickstart_parts;
+mod registry;
 mod run_cli;
 mod sif;
 mod slurm;
-mod registry;
+
 mod squashfs_read;
 mod squashfs_write;

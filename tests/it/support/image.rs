@@ -208,3 +208,23 @@ const APPLETS: &[&str] = &[
     "wc",
     "whoami",
 ];
+
+/// Where the Debian root is kept between runs: debootstrap takes a minute and asks a mirror.
+const DEBIAN_ROOT: &str = "/var/tmp/slipway-debian-root.tar";
+
+/// A tar of a minimal Debian root, made by debootstrap once for this machine. Needs root.
+pub(crate) fn debian_root() -> PathBuf {
+    let lock = std::fs::File::create(format!("{DEBIAN_ROOT}.lock")).unwrap();
+    let _lock = nix::fcntl::Flock::lock(lock, nix::fcntl::FlockArg::LockExclusive)
+        .map_err(|(_, errno)| errno)
+        .unwrap();
+    if !Path::new(DEBIAN_ROOT).exists() {
+        let script = concat!(
+            "set -euo pipefail; . ",
+            env!("CARGO_MANIFEST_DIR"),
+            "/scripts/lib.sh; debian_root \"$0\""
+        );
+        super::registry::run("bash", &["-c", script, DEBIAN_ROOT]);
+    }
+    DEBIAN_ROOT.into()
+}

@@ -5,8 +5,8 @@ pub(crate) mod need;
 
 pub(crate) mod image;
 pub(crate) mod layers;
+pub(crate) mod registry;
 pub(crate) mod sandbox;
 pub(crate) mod slurm;
 pub(crate) mod tree;
 pub(crate) mod user;
-pub(crate) mod registry;
