@@ -11,6 +11,8 @@ mod errors_cli;
 mod floors;
 mod foreign_image;
 mod quickstart_parts;
+mod fuse_mount;
+mod sif;
 mod registry;
 mod run_cli;
 mod sif;
