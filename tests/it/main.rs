@@ -10,13 +10,11 @@ mod convert;
 mod errors_cli;
 mod floors;
 mod foreign_image;
-mod quickstart_parts;
 mod fuse_mount;
-mod sif;
+mod quickstart_parts;
 mod registry;
 mod run_cli;
 mod sif;
 mod slurm;
-
 mod squashfs_read;
 mod squashfs_write;
