@@ -7,9 +7,16 @@
 mod support;
 
 mod convert;
+mod errors_cli;
 mod floors;
+mod foreign_image;
 mod fuse_mount;
 mod registry;
 mod sif;
+mod quickstart_parts;
+mod registry;
+mod run_cli;
+mod sif;
+mod slurm;
 mod squashfs_read;
 mod squashfs_write;
