@@ -12,8 +12,6 @@ mod errors_cli;
 mod floors;
 mod foreign_image;
 mod fuse_mount;
-mod registry;
-mod sif;
 mod quickstart_parts;
 mod registry;
 mod run_cli;

@@ -6,7 +6,6 @@ pub(crate) mod need;
 pub(crate) mod image;
 pub(crate) mod layers;
 pub(crate) mod registry;
-pub(crate) mod tree;
 pub(crate) mod sandbox;
 pub(crate) mod slurm;
 pub(crate) mod tree;
