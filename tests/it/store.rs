@@ -179,7 +179,7 @@ fn a_full_disk_is_said_and_leaves_nothing() {
         }
     };
     assert!(matches!(error, StoreError::NoSpace { .. }), "{error}");
-    assert!(error.hint().unwrap().contains("store.root"));
+    assert!(error.hint().unwrap().contains("store.dir"));
     drop(writer);
     assert!(names(&store.root().join("tmp")).is_empty());
 
