@@ -7,6 +7,7 @@
 #[macro_use]
 mod support;
 
+mod archives;
 mod convert;
 mod errors_cli;
 mod config;
@@ -20,3 +21,4 @@ mod sif;
 mod slurm;
 mod squashfs_read;
 mod squashfs_write;
+mod store;
