@@ -1,4 +1,7 @@
 //! What tests share.
 
 #[macro_use]
-mod need;
+pub(crate) mod need;
+
+pub(crate) mod host;
+pub(crate) mod tiny_elf;
