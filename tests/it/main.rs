@@ -22,3 +22,5 @@ mod slurm;
 mod squashfs_read;
 mod squashfs_write;
 mod store;
+mod gpu;
+mod ldcache;
