@@ -34,6 +34,8 @@ pub(super) enum Command {
     Images(ImagesArgs),
     /// Show this node's GPUs
     Gpus(GpusArgs),
+    /// Show what this machine offers and where the store is
+    Info(InfoArgs),
     /// Show the configuration and where each value comes from
     Config(ConfigArgs),
 }
@@ -135,6 +137,14 @@ pub(super) struct ImagesArgs {
     /// Print only image ids
     #[arg(short = 'q', long, conflicts_with = "json")]
     pub(super) quiet: bool,
+}
+
+/// Flags of `info`.
+#[derive(Debug, Args)]
+pub(super) struct InfoArgs {
+    /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
 }
 
 /// Flags of `gpus`.

@@ -34,6 +34,7 @@ fn act(command: &Command) -> Result<(), Failure> {
         Command::Load(args) => cmd::load::run(args, &session),
         Command::Convert(args) => cmd::convert::run(args, &session),
         Command::Images(args) => cmd::images::run(args, &session),
+        Command::Info(args) => cmd::info::run(args, &session),
         Command::Gpus(args) => cmd::gpus::run(args, &session),
         Command::Config(args) => match args.command {
             ConfigCommand::Show => cmd::config::show(&session),

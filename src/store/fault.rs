@@ -23,7 +23,7 @@ pub struct ArchiveError {
 #[derive(Debug, thiserror::Error)]
 pub enum ArchiveFault {
     /// It cannot be opened or read at all.
-    #[error("cannot be read: {source}")]
+    #[error("it cannot be read: {source}")]
     Read {
         /// The cause.
         source: io::Error,
@@ -32,7 +32,7 @@ pub enum ArchiveFault {
     #[error("the file is empty")]
     Empty,
     /// A compression that this program does not read.
-    #[error("is compressed with {kind}, which is not read here")]
+    #[error("it is compressed with {kind}, which is not read here")]
     Compression {
         /// The program that reads it.
         kind: &'static str,
@@ -41,21 +41,21 @@ pub enum ArchiveFault {
     #[error(transparent)]
     Tar(#[from] TarError),
     /// A tar of something else.
-    #[error("is no image archive: it has neither `manifest.json` nor `index.json`")]
+    #[error("this is no image archive: it has neither `manifest.json` nor `index.json`")]
     NotAnImageArchive,
     /// It has layers, but nothing says what they are.
     #[error(
-        "has layers but neither `manifest.json` nor `index.json`: it was cut short, or made by a Docker before 1.10"
+        "it has layers but neither `manifest.json` nor `index.json`: it was cut short, or made by a Docker before 1.10"
     )]
     NoManifest,
     /// More members than any image has.
-    #[error("has more than {limit} members")]
+    #[error("it has more than {limit} members")]
     TooManyMembers {
         /// The limit.
         limit: usize,
     },
     /// A directory of something else.
-    #[error("is no OCI layout: it has no file `{missing}`")]
+    #[error("this is no OCI layout: it has no file `{missing}`")]
     NotALayout {
         /// What a layout has.
         missing: &'static str,
@@ -88,7 +88,7 @@ pub enum ArchiveFault {
         diff_id: crate::base::Digest,
     },
     /// Nothing is called so.
-    #[error("has no image called `{name}`, only {available}")]
+    #[error("it has no image called `{name}`, only {available}")]
     NoSuchImage {
         /// What was asked for.
         name: String,
@@ -96,7 +96,7 @@ pub enum ArchiveFault {
         available: String,
     },
     /// It is not said which one is meant.
-    #[error("has several images: {available}")]
+    #[error("it has several images: {available}")]
     SeveralImages {
         /// What there is, in words.
         available: String,
@@ -124,8 +124,10 @@ impl Hint for ArchiveError {
             ArchiveFault::NotAnImageArchive => {
                 "if it holds a root file system, make an image of it with `slipway import`".into()
             }
-            ArchiveFault::NoManifest | ArchiveFault::NullManifest | ArchiveFault::LayerLeftOut { .. } => {
-                "save the image again with `docker save` and compare the sizes of both files".into()
+            ArchiveFault::Tar(TarError::TruncatedData { .. } | TarError::TruncatedHeader { .. })
+            | ArchiveFault::NoManifest => "copy the file again, or save the image again".into(),
+            ArchiveFault::NullManifest | ArchiveFault::LayerLeftOut { .. } => {
+                "save the image again with `docker save`".into()
             }
             ArchiveFault::SeveralImages { .. } => format!("name one, as in `oci:{}:NAME`", self.origin),
             ArchiveFault::Index { source } => return source.hint(),

@@ -22,7 +22,7 @@ use super::{ArchiveFault, Store, StoreError};
 /// Members that an archive may have. An image of 500 layers has 1,500.
 const MEMBER_LIMIT: usize = 200_000;
 /// Members that do not look like parts of an image, before it is clear that this is the tar of something else.
-const STRANGER_LIMIT: usize = 2_000;
+const STRANGER_LIMIT: usize = 500;
 /// A member of a stream up to this many bytes stays in memory…
 const SMALL_BYTES: u64 = 64 << 10;
 /// …as long as all of them together have no more than this.
@@ -56,7 +56,7 @@ impl Members {
         let scan = Scan { file: &file, position: Cell::new(0), blind_until: Cell::new(0) };
         let mut members = Self::empty(store, Some(Arc::clone(&file)));
         let mut tar = TarReader::new(&scan);
-        members.read(&mut tar, |tar, size_bytes, _| {
+        members.read(&mut tar, |tar, size_bytes| {
             if tar.is_sparse() {
                 // Its bytes are not in one piece.
                 return waiting(tar, store);
@@ -73,7 +73,7 @@ impl Members {
         let mut members = Self::empty(store, None);
         let mut tar = TarReader::new(&mut *stream);
         let mut small_left = ALL_SMALL_BYTES;
-        members.read(&mut tar, |tar, size_bytes, _| {
+        members.read(&mut tar, |tar, size_bytes| {
             if size_bytes > SMALL_BYTES || size_bytes > small_left {
                 return waiting(tar, store);
             }
@@ -95,11 +95,11 @@ impl Members {
         Self { store: store.clone(), archive, by_name: BTreeMap::new(), used: Vec::new() }
     }
 
-    /// Collects the entries of `tar`; `take` makes a member of a regular file, told its size and name.
+    /// Collects the entries of `tar`; `take` makes a member of a regular file, told its size.
     fn read<R: Read>(
         &mut self,
         tar: &mut TarReader<R>,
-        mut take: impl FnMut(&mut TarReader<R>, u64, &str) -> Result<Member, ArchiveFault>,
+        mut take: impl FnMut(&mut TarReader<R>, u64) -> Result<Member, ArchiveFault>,
     ) -> Result<(), ArchiveFault> {
         let (mut entries, mut strangers) = (0_usize, 0_usize);
         while let Some(entry) = tar.next_entry()? {
@@ -110,7 +110,7 @@ impl Members {
             let Some(name) = plain_name("", &entry.path) else { continue };
             let target = |base: &str| plain_name(base, &entry.link).map(Member::Link);
             let member = match entry.kind {
-                EntryKind::File => Some(take(tar, entry.size_bytes, &name)?),
+                EntryKind::File => Some(take(tar, entry.size_bytes)?),
                 EntryKind::Symlink => target(parent(&name)),
                 EntryKind::HardLink => target(""),
                 _ => None,

@@ -95,8 +95,8 @@ mod tests {
         }
         for (head, words) in [
             (&b""[..], "the file is empty"),
-            (b"BZh91AY", "is compressed with bzip2, which is not read here"),
-            (b"\xfd7zXZ\0\0", "is compressed with xz, which is not read here"),
+            (b"BZh91AY", "it is compressed with bzip2, which is not read here"),
+            (b"\xfd7zXZ\0\0", "it is compressed with xz, which is not read here"),
         ] {
             let error = open_outer(head).err().unwrap();
             assert_eq!(error.to_string(), words);

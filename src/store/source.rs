@@ -253,3 +253,129 @@ pub(super) fn layer_at(piece: Piece, digest: Option<Digest>, diff_id: Digest) ->
     let Piece { file, offset_bytes, size_bytes } = piece;
     Layer { digest, diff_id, file, offset_bytes, size_bytes }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Place {
+        _root: tempfile::TempDir,
+        store: Store,
+    }
+
+    impl Place {
+        fn new() -> Self {
+            let root = tempfile::tempdir().unwrap();
+            let store = Store::open(root.path()).unwrap();
+            Self { _root: root, store }
+        }
+
+        fn put(&self, text: &str) -> Digest {
+            self.store.put_blob(text.as_bytes()).unwrap()
+        }
+
+        /// A manifest over stored blobs, each with a size to be told.
+        fn manifest(&self, config: &str, layers: &[(Digest, usize)]) -> Digest {
+            let layers: Vec<String> = layers
+                .iter()
+                .map(|(digest, size)| {
+                    format!(
+                        r#"{{"mediaType":"{}v1.tar","digest":"{digest}","size":{size}}}"#,
+                        media::OCI_LAYER_PREFIX
+                    )
+                })
+                .collect();
+            let kind = media::OCI_CONFIG;
+            self.put(&format!(
+                r#"{{"config":{{"mediaType":"{kind}","digest":"{}","size":1}},"layers":[{}]}}"#,
+                self.put(config),
+                layers.join(",")
+            ))
+        }
+
+        fn fails(&self, manifest: &Digest, expected: &str) {
+            assert_eq!(self.store.layer_set("", manifest).unwrap_err().to_string(), expected);
+        }
+    }
+
+    fn config(diff_ids: &[Digest]) -> String {
+        let diff_ids: Vec<String> = diff_ids.iter().map(|digest| format!("\"{digest}\"")).collect();
+        format!(r#"{{"rootfs":{{"type":"layers","diff_ids":[{}]}}}}"#, diff_ids.join(","))
+    }
+
+    #[test]
+    fn stored_blobs_make_an_image() {
+        let place = Place::new();
+        let (one, two) = (place.put("one"), place.put("second"));
+        let config = config(&[one, two, one]);
+        let manifest = place.manifest(&config, &[(one, 3), (two, 6), (one, 3)]);
+        let set = place.store.layer_set("name", &manifest).unwrap();
+        assert_eq!(
+            (set.name.as_str(), set.manifest_digest, set.config),
+            ("name", manifest, config.into_bytes())
+        );
+        let layers: Vec<_> =
+            set.layers.iter().map(|layer| (layer.digest, layer.diff_id, layer.size_bytes)).collect();
+        assert_eq!(layers, [(Some(one), one, 3), (Some(two), two, 6), (Some(one), one, 3)]);
+        assert!(Arc::ptr_eq(&set.layers[0].file, &set.layers[2].file));
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        let place = Place::new();
+        let (one, absent) = (place.put("one"), Digest::of(b"absent"));
+        let good = config(&[one]);
+        place.fails(&absent, &format!("the manifest `{absent}` is missing"));
+        let broken = place.put("{");
+        place.fails(
+            &broken,
+            &format!("{broken}: the manifest is not valid: EOF while parsing an object at line 1 column 1"),
+        );
+        place.fails(&place.manifest(&good, &[(absent, 1)]), &format!("the layer `{absent}` is missing"));
+        place.fails(
+            &place.manifest(&good, &[(one, 4)]),
+            &format!("the layer {one} has 3 bytes, and the manifest says 4"),
+        );
+        let digest = Digest::of(good.as_bytes());
+        place.fails(
+            &place.manifest(&good, &[]),
+            &format!("{digest}: the image config lists 1 layers, but the image has 0"),
+        );
+        place.fails(
+            &place.manifest("[", &[]),
+            &format!(
+                "the image config {} is not valid: EOF while parsing a list at line 1 column 1",
+                Digest::of(b"[")
+            ),
+        );
+        let chart = place
+            .put(&format!(r#"{{"config":{{"mediaType":"x/chart","digest":"{one}","size":3}},"layers":[]}}"#));
+        place.fails(
+            &chart,
+            &format!("{chart} is no container image but an artifact (its config has the type `x/chart`)"),
+        );
+        let index = place.put(r#"{"manifests":[]}"#);
+        place.fails(&index, &format!("{index} is a list of images, not one image"));
+    }
+
+    #[test]
+    fn indexes_are_followed_to_a_depth() {
+        let place = Place::new();
+        let wanted = Platform::host();
+        let mut digest = place.manifest(&config(&[]), &[]);
+        let manifest = digest;
+        for depth in 1..=media::INDEX_DEPTH_LIMIT + 1 {
+            let raw = format!(r#"{{"manifests":[{{"digest":"{digest}","size":1}}]}}"#);
+            let Document::Index(index) = Document::parse(raw.as_bytes()).unwrap() else { panic!("no index") };
+            let found = described_image(&mut &place.store, "", &index, &wanted);
+            match found {
+                Ok(found) if depth <= media::INDEX_DEPTH_LIMIT => {
+                    assert_eq!(found.layers.manifest_digest, manifest);
+                }
+                Err(ImageError::TooDeep { .. }) if depth > media::INDEX_DEPTH_LIMIT => {}
+                _ => panic!("wrong at depth {depth}"),
+            }
+            digest = place.put(&raw);
+        }
+    }
+}

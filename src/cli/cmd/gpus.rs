@@ -18,7 +18,7 @@ pub(in crate::cli) fn run(args: &GpusArgs, session: &Session) -> Result<(), Fail
     let mut unanswered = None;
     if inventory.vendor.is_some() {
         let library = gpu::nvml_library(&inventory, &root);
-        let deadline = Duration::from_secs(session.settings.gpu.nvml_timeout_seconds.value);
+        let deadline = Duration::from_secs(session.settings.gpu.nvml_timeout_seconds.value.into());
         match gpu::query_nvml(Path::new("/proc/self/exe"), library.as_deref(), deadline) {
             Ok(report) => {
                 gpu::merge_nvml(&mut inventory, &report);

@@ -1,5 +1,6 @@
 //! What a run gets from the providers: today the GPUs.
 
+use crate::config::GpuDefault;
 use crate::gpu::{self, GpuRequest, HostRoot, ImageLibc};
 use crate::grants::Grants;
 use crate::image::Image;
@@ -19,15 +20,18 @@ pub(super) fn for_run(
     reader: &Reader,
     name: &str,
 ) -> Result<Grants, Failure> {
-    let asked = match (&args.gpus, args.nv) {
-        (Some(text), _) => text.as_str(),
-        (None, true) => "job",
-        (None, false) => session.settings.gpu.default.value.as_str(),
-    };
-    let request = GpuRequest::parse(asked)?;
     let root = HostRoot::default();
     let hints = gpus::hints(session);
     let (inventory, owned) = gpus::read(session, &root, &hints);
+    let asked = match (&args.gpus, args.nv, session.settings.gpu.default.value) {
+        (Some(text), _, _) => text.as_str(),
+        (None, true, _) => "job",
+        // A site's default must not fail on its nodes without GPUs; only a user's own words insist.
+        (None, false, GpuDefault::All) if !inventory.gpus.is_empty() => "all",
+        (None, false, GpuDefault::All | GpuDefault::Job) => "job",
+        (None, false, GpuDefault::None) => "none",
+    };
+    let request = GpuRequest::parse(asked)?;
     let chosen = gpu::select(&inventory, &owned, &request)?;
     if chosen.gpus.is_empty() {
         return Ok(gpu::grants(&inventory, &chosen, &ImageLibc::Unknown { library_path: None }, &root));

@@ -7,6 +7,7 @@ pub(super) mod convert;
 pub(super) mod gpus;
 mod grants;
 pub(super) mod images;
+pub(super) mod info;
 pub(super) mod load;
 mod locate;
 mod publish;
@@ -15,9 +16,11 @@ pub(super) mod run;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::path::Path;
 use std::time::Duration;
 
-use crate::config::Settings;
+use crate::config::{NoOpen, Settings, Sources, default_files};
+use crate::host::{self, LaunchFacts};
 use crate::launch::ServeSettings;
 use crate::oci::Platform;
 use crate::registry::{Client, ClientOptions};
@@ -36,25 +39,61 @@ pub(super) struct Session {
 }
 
 impl Session {
+    /// Reads the settings that hold for this environment.
     pub(super) fn open(env: BTreeMap<OsString, OsString>) -> Result<Self, Failure> {
-        Ok(Self { env, settings: Settings::stub() })
+        let settings = Settings::load(&Sources { files: &default_files(&env), env: &env, flags: &[] })?;
+        Ok(Self { env, settings })
     }
-    fn client(&self) -> Client {
-        Client::new(ClientOptions::default())
-    }
-    fn convert_options(&self) -> crate::convert::Options {
-        crate::convert::Options {
-            compressor: crate::squashfs::compress::Compressor::Zstd(1),
-            threads: 2,
-            max_entries: 1_000_000,
-        }
-    }
-    fn serve_settings(&self) -> ServeSettings {
-        ServeSettings { threads: 2, cache_bytes: 256 << 20, no_open: true }
-    }
+
     fn store(&self) -> Result<Store, Failure> {
         Ok(Store::open(&self.settings.store.dir.value)?)
     }
+
+    fn client(&self) -> Client {
+        let settings = &self.settings.registry;
+        let seconds = |count: u32| Duration::from_secs(count.into());
+        Client::new(ClientOptions {
+            insecure: settings.insecure.value.clone(),
+            connect_timeout: seconds(settings.connect_timeout_seconds.value),
+            read_timeout: seconds(settings.read_timeout_seconds.value),
+            retries: settings.retries.value,
+            parallel_layers: to_usize(settings.parallel_layers.value).max(1),
+            ..ClientOptions::default()
+        })
+    }
+
+    fn convert_options(&self) -> crate::convert::Options {
+        let settings = &self.settings.convert;
+        crate::convert::Options {
+            compressor: settings.compression.value,
+            threads: threads(settings.threads.value, &LaunchFacts::read(Path::new("/"))),
+            max_entries: settings.max_entries.value,
+        }
+    }
+
+    fn serve_settings(&self) -> ServeSettings {
+        let settings = &self.settings.fuse;
+        let facts = LaunchFacts::read(Path::new("/"));
+        let no_open = match settings.no_open.value {
+            NoOpen::Auto => host::no_open_is_safe(&facts.kernel),
+            NoOpen::On => true,
+            NoOpen::Off => false,
+        };
+        ServeSettings {
+            threads: threads(settings.threads.value, &facts).min(MAX_SERVER_THREADS),
+            cache_bytes: usize::try_from(settings.cache.value.0).unwrap_or(usize::MAX),
+            no_open,
+        }
+    }
+}
+
+/// A number of threads from the settings, where 0 stands for the CPUs that this process may use.
+fn threads(setting: u32, facts: &LaunchFacts) -> usize {
+    to_usize(if setting == 0 { facts.cpus.allowed() } else { setting })
+}
+
+fn to_usize(number: u32) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
 }
 
 /// `--platform`, else this host's.

@@ -96,8 +96,8 @@ impl Replay {
         }
         self.apply_whiteouts(&records)?;
         let mut waiting = Vec::new();
-        for index in 0..records.len() {
-            if !self.apply_record(&mut records[index])? {
+        for (index, record) in records.iter_mut().enumerate() {
+            if !self.apply_record(record)? {
                 waiting.push(index);
             }
         }

@@ -1,5 +1,6 @@
 //! What the reader makes of archives, right and wrong, as tables.
 
+use std::fmt::Write;
 use std::io::Read;
 
 use super::*;
@@ -39,13 +40,13 @@ fn shown_entry((entry, content): &(Entry, Vec<u8>)) -> String {
     let Entry { path, kind, mode, uid, gid, mtime, size_bytes, link, xattrs } = entry;
     let mut line = format!("{} {kind:?} {mode:o} {uid}:{gid} @{mtime}", path.escape_ascii());
     if !link.is_empty() {
-        line.push_str(&format!(" -> {}", link.escape_ascii()));
+        write!(line, " -> {}", link.escape_ascii()).unwrap();
     }
     for (name, value) in xattrs {
-        line.push_str(&format!(" {}={}", name.escape_ascii(), value.escape_ascii()));
+        write!(line, " {}={}", name.escape_ascii(), value.escape_ascii()).unwrap();
     }
     if *size_bytes > 0 {
-        line.push_str(&format!(" {}", content.escape_ascii()));
+        write!(line, " {}", content.escape_ascii()).unwrap();
     }
     line
 }
@@ -280,7 +281,9 @@ fn ends() {
     check_bytes(&[one.clone(), zeros(10240)].concat(), &expected);
     check_error(&one[..100], "the archive is truncated: it ends inside a header, at byte 100");
     check_error(&one[..512], "the archive is truncated: it ends inside the data of `a`, at byte 512");
-    check_error(&one[..513], "the archive is truncated: it ends inside the data of `a`, at byte 513");
+    // umoci 0.4.7 `insert` leaves the last member's padding out.
+    check_bytes(&one[..513], &expected);
+    check_bytes(&one[..700], &expected);
     check_error(
         &[&one[..], &[1]].concat(),
         "the archive is truncated: it ends inside a header, at byte 1025",

@@ -10,3 +10,5 @@ pub(crate) mod sandbox;
 pub(crate) mod slurm;
 pub(crate) mod tree;
 pub(crate) mod user;
+pub(crate) mod host;
+pub(crate) mod tiny_elf;

@@ -213,12 +213,12 @@ pub(crate) fn run(program: &str, arguments: &[&str]) {
 /// One HTTP exchange by hand; the whole answer as text.
 fn http(host: &str, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> String {
     let mut stream = TcpStream::connect(host).unwrap();
-    let mut head = format!("{method} {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n");
+    let mut head = format!("{method} {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n").into_bytes();
     for (name, value) in headers {
-        head += &format!("{name}: {value}\r\n");
+        write!(head, "{name}: {value}\r\n").unwrap();
     }
-    head += &format!("content-length: {}\r\n\r\n", body.len());
-    stream.write_all(head.as_bytes()).unwrap();
+    write!(head, "content-length: {}\r\n\r\n", body.len()).unwrap();
+    stream.write_all(&head).unwrap();
     stream.write_all(body).unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
@@ -312,12 +312,11 @@ fn read_request(stream: &TcpStream) -> Option<Seen> {
 }
 
 fn render(reply: &Reply) -> Vec<u8> {
-    let mut head = format!("HTTP/1.1 {} X\r\nconnection: close\r\n", reply.status);
+    let mut head = format!("HTTP/1.1 {} X\r\nconnection: close\r\n", reply.status).into_bytes();
     for (name, value) in &reply.headers {
-        head += &format!("{name}: {value}\r\n");
+        write!(head, "{name}: {value}\r\n").unwrap();
     }
-    head += &format!("content-length: {}\r\n\r\n", reply.body.len());
-    let mut bytes = head.into_bytes();
-    bytes.extend(&reply.body[..reply.cut_after.unwrap_or(reply.body.len())]);
-    bytes
+    write!(head, "content-length: {}\r\n\r\n", reply.body.len()).unwrap();
+    head.extend(&reply.body[..reply.cut_after.unwrap_or(reply.body.len())]);
+    head
 }
