@@ -8,12 +8,14 @@
 mod support;
 
 mod archives;
+mod config;
 mod convert;
 mod errors_cli;
-mod config;
 mod floors;
 mod foreign_image;
 mod fuse_mount;
+mod gpu;
+mod ldcache;
 mod quickstart_parts;
 mod registry;
 mod run_cli;
@@ -22,5 +24,3 @@ mod slurm;
 mod squashfs_read;
 mod squashfs_write;
 mod store;
-mod gpu;
-mod ldcache;
