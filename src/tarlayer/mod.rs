@@ -8,5 +8,5 @@ mod reader;
 #[cfg(test)]
 mod testing;
 
-pub use merge::{FileSink, Limits, MergeError, Merger};
+pub use merge::{FileSink, LayerRest, Limits, MergeError, Merger, NameError};
 pub use reader::{Entry, EntryData, EntryKind, TarError, TarReader};

@@ -38,8 +38,12 @@ impl PaxFields {
     /// deletes what was there.
     pub(super) fn apply(&mut self, mut data: &[u8]) -> Result<(), &'static str> {
         while !data.is_empty() {
-            let (key, value, rest) = split_record(data)?;
-            self.set(key, value)?;
+            let (record, rest) = split_record(data)?;
+            let equals = record.iter().position(|&byte| byte == b'=').ok_or("a record has no `=`")?;
+            if equals == 0 {
+                return Err("a record has no key");
+            }
+            self.set(&record[..equals], &record[equals + 1..])?;
             data = rest;
         }
         if self.sparse.open_offset.is_some() {
@@ -142,8 +146,8 @@ impl SparseFields {
     }
 }
 
-/// Splits `LENGTH KEY=VALUE\n` off; the length counts the whole record.
-fn split_record(data: &[u8]) -> Result<(&[u8], &[u8], &[u8]), &'static str> {
+/// Splits `LENGTH KEY=VALUE\n` off and gives its middle; the length counts the whole record.
+fn split_record(data: &[u8]) -> Result<(&[u8], &[u8]), &'static str> {
     const BAD_LENGTH: &str = "a record has no valid length";
     let space = data.iter().take(20).position(|&byte| byte == b' ').ok_or(BAD_LENGTH)?;
     let length =
@@ -153,11 +157,7 @@ fn split_record(data: &[u8]) -> Result<(&[u8], &[u8], &[u8]), &'static str> {
     }
     let (record, rest) = data.split_at(length);
     let record = record[space + 1..].strip_suffix(b"\n").ok_or("a record does not end with a newline")?;
-    let equals = record.iter().position(|&byte| byte == b'=').ok_or("a record has no `=`")?;
-    if equals == 0 {
-        return Err("a record has no key");
-    }
-    Ok((&record[..equals], &record[equals + 1..], rest))
+    Ok((record, rest))
 }
 
 /// A name; `None` if empty.

@@ -1,5 +1,6 @@
 //! What the reader makes of archives, right and wrong, as tables.
 
+use std::fmt::Write;
 use std::io::Read;
 
 use super::*;
@@ -39,13 +40,13 @@ fn shown_entry((entry, content): &(Entry, Vec<u8>)) -> String {
     let Entry { path, kind, mode, uid, gid, mtime, size_bytes, link, xattrs } = entry;
     let mut line = format!("{} {kind:?} {mode:o} {uid}:{gid} @{mtime}", path.escape_ascii());
     if !link.is_empty() {
-        line.push_str(&format!(" -> {}", link.escape_ascii()));
+        write!(line, " -> {}", link.escape_ascii()).unwrap();
     }
     for (name, value) in xattrs {
-        line.push_str(&format!(" {}={}", name.escape_ascii(), value.escape_ascii()));
+        write!(line, " {}={}", name.escape_ascii(), value.escape_ascii()).unwrap();
     }
     if *size_bytes > 0 {
-        line.push_str(&format!(" {}", content.escape_ascii()));
+        write!(line, " {}", content.escape_ascii()).unwrap();
     }
     line
 }
