@@ -31,7 +31,7 @@ fn text(path: &Path) -> &str {
 }
 
 /// What a conversion adds where the image has nothing of that name.
-const ADDED: [&str; 18] = [
+pub(crate) const ADDED: [&str; 18] = [
     ".singularity.d",
     "singularity",
     ".run",
@@ -52,7 +52,7 @@ const ADDED: [&str; 18] = [
     "home",
 ];
 
-fn is_ours(path: &Path) -> bool {
+pub(crate) fn is_ours(path: &Path) -> bool {
     tree::is_below(path, ".singularity.d")
 }
 

@@ -2,12 +2,25 @@
 
 #![expect(clippy::disallowed_methods, reason = "tests touch the world")]
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a panic fails the test, and a skip is told")]
+#![expect(clippy::unwrap_used, reason = "a panic fails the test")]
 
 #[macro_use]
 mod support;
 
+mod archives;
 mod convert;
+mod errors_cli;
+mod config;
 mod floors;
+mod foreign_image;
+mod fuse_mount;
+mod quickstart_parts;
+mod registry;
+mod run_cli;
 mod sif;
+mod slurm;
 mod squashfs_read;
 mod squashfs_write;
+mod store;
+mod gpu;
+mod ldcache;
