@@ -1,4 +1,5 @@
 //! GPUs of built hosts: what is found, what a job gets, and what NVML adds.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -292,4 +293,41 @@ fn built_host_can_be_laid_over_the_real_one() {
         "{}",
         String::from_utf8_lossy(&output.stderr)
     );
+}
+
+/// Real nodes of a major that has no driver: access(2) asks the cgroup before anything of a driver would be called.
+#[test]
+fn device_cgroup_decides_what_a_job_owns() {
+    need!(root, cgroup);
+    let cgroup = PathBuf::from(format!("/sys/fs/cgroup/devices/slipway-test-{}", std::process::id()));
+    if !Path::new("/sys/fs/cgroup/devices/devices.deny").exists() {
+        println!("skipped: there is no devices controller of cgroup v1");
+        return;
+    }
+    let host = Host::build("dgx-h100");
+    for minor in 0..8 {
+        let node = host.path(&format!("dev/nvidia{minor}"));
+        fs::remove_file(&node).unwrap();
+        let (kind, mode) = (nix::sys::stat::SFlag::S_IFCHR, nix::sys::stat::Mode::from_bits_truncate(0o666));
+        nix::sys::stat::mknod(&node, kind, mode, nix::sys::stat::makedev(240, minor)).unwrap();
+    }
+    fs::create_dir(&cgroup).unwrap();
+    for minor in (0..8).filter(|minor| ![2, 5].contains(minor)) {
+        fs::write(cgroup.join("devices.deny"), format!("c 240:{minor} rwm")).unwrap();
+    }
+    // In cgroup v1 a thread can be in a group of its own.
+    let owned = std::thread::scope(|scope| {
+        let work = || {
+            fs::write(cgroup.join("tasks"), nix::unistd::gettid().to_string()).unwrap();
+            let found = inventory(&host);
+            let step = job(&[("SLURM_JOB_ID", "1"), ("SLURM_STEP_GPUS", "0"), ("CUDA_VISIBLE_DEVICES", "0")]);
+            granted(&found, &step, &read_access(&host.root(), &found))
+        };
+        scope.spawn(work).join()
+    });
+    fs::remove_dir(&cgroup).unwrap();
+    let owned = owned.unwrap();
+    // Minor 2 is the fourth in PCI order.
+    assert_eq!(owned.gpus, [3, 5]);
+    assert_eq!(owned.reason, "the kernel denies the others: the device cgroup denies its node (EPERM)");
 }

@@ -41,7 +41,9 @@ pub(super) struct Session {
 impl Session {
     /// Reads the settings that hold for this environment.
     pub(super) fn open(env: BTreeMap<OsString, OsString>) -> Result<Self, Failure> {
-        let settings = Settings::load(&Sources { files: &default_files(&env), env: &env, flags: &[] })?;
+        let env_with_home = with_home(&env);
+        let sources = Sources { files: &default_files(&env_with_home), env: &env_with_home, flags: &[] };
+        let settings = Settings::load(&sources)?;
         Ok(Self { env, settings })
     }
 
@@ -85,6 +87,17 @@ impl Session {
             no_open,
         }
     }
+}
+
+/// Batch systems and `env -i` leave HOME out, and paths of the settings begin with it. Where nobody knows the home, a place
+/// stands in that nobody can write to, so that only what needs it fails.
+fn with_home(env: &BTreeMap<OsString, OsString>) -> BTreeMap<OsString, OsString> {
+    let mut env = env.clone();
+    env.entry("HOME".into()).or_insert_with(|| {
+        let (uid, _) = crate::sys::process::real_ids();
+        crate::launch::home_of(uid).unwrap_or_else(|| "/nonexistent".into()).into()
+    });
+    env
 }
 
 /// A number of threads from the settings, where 0 stands for the CPUs that this process may use.

@@ -3,6 +3,7 @@
 //! [`Host::build`] makes a tree: procfs and sysfs files, device nodes as plain files, the driver's libraries as tiny ELF
 //! files, a fake NVML. Unit-like tests read it through `HostRoot`. [`Host::run`] lays the tree over the real host in a
 //! user and mount namespace and runs a program there as an ordinary user, on the real paths.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::ffi::OsStr;
 use std::fs;
@@ -192,7 +193,8 @@ impl Host {
         fs::write(directory.join("libnvidia-ml.scenario.toml"), scenario).unwrap();
         // What must be left out: an empty file, and a library of the distribution.
         fs::write(directory.join(format!("libnvidia-empty.so.{version}")), "").unwrap();
-        fs::write(directory.join("libz.so.1.2.13"), shared_library("libz.so.1", &[])).unwrap();
+        fs::write(directory.join("libdistribution.so.1.2.13"), shared_library("libdistribution.so.1", &[]))
+            .unwrap();
         self.write("usr/bin/nvidia-smi", "#!/bin/sh\necho fake nvidia-smi\n");
         fs::set_permissions(self.path("usr/bin/nvidia-smi"), fs::Permissions::from_mode(0o755)).unwrap();
     }
@@ -235,7 +237,8 @@ for place in proc/driver sys/module; do
     cp -R "$tree/$place/." "/$place/"
 done
 mount --bind "$tree/proc/devices" /proc/devices
-mount -t tmpfs none "$tree/stage"
+# Not sticky: in a sticky directory `>/dev/null` is refused to anybody but the owner.
+mount -t tmpfs -o mode=755 none "$tree/stage"
 for name in null zero full random urandom tty fuse; do
     [ -e "/dev/$name" ] || continue
     : >"$tree/stage/$name"

@@ -1,4 +1,5 @@
 //! The smallest shared libraries that a real loader takes: written by hand, so that no test needs a compiler.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 /// A function of such a library.
 #[derive(Clone, Copy)]
@@ -56,7 +57,7 @@ pub(crate) fn shared_library(soname: &str, functions: &[Function]) -> Vec<u8> {
     for (function, name) in functions.iter().zip(&names) {
         let start = code_at + code.len();
         let bytes = function.code();
-        symbols.extend((*name as u32).to_le_bytes());
+        symbols.extend(u32::try_from(*name).unwrap().to_le_bytes());
         // A global function in section 1: any number but 0 means defined.
         symbols.extend([0x12, 0, 1, 0]);
         symbols.extend((start as u64).to_le_bytes());
@@ -65,7 +66,7 @@ pub(crate) fn shared_library(soname: &str, functions: &[Function]) -> Vec<u8> {
         code.resize(code.len().next_multiple_of(16), 0);
     }
     // One bucket, whose chain goes over all symbols.
-    let count = functions.len() as u32 + 1;
+    let count = u32::try_from(functions.len()).unwrap() + 1;
     let mut hash: Vec<u32> = vec![1, count, u32::from(count > 1), 0];
     hash.extend((1..count).map(|index| if index + 1 < count { index + 1 } else { 0 }));
 
