@@ -80,6 +80,16 @@ pub enum FuseDevice {
     Denied,
 }
 
+impl std::fmt::Display for FuseDevice {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Opens => "opens",
+            Self::Missing => "missing",
+            Self::Denied => "may not be opened",
+        })
+    }
+}
+
 impl LaunchFacts {
     /// Reads the facts below `root`, which is `/` but for tests.
     #[must_use]
