@@ -61,9 +61,9 @@ pub struct RegistrySettings {
     /// Hosts that are spoken to by plain http.
     pub insecure: Sourced<Vec<String>>,
     /// To find and reach a host.
-    pub connect_timeout_seconds: Sourced<u64>,
+    pub connect_timeout_seconds: Sourced<u32>,
     /// For the next bytes of an answer.
-    pub read_timeout_seconds: Sourced<u64>,
+    pub read_timeout_seconds: Sourced<u32>,
     /// Further tries after a failure that may pass.
     pub retries: Sourced<u32>,
     /// Layers fetched at once.
@@ -89,7 +89,7 @@ pub struct GpuSettings {
     /// Which GPUs a container gets where no flag says.
     pub default: Sourced<GpuDefault>,
     /// How long NVML may take in its child process.
-    pub nvml_timeout_seconds: Sourced<u64>,
+    pub nvml_timeout_seconds: Sourced<u32>,
 }
 
 impl Default for StoreSettings {

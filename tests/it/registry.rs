@@ -59,6 +59,8 @@ impl TestStore {
             let raw = self.store.read_blob(digest, u64::MAX).unwrap().unwrap();
             assert_eq!(raw, image.blob(*digest));
         }
+        let layers = self.store.layer_set("x", &image.manifest).unwrap();
+        assert_eq!(layers.layers.iter().map(|layer| layer.digest.unwrap()).collect::<Vec<_>>(), image.layers);
     }
 }
 
