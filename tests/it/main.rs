@@ -2,7 +2,6 @@
 
 #![expect(clippy::disallowed_methods, reason = "tests touch the world")]
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a panic fails the test, and a skip is told")]
-#![expect(clippy::unwrap_used, reason = "a panic fails the test")]
 
 #[macro_use]
 mod support;
