@@ -638,6 +638,27 @@ fn hidden_content_is_passed_by() {
 }
 
 #[test]
+fn paths_that_only_seem_certain_are_stored() {
+    // `b/a` puts a link where the layer lists `a` as a directory, and in the end `a` is a link indeed.
+    check(
+        &[
+            &[dir("a"), symlink("b", "."), symlink("b/a", "c"), file("a/x", "old"), symlink("a", "c")],
+            &[dir("a"), opaque("a")],
+        ],
+        &["a: dir 755", "b: link .", "c: dir 755", "c/x: file 644 old"],
+    );
+    // The target of `l` is there only when `a` has become a link.
+    check(
+        &[
+            &[dir("c"), file("c/x", "old")],
+            &[dir("a"), hard_link("l", "a/x"), symlink("a", "c")],
+            &[dir("c"), whiteout("c/x")],
+        ],
+        &["a: link c", "c: dir 755", "l: file 644 old"],
+    );
+}
+
+#[test]
 fn a_second_reading_is_demanded() {
     let base = archive(&[file("a", "1"), hard_link("b", "a")]);
     let top = archive(&[whiteout("a")]);
