@@ -4,3 +4,5 @@
 
 #[macro_use]
 mod support;
+
+mod tar_oracle;

@@ -1,4 +1,4 @@
 //! What tests share.
 
 #[macro_use]
-mod need;
+pub(crate) mod need;
