@@ -5,4 +5,5 @@
 #[macro_use]
 mod support;
 
+mod merge;
 mod tar_oracle;
