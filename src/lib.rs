@@ -32,7 +32,7 @@ pub mod plan;
 
 // floor 4: effects
 pub mod fuse;
-// pub mod launch; comes with the file server
+pub mod launch;
 
 // floor 6: the command line
 pub mod cli;

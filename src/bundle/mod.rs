@@ -15,7 +15,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use oci_spec::runtime::{
-    LinuxBuilder, LinuxIdMappingBuilder, LinuxNamespaceBuilder, LinuxNamespaceType, Mount, ProcessBuilder,
+    LinuxBuilder, LinuxIdMappingBuilder, LinuxNamespaceBuilder, LinuxNamespaceType, ProcessBuilder,
     RootBuilder, Spec, SpecBuilder, UserBuilder,
 };
 
@@ -25,6 +25,7 @@ use crate::oci::RunConfig;
 
 pub use environment::EnvRequest;
 pub use mounts::optional_host_paths;
+pub use oci_spec::runtime::Mount;
 pub use volume::{Volume, VolumeError, parse_apptainer_binds, parse_docker_volume};
 
 /// Where our own files lie inside every container: a private tmpfs.

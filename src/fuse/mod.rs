@@ -1,9 +1,31 @@
 //! Our FUSE server: a read-only squashfs served on `/dev/fuse` by several threads.
+//!
+//! All metadata is in memory before the first request, and never changes, so lookups take no lock and the kernel may
+//! remember for ever what it was told: a warm path sends no message at all. Data blocks are decompressed once each, however
+//! many threads ask, and go from a bounded cache to the kernel without another copy.
+//!
+//! The server must not end before its mount does, whatever the image holds: a damaged block is EIO for who reads it.
+
+mod cache;
+mod content;
+mod graft;
+mod serve;
+mod table;
+mod wire;
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 
-use crate::base::{ReadAt, RelPath};
+use crate::base::{Hint, ReadAt, RelPath};
+use crate::squashfs::read::Reader;
+use crate::sys::Errno;
+
+use content::Content;
+use table::Table;
+
+/// Most threads that load the tables: 200,000 inodes are some ten megabytes, and more threads cost more than they save.
+const MAX_LOADERS: usize = 4;
 
 /// What a synthesised mount point is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,26 +73,90 @@ pub enum ServeError {
     /// The image is damaged.
     #[error(transparent)]
     Image(#[from] crate::squashfs::read::ReadError),
+    /// The image's directories are no tree.
+    #[error("the squashfs is damaged: {what}")]
+    Tree {
+        /// What is wrong.
+        what: &'static str,
+    },
+    /// A mount point does not fit what the image has.
+    #[error("`/{target}` cannot be a mount point: the image has a {found} at `/{at}`")]
+    Conflict {
+        /// The mount point.
+        target: RelPath,
+        /// The place that is in its way: itself or a directory above it.
+        at: RelPath,
+        /// What is there.
+        found: &'static str,
+    },
     /// The kernel's side failed.
     #[error("serving the file system: {errno}")]
     Device {
         /// The cause.
-        errno: crate::sys::Errno,
+        errno: Errno,
     },
+}
+
+impl Hint for ServeError {
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Image(error) => error.hint(),
+            Self::Tree { .. } => {
+                Some("make the image again; whatever wrote it made no sound tree".to_owned())
+            }
+            Self::Conflict { .. } => Some("bind at another place in the container".to_owned()),
+            Self::Device { .. } => None,
+        }
+    }
 }
 
 /// A loaded image, ready to serve.
 #[derive(Debug)]
-pub struct Server {}
+pub struct Server {
+    shared: serve::Shared,
+}
 
 impl Server {
-    /// Loads all metadata.
-    pub fn load(_spec: ServerSpec) -> Result<Self, ServeError> {
-        Ok(Self {})
+    /// Loads all metadata and adds the mount points.
+    pub fn load(spec: ServerSpec) -> Result<Self, ServeError> {
+        let reader = Reader::open(spec.image)?;
+        let threads = std::thread::available_parallelism().map_or(1, usize::from).min(MAX_LOADERS);
+        let mut table = Table::load(&reader, threads)?;
+        graft::graft(&mut table, &spec.synthetic, reader.superblock().mtime)?;
+        let shared = serve::Shared {
+            table,
+            content: Content::new(reader.clone(), spec.cache_bytes),
+            reader,
+            uid: spec.uid,
+            gid: spec.gid,
+            no_open: spec.no_open,
+            kernel_flags: AtomicU32::new(0),
+        };
+        Ok(Self { shared })
     }
 
     /// Serves until the kernel ends the connection (ENODEV): one thread for each fd.
-    pub fn run(self, _devices: Vec<OwnedFd>) -> Result<(), ServeError> {
-        Ok(())
+    ///
+    /// All fds are of one connection, so requests that one thread cannot take are taken by the others: a thread that
+    /// cannot be started, or ends by an error, is missed only if it is the last.
+    pub fn run(self, devices: Vec<OwnedFd>) -> Result<(), ServeError> {
+        let mut devices = devices.into_iter();
+        let first = devices.next().ok_or(ServeError::Device { errno: Errno::EBADF })?;
+        let shared = &self.shared;
+        let results: Vec<Result<(), Errno>> = std::thread::scope(|scope| {
+            let start = |device: OwnedFd| {
+                let thread = std::thread::Builder::new().name("slipway-fuse".to_owned());
+                thread.spawn_scoped(scope, move || serve::serve(shared, &device)).ok()
+            };
+            let others: Vec<_> = devices.filter_map(start).collect();
+            let mine = serve::serve(shared, &first);
+            drop(first);
+            let joined = others.into_iter().map(|thread| thread.join().unwrap_or(Err(Errno::EIO)));
+            std::iter::once(mine).chain(joined).collect()
+        });
+        if results.contains(&Ok(())) {
+            return Ok(());
+        }
+        results.into_iter().next().unwrap_or(Ok(())).map_err(|errno| ServeError::Device { errno })
     }
 }

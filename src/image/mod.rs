@@ -1,13 +1,32 @@
 //! An image file, opened: which format, where its squashfs lies, and the OCI config it carries.
+//!
+//! The format is told by content, never by the name. [`FORMATS`] is the seam: a new format is a reader and one line
+//! there. Anything else is refused with what it is ("a tar archive") and one thing to do about it.
+//!
+//! The config comes from our own object in the SIF (the whole image config), else from Apptainer's (its `config` part
+//! alone), else it is the default.
 
 #![expect(clippy::disallowed_methods, reason = "opens image files")]
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::base::ReadAt;
+use crate::base::{Hint, ReadAt};
 use crate::oci::ImageConfig;
+use crate::sif::SifError;
 use crate::sys::file::ReadFile;
+
+mod alien;
+mod sif;
+mod squashfs;
+
+#[cfg(test)]
+mod tests;
+
+/// Bytes at the start of a file that tell its format; an ext file system's magic is the last of them.
+const HEAD_BYTES: usize = 2048;
+/// Largest config object that we read. Docker itself refuses configs above 4 MiB.
+const MAX_CONFIG_BYTES: u64 = 16 << 20;
 
 /// An opened image.
 #[derive(Debug)]
@@ -24,6 +43,82 @@ pub struct Image {
     pub config: ImageConfig,
     /// GOARCH of the primary partition, if the file says one.
     pub architecture: Option<String>,
+    raw_config: Option<Vec<u8>>,
+}
+
+/// One format of image file.
+#[derive(Debug)]
+pub struct Format {
+    /// Its name in messages.
+    pub name: &'static str,
+    /// Whether a file with these first bytes (up to 2048) is of this format, maybe a broken one.
+    pub matches: fn(&[u8]) -> bool,
+    /// Reads what [`Image`] needs.
+    pub read: fn(&dyn ReadAt) -> Result<Contents, FormatError>,
+}
+
+/// Every format that can be run.
+pub static FORMATS: [Format; 2] = [sif::FORMAT, squashfs::FORMAT];
+
+/// What a format finds in a file.
+#[derive(Debug, Default)]
+pub struct Contents {
+    /// Where the squashfs begins, in bytes.
+    pub offset_bytes: u64,
+    /// How long it is, in bytes.
+    pub size_bytes: u64,
+    /// The image config, or the default.
+    pub config: ImageConfig,
+    /// The whole image config, byte for byte, if the file carries it.
+    pub raw_config: Option<Vec<u8>>,
+    /// GOARCH of the file system, if the file says one.
+    pub architecture: Option<String>,
+}
+
+/// Why a file of a known format cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum FormatError {
+    /// The SIF is broken or of a kind that is not supported.
+    #[error(transparent)]
+    Sif(#[from] SifError),
+    /// What should be a squashfs is not.
+    #[error("there is no squashfs at byte {offset_bytes}")]
+    NoSquashfs {
+        /// Where it should be.
+        offset_bytes: u64,
+    },
+    /// The squashfs says that it is longer than what is there.
+    #[error("file is cut short: have {have_bytes} bytes of the squashfs, needs {need_bytes}")]
+    CutShort {
+        /// Bytes from the start of the squashfs to the end of the partition or file.
+        have_bytes: u64,
+        /// Bytes that the superblock says.
+        need_bytes: u64,
+    },
+    /// A config object is too large.
+    #[error("object `{name}` is {size_bytes} bytes long, more than the {MAX_CONFIG_BYTES} that are read")]
+    ConfigTooLarge {
+        /// Name of the object.
+        name: &'static str,
+        /// Its length.
+        size_bytes: u64,
+    },
+    /// A config object is no image config.
+    #[error("object `{name}` is not a valid image config: {source}")]
+    Config {
+        /// Name of the object.
+        name: &'static str,
+        /// The cause.
+        source: serde_json::Error,
+    },
+    /// The file failed.
+    #[error("reading at byte {offset_bytes}: {source}")]
+    Read {
+        /// Where.
+        offset_bytes: u64,
+        /// The cause.
+        source: std::io::Error,
+    },
 }
 
 /// Why a file is no usable image.
@@ -37,21 +132,72 @@ pub enum ImageError {
         /// The cause.
         source: std::io::Error,
     },
+    /// It is something else.
+    #[error("`{}` is not an image: it is {what}", path.display())]
+    NotAnImage {
+        /// The file.
+        path: PathBuf,
+        /// What it is, with its article.
+        what: &'static str,
+        /// What to do about it.
+        advice: Option<String>,
+    },
+    /// It is an image, but cannot be used.
+    #[error("cannot use {format} `{}`: {source}", path.display())]
+    Unusable {
+        /// The file.
+        path: PathBuf,
+        /// Name of the format.
+        format: &'static str,
+        /// Why.
+        source: FormatError,
+    },
+}
+
+impl Hint for ImageError {
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::NotAnImage { advice, .. } => advice.clone(),
+            Self::Unusable { source: FormatError::Sif(error), .. } => error.hint(),
+            Self::Unusable { source: FormatError::CutShort { .. }, .. } => {
+                Some("download or copy the file again".into())
+            }
+            Self::Open { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
+                Some("check the path; an image of a registry is named without `/` or `./` before it".into())
+            }
+            _ => None,
+        }
+    }
 }
 
 impl Image {
     /// Opens an image by content: SIF or bare squashfs.
     pub fn open(path: &Path) -> Result<Self, ImageError> {
-        let file = std::fs::File::open(path).and_then(ReadFile::new);
-        let file = file.map_err(|source| ImageError::Open { path: path.into(), source })?;
-        let size_bytes = file.size_bytes();
-        Ok(Self {
+        let fail = |source| ImageError::Open { path: path.into(), source };
+        // Asked before opening: opening a pipe would wait for a writer.
+        let kind = std::fs::metadata(path).map_err(fail)?.file_type();
+        if let Some(alien) = alien::of_type(kind) {
+            return Err(alien.into_error(path));
+        }
+        let resolved = std::fs::canonicalize(path).map_err(fail)?;
+        let file = std::fs::File::open(&resolved).and_then(ReadFile::new).map_err(fail)?;
+        let head = read_head(&file).map_err(fail)?;
+        let Some(format) = FORMATS.iter().find(|format| (format.matches)(&head)) else {
+            return Err(alien::of_content(&head).into_error(path));
+        };
+        let contents = (format.read)(&file).map_err(|source| ImageError::Unusable {
             path: path.into(),
+            format: format.name,
+            source,
+        })?;
+        Ok(Self {
+            path: resolved,
             file: Arc::new(file),
-            offset_bytes: 0,
-            size_bytes,
-            config: ImageConfig::default(),
-            architecture: None,
+            offset_bytes: contents.offset_bytes,
+            size_bytes: contents.size_bytes,
+            config: contents.config,
+            architecture: contents.architecture,
+            raw_config: contents.raw_config,
         })
     }
 
@@ -60,4 +206,17 @@ impl Image {
     pub fn partition(&self) -> Arc<dyn ReadAt> {
         Arc::new(crate::base::read_at::Window::new(self.file.clone(), self.offset_bytes, self.size_bytes))
     }
+
+    /// The whole OCI image config, byte for byte as it came from the registry; only a SIF of ours carries it.
+    #[must_use]
+    pub fn raw_config(&self) -> Option<&[u8]> {
+        self.raw_config.as_deref()
+    }
+}
+
+fn read_head(file: &ReadFile) -> std::io::Result<Vec<u8>> {
+    let size = usize::try_from(file.size_bytes()).unwrap_or(HEAD_BYTES).min(HEAD_BYTES);
+    let mut head = vec![0; size];
+    file.read_exact_at(&mut head, 0)?;
+    Ok(head)
 }

@@ -39,7 +39,11 @@ pub fn apply(plan: &LaunchPlan, context: &Context<'_>) -> LaunchError {
 }
 
 fn run(plan: &LaunchPlan, context: &Context<'_>) -> Result<Infallible, LaunchError> {
-    let mut state = State { witness: SingleThreaded::witness().ok_or(LaunchError::Threads)?, server: None, staging: None };
+    let mut state = State {
+        witness: SingleThreaded::witness().ok_or(LaunchError::Threads)?,
+        server: None,
+        staging: None,
+    };
     let steps = plan.ops.len();
     let mut error = None;
     for (index, op) in plan.ops.iter().enumerate() {
@@ -91,12 +95,10 @@ impl State {
                 mount::pivot(self.staging.ok_or(Errno::EINVAL)?, old)
             }
             Op::Tmpfs { target, mode, size_bytes } => mount::tmpfs(target, *mode, *size_bytes),
-            Op::MakeDirectory { target } => {
-                match fs::DirBuilder::new().mode(0o755).create(target) {
-                    Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-                    other => other.map_err(|error| to_errno(&error)),
-                }
-            }
+            Op::MakeDirectory { target } => match fs::DirBuilder::new().mode(0o755).create(target) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+                other => other.map_err(|error| to_errno(&error)),
+            },
             Op::MakeFile { target, mode, content } => make_file(target, *mode, content),
             Op::MakeLink { target, to } => {
                 std::os::unix::fs::symlink(to, target).map_err(|error| to_errno(&error))

@@ -5,6 +5,7 @@ use std::fs;
 use std::io::Read as _;
 use std::os::unix::ffi::OsStrExt as _;
 
+use crate::elf;
 use crate::sys::{Errno, process};
 
 use super::LaunchError;
@@ -15,14 +16,20 @@ const HEAD_BYTES: u64 = 4096;
 /// Finds `argv[0]` by the PATH of `env`, as execvp does, and executes it. Returns only the error.
 pub(super) fn become_workload(argv: &[OsString], env: &[OsString]) -> LaunchError {
     let Some(command) = argv.first() else {
-        return LaunchError::CommandNotFound { command: String::new(), reason: "the command is empty".into() };
+        return LaunchError::CommandNotFound {
+            command: String::new(),
+            reason: "the command is empty".into(),
+        };
     };
     let shown = command.to_string_lossy().into_owned();
     let strings = |words: &[OsString]| {
         words.iter().map(|word| CString::new(word.as_bytes())).collect::<Result<Vec<_>, _>>()
     };
     let (Ok(args), Ok(env_strings)) = (strings(argv), strings(env)) else {
-        return LaunchError::NotExecutable { command: shown, reason: "an argument or variable holds a NUL byte".into() };
+        return LaunchError::NotExecutable {
+            command: shown,
+            reason: "an argument or variable holds a NUL byte".into(),
+        };
     };
     if process::restore_signals_for_exec().is_err() {
         return LaunchError::NotExecutable { command: shown, reason: "signals cannot be restored".into() };
@@ -116,53 +123,6 @@ fn why_not(place: &OsStr, errno: Errno) -> String {
     format!("`{shown}`: {} ({errno:?})", errno.desc())
 }
 
-/// The two facts of an ELF header that explain a failed exec.
-mod elf {
-    /// The machine by its Rust name (`x86_64`), if it is one that we know.
-    pub(super) fn machine(head: &[u8]) -> Option<&'static str> {
-        let little = is_elf(head)? == 1;
-        let raw: [u8; 2] = head.get(18..20)?.try_into().ok()?;
-        let number = if little { u16::from_le_bytes(raw) } else { u16::from_be_bytes(raw) };
-        // e_machine values of the ELF specification
-        Some(match number {
-            3 => "x86",
-            21 => "powerpc64",
-            22 => "s390x",
-            40 => "arm",
-            62 => "x86_64",
-            183 => "aarch64",
-            243 => "riscv64",
-            258 => "loongarch64",
-            _ => "an unknown machine",
-        })
-    }
-
-    /// The path in the first PT_INTERP (type 3) of a 64-bit little-endian program.
-    pub(super) fn interpreter(head: &[u8]) -> Option<String> {
-        is_elf(head)?;
-        let number = |at: usize, len: usize| -> Option<usize> {
-            let mut bytes = [0; 8];
-            bytes[..len].copy_from_slice(head.get(at..at.checked_add(len)?)?);
-            usize::try_from(u64::from_le_bytes(bytes)).ok()
-        };
-        let (table, entry_bytes, count) = (number(32, 8)?, number(54, 2)?, number(56, 2)?);
-        for index in 0..count.min(64) {
-            let entry = table.checked_add(entry_bytes.checked_mul(index)?)?;
-            if number(entry, 4)? == 3 {
-                let start = number(entry.checked_add(8)?, 8)?;
-                let text = head.get(start..)?;
-                let end = text.iter().position(|byte| *byte == 0)?;
-                return Some(String::from_utf8_lossy(&text[..end]).into_owned());
-            }
-        }
-        None
-    }
-
-    fn is_elf(head: &[u8]) -> Option<u8> {
-        head.starts_with(b"\x7fELF").then(|| head.get(5).copied())?
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -178,16 +138,5 @@ mod tests {
         check("ls", ":/x", &["./ls", "/x/ls"]);
         check("./ls", "/bin", &["./ls"]);
         check("", "/bin", &[]);
-    }
-
-    #[test]
-    fn reads_elf_heads_and_survives_noise() {
-        let own = head(std::env::current_exe().unwrap().as_os_str()).unwrap();
-        assert_eq!(elf::machine(&own), Some(std::env::consts::ARCH));
-        assert!(elf::interpreter(&own).unwrap().contains("ld-"));
-        for cut in 0..own.len().min(200) {
-            elf::machine(&own[..cut]);
-            elf::interpreter(&own[..cut]);
-        }
     }
 }

@@ -20,7 +20,8 @@ mod server;
 mod words;
 
 pub use apply::{Context, apply};
-pub use prepare::{caller, image_files, look_up};
+pub use prepare::{caller, home_of, image_files, look_up, small_file};
+pub use server::Settings as ServeSettings;
 
 use crate::base::Hint;
 use crate::sys::Errno;
@@ -104,7 +105,9 @@ impl Hint for LaunchError {
             Self::Server { .. } | Self::ImageRead { .. } => {
                 Some("make the image anew with `slipway pull` or `slipway convert`".into())
             }
-            Self::CommandNotFound { .. } => Some("`slipway run IMAGE ls /usr/bin` shows what the image has".into()),
+            Self::CommandNotFound { .. } => {
+                Some("`slipway run IMAGE ls /usr/bin` shows what the image has".into())
+            }
             Self::NotExecutable { .. } | Self::Threads => None,
         }
     }

@@ -3,12 +3,10 @@
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fs;
-use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use crate::base::RelPath;
 use crate::bundle::{Caller, ImageFiles, optional_host_paths};
-use crate::image::Image;
 use crate::plan::{Facts, HostPath, ImagePath, Needed, PathKind};
 use crate::squashfs::read::{Inode, Reader};
 use crate::sys::process;
@@ -16,7 +14,7 @@ use crate::sys::process;
 use super::LaunchError;
 
 /// Most bytes of an image's `/etc/passwd`, `/etc/group` or `/etc/ld.so.cache` that are read: far above any real one.
-pub const MAX_SMALL_FILE_BYTES: u64 = 16 << 20;
+const MAX_SMALL_FILE_BYTES: u64 = 16 << 20;
 
 /// The caller by the environment and procfs. The name comes from `USER` or `LOGNAME` before `/etc/passwd`: on a cluster a
 /// name service may take seconds, and the shell or Slurm has asked it already.
@@ -24,7 +22,10 @@ pub const MAX_SMALL_FILE_BYTES: u64 = 16 << 20;
 pub fn caller(env: &BTreeMap<OsString, OsString>) -> Caller {
     let (uid, gid) = process::real_ids();
     let text = |name: &str| {
-        env.get(OsStr::new(name)).and_then(|value| value.to_str()).filter(|value| !value.is_empty()).map(String::from)
+        env.get(OsStr::new(name))
+            .and_then(|value| value.to_str())
+            .filter(|value| !value.is_empty())
+            .map(String::from)
     };
     let name = text("USER").or_else(|| text("LOGNAME")).or_else(|| name_of("/etc/passwd", uid));
     let home = env.get(OsStr::new("HOME")).map(PathBuf::from).or_else(|| home_of(uid));
@@ -45,7 +46,9 @@ fn name_of(file: &str, id: u32) -> Option<String> {
     line_of(file, id).and_then(|line| line.split(':').next().map(String::from))
 }
 
-fn home_of(uid: u32) -> Option<PathBuf> {
+/// The home directory that `/etc/passwd` has for a user.
+#[must_use]
+pub fn home_of(uid: u32) -> Option<PathBuf> {
     line_of("/etc/passwd", uid).and_then(|line| line.split(':').nth(5).map(PathBuf::from))
 }
 
@@ -56,8 +59,7 @@ fn line_of(file: &str, id: u32) -> Option<String> {
 }
 
 /// The image's own files that a bundle is made from.
-pub fn image_files(image: &Image, name: &str, reader: &Reader) -> Result<ImageFiles, LaunchError> {
-    let _ = image;
+pub fn image_files(reader: &Reader, name: &str) -> Result<ImageFiles, LaunchError> {
     Ok(ImageFiles {
         passwd: small_file(reader, name, "etc/passwd")?,
         group: small_file(reader, name, "etc/group")?,
@@ -72,7 +74,7 @@ pub fn small_file(reader: &Reader, image_name: &str, path: &str) -> Result<Optio
         text,
     };
     let path = RelPath::parse(path.as_bytes()).map_err(|error| failed(error.to_string()))?;
-    match reader.resolve(&path, true).map_err(|error| failed(error.to_string()))? {
+    match reader.resolve_path(&path).map_err(|error| failed(error.to_string()))?.inode {
         Some(inode) if inode.is_file() => {
             reader.read_all(&inode, MAX_SMALL_FILE_BYTES).map(Some).map_err(|error| failed(error.to_string()))
         }
@@ -103,10 +105,4 @@ pub fn look_up(needed: &Needed, reader: &Reader, image_name: &str) -> Result<Fac
 
 fn kind_of(inode: &Inode) -> PathKind {
     if inode.is_directory() { PathKind::Directory } else { PathKind::File }
-}
-
-/// The text as a path, relative ones from `cwd`.
-#[must_use]
-pub fn absolute(path: &OsStr, cwd: &Path) -> PathBuf {
-    cwd.join(Path::new(OsStr::from_bytes(path.as_bytes())))
 }

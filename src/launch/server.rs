@@ -1,6 +1,6 @@
 //! The file server as a process of its own: started before the namespaces, fed with the device fds after the mount.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 
 use crate::fuse::{Server, ServerSpec, Synthetic, SyntheticKind};
 use crate::plan::{LaunchPlan, MountPoint, Op, PathKind};
@@ -31,7 +31,11 @@ pub(super) struct FileServer {
 
 /// Starts the server process. It loads the image's tables at once and then waits for the device fds; if this process
 /// ends before it sends them, the server ends too.
-pub(super) fn start(witness: &SingleThreaded, plan: &LaunchPlan, context: &Context<'_>) -> Result<FileServer> {
+pub(super) fn start(
+    witness: &SingleThreaded,
+    plan: &LaunchPlan,
+    context: &Context<'_>,
+) -> Result<FileServer> {
     let (ours, theirs) = socket::pair()?;
     let mount_points = plan
         .ops
@@ -67,7 +71,7 @@ impl FileServer {
 fn serve(socket: &OwnedFd, mount_points: &[MountPoint], context: &Context<'_>) -> i32 {
     process::set_name(c"slipway-fuse");
     process::ignore_signals();
-    if process::keep_only_fds(&[socket, context.image.fd()]).is_err()
+    if process::keep_only_fds(&[socket.as_fd(), context.image.file.fd()]).is_err()
         || process::change_directory(std::path::Path::new("/")).is_err()
     {
         return 1;

@@ -10,9 +10,13 @@ pub(super) fn explain(op: &Op, errno: Errno) -> String {
     let words = match (op, errno) {
         (Op::NewNamespaces { .. }, Errno::ENOSPC) => "limit reached",
         (Op::NewNamespaces { .. }, Errno::EPERM | Errno::EACCES) => "forbidden on this host",
-        (Op::NewNamespaces { .. }, Errno::EINVAL) => "the kernel has no user namespaces, or this process has a thread",
+        (Op::NewNamespaces { .. }, Errno::EINVAL) => {
+            "the kernel has no user namespaces, or this process has a thread"
+        }
         (Op::NewNamespaces { .. }, Errno::EUSERS) => "nested too deep",
-        (Op::MountImage { .. }, Errno::ENOENT | Errno::ENODEV | Errno::ENXIO) => "this host has no `/dev/fuse`",
+        (Op::MountImage { .. }, Errno::ENOENT | Errno::ENODEV | Errno::ENXIO) => {
+            "this host has no `/dev/fuse`"
+        }
         (Op::MountImage { .. }, Errno::EACCES) => "`/dev/fuse` may not be opened by this user",
         (Op::MountImage { .. }, Errno::EPERM) => "mounting FUSE is forbidden here",
         (Op::MountImage { .. }, Errno::EMFILE | Errno::ENFILE) => "too many open files",
@@ -42,7 +46,9 @@ pub(super) fn hint(op: &Op, errno: Errno) -> Option<String> {
         (Op::MountImage { .. }, Errno::EPERM) => {
             Some("an outer container or security policy forbids it; start slipway outside of it".into())
         }
-        (Op::ChangeDirectory { .. }, Errno::ENOENT) => Some("choose another with `-w`, or bind it with `-v`".into()),
+        (Op::ChangeDirectory { .. }, Errno::ENOENT) => {
+            Some("choose another with `-w`, or bind it with `-v`".into())
+        }
         (Op::Tmpfs { .. } | Op::Bind { .. }, Errno::ENOSPC) => {
             Some("an administrator must raise `fs.mount-max`".into())
         }
@@ -103,9 +109,17 @@ mod tests {
             assert!(user_namespace_hint(&limits, errno).contains(expected), "{limits:?}");
         };
         let none = Limits::default;
-        check(Limits { max_user_namespaces: Some(0), ..none() }, Errno::ENOSPC, "user.max_user_namespaces = 0");
+        check(
+            Limits { max_user_namespaces: Some(0), ..none() },
+            Errno::ENOSPC,
+            "user.max_user_namespaces = 0",
+        );
         check(Limits { max_user_namespaces: Some(9), ..none() }, Errno::ENOSPC, "are in use");
-        check(Limits { unprivileged_clone: Some(0), ..none() }, Errno::EPERM, "unprivileged_userns_clone = 0");
+        check(
+            Limits { unprivileged_clone: Some(0), ..none() },
+            Errno::EPERM,
+            "unprivileged_userns_clone = 0",
+        );
         check(Limits { apparmor_restricts: Some(1), ..none() }, Errno::EPERM, "AppArmor");
         check(none(), Errno::EPERM, "seccomp");
         let op = Op::NewNamespaces { uid: 1, gid: 1 };

@@ -6,6 +6,8 @@ use serde::{Deserialize, Deserializer};
 
 use crate::base::Digest;
 
+use super::{null_default, without_bom};
+
 /// An image config. `null` and absent mean the same everywhere.
 #[derive(Debug, Clone, Default, Deserialize)]
 pub struct ImageConfig {
@@ -38,6 +40,38 @@ pub struct RootFs {
     /// sha256 of each uncompressed layer tar, base first.
     #[serde(default, deserialize_with = "null_default")]
     pub diff_ids: Vec<Digest>,
+}
+
+/// Why a config's `rootfs` does not fit its image.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RootFsError {
+    /// A type that the specification does not know, such as old Windows images had.
+    #[error("the image config has a root file system of type `{kind}`, and only `layers` is known")]
+    Kind {
+        /// As written.
+        kind: String,
+    },
+    /// A config of another image, or one that a broken tool wrote.
+    #[error("the image config lists {listed} layers, but the image has {layers}")]
+    Count {
+        /// Number of diff ids.
+        listed: usize,
+        /// Number of layers.
+        layers: usize,
+    },
+}
+
+impl RootFs {
+    /// The diff ids for an image of so many layers, if this config can belong to it.
+    pub fn diff_ids_for(&self, layers: usize) -> Result<&[Digest], RootFsError> {
+        if self.kind != "layers" {
+            return Err(RootFsError::Kind { kind: self.kind.chars().take(40).collect() });
+        }
+        if self.diff_ids.len() != layers {
+            return Err(RootFsError::Count { listed: self.diff_ids.len(), layers });
+        }
+        Ok(&self.diff_ids)
+    }
 }
 
 /// The `config` object: the defaults of a run.
@@ -76,12 +110,8 @@ pub struct RunConfig {
 impl ImageConfig {
     /// Parses the raw document.
     pub fn parse(raw: &[u8]) -> Result<Self, serde_json::Error> {
-        serde_json::from_slice(raw.strip_prefix(b"\xef\xbb\xbf").unwrap_or(raw))
+        serde_json::from_slice(without_bom(raw))
     }
-}
-
-fn null_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(de: D) -> Result<T, D::Error> {
-    Ok(Option::<T>::deserialize(de)?.unwrap_or_default())
 }
 
 fn words<'de, D: Deserializer<'de>>(de: D) -> Result<Vec<String>, D::Error> {

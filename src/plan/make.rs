@@ -3,11 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::Mount;
-
 use crate::base::RelPath;
 use crate::base::sizes::parse_size;
-use crate::bundle::{Bundle, RUN_DIRECTORY, Why};
+use crate::bundle::{Bundle, Mount, RUN_DIRECTORY, Why};
 use crate::grants::LIBRARY_DIRECTORY;
 
 use super::{Facts, HostPath, ImagePath, ImageSource, LaunchPlan, MountPoint, Op, PathKind, PlanError};

@@ -1,12 +1,38 @@
 //! Our writer: data blocks as files arrive, compressed on several threads, then the tables of a finished tree.
 //!
 //! Reproducible: the same files in the same order and the same tree give the same bytes, whatever the threads do.
+//!
+//! ```text
+//! superblock | data blocks and fragment blocks, in order of arrival
+//!            | inodes | directories | fragments | export | ids | xattrs
+//! ```
+//!
+//! Memory: a bounded number of blocks in flight, 40 bytes a file, 4 bytes a block, about 80 bytes for each small file
+//! (to find duplicates), and at the end the inode and directory tables, compressed.
+
+mod content;
+mod directory;
+mod error;
+mod ids;
+mod inode;
+mod metadata;
+mod order;
+mod output;
+mod pool;
+mod tables;
+#[cfg(test)]
+mod tests;
+mod xattrs;
 
 use std::io::{Read, Seek, Write};
 
-use crate::base::tree::{FileId, Tree};
-
+use self::content::ContentWriter;
+pub use self::error::WriteError;
+use self::output::Output;
+use self::pool::Pool;
 use super::compress::Compressor;
+use super::format::SUPERBLOCK_BYTES;
+use crate::base::tree::{FileId, Tree};
 
 /// How to write.
 #[derive(Debug, Clone)]
@@ -19,43 +45,48 @@ pub struct Options {
     pub mtime: u32,
 }
 
-/// Why an image could not be written.
-#[derive(Debug, thiserror::Error)]
-pub enum WriteError {
-    /// The output failed.
-    #[error("writing the squashfs: {source}")]
-    Output {
-        /// The cause.
-        source: std::io::Error,
-    },
-    /// The content of a file could not be read.
-    #[error("reading file content: {source}")]
-    Content {
-        /// The cause.
-        source: std::io::Error,
-    },
-}
-
 /// A squashfs being written to `W`, from `W`'s position at the start.
+///
+/// Dropping it ends its threads and leaves an image without a superblock.
 #[derive(Debug)]
 pub struct Writer<W> {
-    out: W,
+    options: Options,
+    content: ContentWriter<W>,
+    /// An earlier call failed.
+    given_up: bool,
 }
 
 impl<W: Write + Seek> Writer<W> {
     /// Leaves room for the superblock and starts the threads.
-    pub fn new(out: W, _options: Options) -> Result<Self, WriteError> {
-        Ok(Self { out })
+    pub fn new(out: W, options: Options) -> Result<Self, WriteError> {
+        let pool = Pool::start(options.compressor, options.threads)?;
+        let out = Output::new(out, &[0; SUPERBLOCK_BYTES])?;
+        Ok(Self { options, content: ContentWriter::new(out, pool), given_up: false })
     }
 
     /// Stores the content of one regular file, of exactly `size_bytes`.
-    pub fn add_file(&mut self, _size_bytes: u64, _content: &mut dyn Read) -> Result<FileId, WriteError> {
-        Ok(FileId(0))
+    ///
+    /// Small files of equal content share a handle. After an error the image misses something: every further call
+    /// fails with [`WriteError::GivenUp`].
+    pub fn add_file(&mut self, size_bytes: u64, content: &mut dyn Read) -> Result<FileId, WriteError> {
+        if self.given_up {
+            return Err(WriteError::GivenUp);
+        }
+        let added = self.content.add(size_bytes, content);
+        self.given_up = added.is_err();
+        added
     }
 
     /// Writes all tables and the superblock. Returns the output, positioned behind the image, and the image's length
     /// in bytes (not padded).
-    pub fn finish(self, _tree: &Tree) -> Result<(W, u64), WriteError> {
-        Ok((self.out, 0))
+    ///
+    /// A block device has to be padded to a whole number of its sectors before the kernel mounts it.
+    pub fn finish(self, tree: &Tree) -> Result<(W, u64), WriteError> {
+        if self.given_up {
+            return Err(WriteError::GivenUp);
+        }
+        let (mut out, content) = self.content.finish()?;
+        let superblock = tables::write_tables(&mut out, &content, tree, &self.options)?;
+        out.finish(&superblock.to_bytes())
     }
 }

@@ -1,19 +1,47 @@
-//! The content-addressed store: blobs, refs, images. Publishing is tmp + fsync + rename, and a lost race is a success.
+//! The content-addressed store: blobs, refs, images. Publishing is tmp + fsync + link, and a lost race is a success.
 //!
 //! ```text
 //! <root>/blobs/sha256/<hex>     as an OCI layout has them
 //! <root>/refs/<escaped name>    small JSON: manifest and image key
 //! <root>/images/<key>.sif       immutable run files
-//! <root>/tmp/<host>.<pid>.<n>   in the same tree, so that rename is atomic
+//! <root>/tmp/<host>.<pid>.<n>   in the same tree, so that a name can be given atomically
 //! ```
+//!
+//! The tree may lie on NFS, Lustre or GPFS and be used by many nodes at once: nothing here takes a lock, replaces a
+//! file that may be in use, or trusts the clock.
 
 #![expect(clippy::disallowed_methods, reason = "the store's files are touched only here")]
 
-use std::path::PathBuf;
+mod archive;
+mod blobs;
+mod error;
+mod fault;
+mod images;
+mod layout;
+mod members;
+mod outer;
+mod refs;
+mod source;
+#[cfg(test)]
+mod tests;
+mod tmp;
+
+use std::fs;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::base::Digest;
 use crate::sys::file::ReadFile;
+
+pub use archive::{ArchiveImage, read_archive, read_archive_stream};
+pub use blobs::BlobWriter;
+pub use error::StoreError;
+pub use fault::{ArchiveError, ArchiveFault};
+pub use images::{ImageKey, ImageKeyError, ImageWriter};
+pub use layout::read_layout;
+pub use refs::RefRecord;
+pub use source::ImageError;
 
 /// A piece of an opened file that holds one layer as it was stored or sent (maybe compressed).
 #[derive(Debug, Clone)]
@@ -47,4 +75,48 @@ pub struct LayerSet {
 #[derive(Debug, Clone)]
 pub struct Store {
     root: PathBuf,
+}
+
+impl Store {
+    /// Opens the store at `root`, makes its directories where they are missing, and removes what dead writers left.
+    pub fn open(root: &Path) -> Result<Self, StoreError> {
+        let store = Self { root: root.to_owned() };
+        let blobs = root.join(crate::oci::layout::BLOBS_DIRECTORY);
+        for directory in
+            [root.to_owned(), blobs, root.join("refs"), root.join("images"), store.tmp_directory()]
+        {
+            fs::DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(&directory)
+                .map_err(|error| StoreError::of("create", &directory, error))?;
+        }
+        check_owner(root)?;
+        tmp::remove_stale(&store.tmp_directory());
+        Ok(store)
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    fn tmp_directory(&self) -> PathBuf {
+        self.root.join("tmp")
+    }
+}
+
+/// An image is run as its store has it, so nobody else may be able to put one there.
+fn check_owner(root: &Path) -> Result<(), StoreError> {
+    const OTHERS_WRITE: u32 = 0o002;
+    let facts = fs::metadata(root).map_err(|error| StoreError::of("read", root, error))?;
+    let (uid, _) = crate::sys::process::real_ids();
+    if facts.uid() != uid {
+        return Err(StoreError::Owner { path: root.into(), owner: facts.uid(), uid });
+    }
+    if facts.mode() & OTHERS_WRITE != 0 {
+        return Err(StoreError::Exposed { path: root.into() });
+    }
+    Ok(())
 }

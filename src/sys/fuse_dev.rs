@@ -1,5 +1,6 @@
 //! The kernel side of FUSE: opening `/dev/fuse`, giving each server thread a queue of its own, mounting.
 
+use std::io::IoSlice;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::path::Path;
 
@@ -45,4 +46,14 @@ pub fn mount_read_only(device: &OwnedFd, target: &Path, uid: u32, gid: u32) -> R
         MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_RDONLY,
         Some(options.as_str()),
     )
+}
+
+/// Waits for the next request of the kernel and says how many bytes it has. `buf` must be larger than any request.
+pub fn read_request(device: &OwnedFd, buf: &mut [u8]) -> Result<usize> {
+    nix::unistd::read(device, buf)
+}
+
+/// Hands an answer to the kernel: all parts are one message, and it is taken whole or not at all.
+pub fn write_answer(device: &OwnedFd, parts: &[IoSlice<'_>]) -> Result<()> {
+    nix::sys::uio::writev(device, parts).map(drop)
 }

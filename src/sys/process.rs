@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::ffi::CString;
-use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd as _, BorrowedFd, RawFd};
 
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, sigaction, sigprocmask};
 use nix::sys::wait::{WaitStatus, waitpid};
@@ -96,17 +96,16 @@ pub fn restore_signals_for_exec() -> Result<()> {
 
 /// Closes every fd of this process but those given; 0, 1 and 2 become `/dev/null`, so that `$(slipway run …)` does not
 /// wait for a server, and a socket that the caller inherited is seen as closed when the caller closes it.
-pub fn keep_only_fds(kept: &[&OwnedFd]) -> Result<()> {
+pub fn keep_only_fds(kept: &[BorrowedFd<'_>]) -> Result<()> {
     let null = nix::fcntl::open("/dev/null", nix::fcntl::OFlag::O_RDWR, nix::sys::stat::Mode::empty())?;
     nix::unistd::dup2_stdin(&null)?;
     nix::unistd::dup2_stdout(&null)?;
     nix::unistd::dup2_stderr(&null)?;
     let mut kept: Vec<RawFd> = kept.iter().map(|fd| fd.as_raw_fd()).filter(|fd| *fd > 2).collect();
     kept.sort_unstable();
-    if null.as_raw_fd() <= 2 {
-        // It took the place of a standard stream that was closed, and stays there.
-        let _stays_open = std::os::fd::IntoRawFd::into_raw_fd(null);
-    }
+    // No longer this object's to close: it took the place of a standard stream that was closed and stays there, or it
+    // lies in a range that is closed below.
+    let _number = std::os::fd::IntoRawFd::into_raw_fd(null);
     let mut from: RawFd = 3;
     for fd in kept {
         if fd > from {

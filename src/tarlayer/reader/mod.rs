@@ -132,6 +132,13 @@ impl<R: Read> TarReader<R> {
         self.stream.into_inner()
     }
 
+    /// Whether the current entry's data has holes, so that it is not stored in one piece. Of any other entry all
+    /// [`Entry::size_bytes`] bytes lie at the stream's position after [`Self::next_entry`].
+    #[must_use]
+    pub fn is_sparse(&self) -> bool {
+        self.sparse.is_some()
+    }
+
     /// Skips what is left of the current entry's data and reads the next header; `None` at the end marker or at the
     /// end of the stream on a header boundary.
     pub fn next_entry(&mut self) -> Result<Option<Entry>, TarError> {
@@ -228,10 +235,9 @@ impl<R: Read> TarReader<R> {
         let mut both = [0; 2 * BLOCK_BYTES];
         let padding = std::mem::take(&mut self.padding);
         let count = self.stream.fill(&mut both[..padding + BLOCK_BYTES])?;
-        if count < padding {
-            return Err(self.truncated_data());
-        }
-        if count == padding {
+        // Some writers never close their tar (umoci 0.4.7 `insert`): the last member's padding is missing or short. No
+        // data is lost by that, and Docker, containerd and umoci take it for the end.
+        if count <= padding {
             return Ok(false);
         }
         if count < padding + BLOCK_BYTES {

@@ -281,7 +281,9 @@ fn ends() {
     check_bytes(&[one.clone(), zeros(10240)].concat(), &expected);
     check_error(&one[..100], "the archive is truncated: it ends inside a header, at byte 100");
     check_error(&one[..512], "the archive is truncated: it ends inside the data of `a`, at byte 512");
-    check_error(&one[..513], "the archive is truncated: it ends inside the data of `a`, at byte 513");
+    // umoci 0.4.7 `insert` leaves the last member's padding out.
+    check_bytes(&one[..513], &expected);
+    check_bytes(&one[..700], &expected);
     check_error(
         &[&one[..], &[1]].concat(),
         "the archive is truncated: it ends inside a header, at byte 1025",

@@ -1,0 +1,279 @@
+//! The loop of one server thread, and the answer to each request.
+
+use std::io::IoSlice;
+use std::os::fd::OwnedFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use super::content::{Content, Piece, to_parts};
+use super::table::{Body, Index, Node, Table};
+use super::wire::{self, Dirent, Request, init, opcode};
+use crate::squashfs::format::NO_XATTR;
+use crate::squashfs::read::Reader;
+use crate::sys::{Errno, fuse_dev};
+
+/// Room for one request. The kernel demands 8 KiB (`FUSE_MIN_READ_BUFFER`) and fills more with forgotten nodes only.
+const REQUEST_BYTES: usize = 64 * 1024;
+/// Most that one answer to READDIR or READDIRPLUS holds, in bytes; the kernel asks for a page or a few.
+const MAX_LISTING_BYTES: u32 = 1 << 20;
+/// Largest read-ahead that we ask for, in bytes. The kernel gives less (128 KiB in a user namespace).
+const MAX_READAHEAD_BYTES: u32 = 1 << 20;
+
+/// What all threads share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) table: Table,
+    pub(super) content: Content,
+    pub(super) reader: Reader,
+    pub(super) uid: u32,
+    pub(super) gid: u32,
+    /// Answer OPEN and OPENDIR with ENOSYS where the kernel says that it understands.
+    pub(super) no_open: bool,
+    /// What the kernel said at INIT.
+    pub(super) kernel_flags: AtomicU32,
+}
+
+/// What comes of a request.
+#[derive(Debug, PartialEq, Eq)]
+enum Answer {
+    /// The body or pieces that were written.
+    Reply,
+    /// The kernel waits for none.
+    Silence,
+}
+
+/// Serves one device fd until the kernel ends the connection.
+pub(super) fn serve(shared: &Shared, device: &OwnedFd) -> Result<(), Errno> {
+    let mut request = vec![0; REQUEST_BYTES];
+    let (mut body, mut pieces) = (Vec::new(), Vec::new());
+    loop {
+        let count = match fuse_dev::read_request(device, &mut request) {
+            Ok(0) | Err(Errno::ENODEV) => return Ok(()),
+            Ok(count) => count,
+            // ENOENT: the request was taken back (its caller got a signal) before it was read.
+            Err(Errno::EINTR | Errno::EAGAIN | Errno::ENOENT) => continue,
+            Err(errno) => return Err(errno),
+        };
+        let Some(request) = request.get(..count).and_then(Request::parse) else { continue };
+        body.clear();
+        pieces.clear();
+        // A bug of ours must cost its caller an error and not a process that waits for ever.
+        let answer = catch_unwind(AssertUnwindSafe(|| shared.answer(&request, &mut body, &mut pieces)));
+        match answer.unwrap_or(Err(Errno::EIO)) {
+            Ok(Answer::Silence) => {}
+            Ok(Answer::Reply) => {
+                if let Err(errno) = reply(device, request.unique, &body, &pieces) {
+                    match errno {
+                        Errno::ENODEV => return Ok(()),
+                        // The caller is gone.
+                        Errno::ENOENT | Errno::EINTR => {}
+                        _ => refuse(device, request.unique, Errno::EIO),
+                    }
+                }
+            }
+            Err(errno) => refuse(device, request.unique, errno),
+        }
+        // Blocks are the cache's again.
+        pieces.clear();
+    }
+}
+
+fn reply(device: &OwnedFd, unique: u64, body: &[u8], pieces: &[Piece]) -> Result<(), Errno> {
+    let piece_bytes = |piece: &Piece| match piece {
+        Piece::Bytes { start, end, .. } => end - start,
+        Piece::Hole(count) => *count,
+    };
+    let length = body.len() + pieces.iter().map(piece_bytes).sum::<usize>();
+    let header = wire::answer_header(unique, 0, length);
+    fuse_dev::write_answer(device, &to_parts(&header, body, pieces))
+}
+
+fn refuse(device: &OwnedFd, unique: u64, errno: Errno) {
+    let header = wire::answer_header(unique, -(errno as i32), 0);
+    // It fails if the caller or the whole mount is gone; then nobody waits, and the next read tells.
+    let _ = fuse_dev::write_answer(device, &[IoSlice::new(&header)]);
+}
+
+impl Shared {
+    fn answer(
+        &self,
+        request: &Request<'_>,
+        body: &mut Vec<u8>,
+        pieces: &mut Vec<Piece>,
+    ) -> Result<Answer, Errno> {
+        match request.opcode {
+            // Nodes live as long as the server: there is nothing to forget. An interrupted read ends soon anyhow.
+            opcode::FORGET | opcode::BATCH_FORGET | opcode::INTERRUPT => return Ok(Answer::Silence),
+            opcode::INIT => self.init(request, body)?,
+            opcode::LOOKUP => self.lookup(request, body)?,
+            opcode::GETATTR => {
+                let (_, node) = self.node(request)?;
+                wire::put_attr_answer(body, &self.table.attr(node, self.uid, self.gid));
+            }
+            opcode::READLINK => {
+                let (_, node) = self.node(request)?;
+                body.extend_from_slice(self.table.target(node).ok_or(Errno::EINVAL)?);
+            }
+            opcode::OPEN => self.open(init::NO_OPEN_SUPPORT, wire::OPEN_KEEP_CACHE, body)?,
+            opcode::OPENDIR => {
+                let flags = wire::OPEN_KEEP_CACHE | wire::OPEN_CACHE_DIR;
+                self.open(init::NO_OPENDIR_SUPPORT, flags, body)?;
+            }
+            opcode::READ => {
+                let (_, node) = self.node(request)?;
+                let Body::File(file) = &node.body else { return Err(Errno::EISDIR) };
+                let (offset, count) = (request.u64(8)?, request.u32(16)?);
+                self.content.read(&self.table, file, offset, count, pieces).map_err(|_| Errno::EIO)?;
+            }
+            opcode::READDIR => self.list(request, false, body)?,
+            opcode::READDIRPLUS => self.list(request, true, body)?,
+            opcode::STATFS => {
+                let superblock = self.reader.superblock();
+                let blocks = superblock.bytes_used.div_ceil(superblock.block_bytes.into());
+                wire::put_statfs(body, blocks, superblock.block_bytes, self.table.nodes.len() as u64);
+            }
+            opcode::GETXATTR => self.get_xattr(request, body)?,
+            opcode::LISTXATTR => self.list_xattrs(request, body)?,
+            opcode::RELEASE | opcode::RELEASEDIR | opcode::DESTROY => {}
+            opcode::SETATTR
+            | opcode::SYMLINK
+            | opcode::MKNOD
+            | opcode::MKDIR
+            | opcode::UNLINK
+            | opcode::RMDIR
+            | opcode::RENAME
+            | opcode::RENAME2
+            | opcode::LINK
+            | opcode::WRITE
+            | opcode::SETXATTR
+            | opcode::REMOVEXATTR
+            | opcode::CREATE
+            | opcode::FALLOCATE => return Err(Errno::EROFS),
+            // The kernel asks once for what it can do by itself (FLUSH, ACCESS, LSEEK, STATX …) and then no more.
+            _ => return Err(Errno::ENOSYS),
+        }
+        Ok(Answer::Reply)
+    }
+
+    fn node(&self, request: &Request<'_>) -> Result<(Index, &Node), Errno> {
+        self.table.by_id(request.node_id).ok_or(Errno::ESTALE)
+    }
+
+    fn init(&self, request: &Request<'_>, body: &mut Vec<u8>) -> Result<(), Errno> {
+        const WANTED: u32 = init::ASYNC_READ
+            | init::DO_READDIRPLUS
+            | init::READDIRPLUS_AUTO
+            | init::PARALLEL_DIROPS
+            | init::MAX_PAGES
+            | init::CACHE_SYMLINKS;
+        let (major, minor) = (request.u32(0)?, request.u32(4)?);
+        let (max_readahead, flags) = (request.u32(8)?, request.u32(12)?);
+        if major < wire::MAJOR || (major == wire::MAJOR && minor < wire::OLDEST_MINOR) {
+            return Err(Errno::EPROTO);
+        }
+        // A kernel of a later major asks again with ours.
+        self.kernel_flags.store(flags, Ordering::Release);
+        wire::put_init(body, wire::MINOR, max_readahead.min(MAX_READAHEAD_BYTES), flags & WANTED);
+        Ok(())
+    }
+
+    fn lookup(&self, request: &Request<'_>, body: &mut Vec<u8>) -> Result<(), Errno> {
+        let (_, directory) = self.node(request)?;
+        match self.table.lookup(directory, request.name(0)?) {
+            Some(index) => {
+                let node = self.table.nodes.get(index as usize).ok_or(Errno::EIO)?;
+                wire::put_entry(body, self.table.id_of(index), &self.table.attr(node, self.uid, self.gid));
+            }
+            None => wire::put_absent_entry(body),
+        }
+        Ok(())
+    }
+
+    fn open(&self, kernel_can: u32, flags: u32, body: &mut Vec<u8>) -> Result<(), Errno> {
+        if self.no_open && self.kernel_flags.load(Ordering::Acquire) & kernel_can != 0 {
+            return Err(Errno::ENOSYS);
+        }
+        wire::put_open(body, flags);
+        Ok(())
+    }
+
+    fn list(&self, request: &Request<'_>, plus: bool, body: &mut Vec<u8>) -> Result<(), Errno> {
+        let (index, directory) = self.node(request)?;
+        let Body::Directory { parent, .. } = directory.body else { return Err(Errno::ENOTDIR) };
+        let from = request.u64(8)?;
+        let limit = request.u32(16)?.min(MAX_LISTING_BYTES) as usize;
+        let number =
+            |index: Index| self.table.nodes.get(index as usize).map_or(0, |node| u64::from(node.number));
+        let dots = [(b".".as_slice(), index), (b"..".as_slice(), parent.unwrap_or(index))];
+        for (at, (name, index)) in (1..).zip(dots).skip(usize::try_from(from).unwrap_or(usize::MAX).min(2)) {
+            let mode = directory.mode;
+            let entry = Dirent { name, number: number(index), next: at, mode, plus: plus.then_some(None) };
+            if !wire::put_dirent(body, &entry, limit) {
+                return Ok(());
+            }
+        }
+        let entries = self.table.entries(directory);
+        let skipped = from.saturating_sub(2);
+        let first = usize::try_from(skipped).unwrap_or(usize::MAX).min(entries.len());
+        for (at, entry) in (first as u64 + 3..).zip(&entries[first..]) {
+            let node = self.table.nodes.get(entry.node as usize).ok_or(Errno::EIO)?;
+            let attr = || (self.table.id_of(entry.node), self.table.attr(node, self.uid, self.gid));
+            let entry = Dirent {
+                name: self.table.name(entry),
+                number: u64::from(node.number),
+                next: at,
+                mode: node.mode,
+                plus: plus.then(|| Some(attr())),
+            };
+            if !wire::put_dirent(body, &entry, limit) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// The attributes of a node that are shown: those of users. What `security.` and `trusted.` say is without effect
+    /// on a mount without setuid, and would be without meaning for other owners.
+    fn xattrs(&self, request: &Request<'_>) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Errno> {
+        if !self.reader.has_xattrs() {
+            return Err(Errno::ENOSYS);
+        }
+        let (_, node) = self.node(request)?;
+        if node.xattr == NO_XATTR {
+            return Ok(Vec::new());
+        }
+        let mut xattrs = self.reader.xattr_set(node.xattr).map_err(|_| Errno::EIO)?;
+        xattrs.retain(|(name, _)| name.starts_with(b"user."));
+        Ok(xattrs)
+    }
+
+    fn get_xattr(&self, request: &Request<'_>, body: &mut Vec<u8>) -> Result<(), Errno> {
+        let (size, name) = (request.u32(0)?, request.name(8)?);
+        let xattrs = self.xattrs(request)?;
+        let (_, value) = xattrs.iter().find(|(found, _)| found == name).ok_or(Errno::ENODATA)?;
+        put_sized(body, value, size)
+    }
+
+    fn list_xattrs(&self, request: &Request<'_>, body: &mut Vec<u8>) -> Result<(), Errno> {
+        let size = request.u32(0)?;
+        let mut list = Vec::new();
+        for (name, _) in self.xattrs(request)? {
+            list.extend_from_slice(&name);
+            list.push(0);
+        }
+        put_sized(body, &list, size)
+    }
+}
+
+/// Bytes for a caller who has room for `size`; 0 asks how many there are.
+fn put_sized(body: &mut Vec<u8>, bytes: &[u8], size: u32) -> Result<(), Errno> {
+    let length = u32::try_from(bytes.len()).map_err(|_| Errno::E2BIG)?;
+    if size == 0 {
+        wire::put_xattr_size(body, length);
+    } else if size < length {
+        return Err(Errno::ERANGE);
+    } else {
+        body.extend_from_slice(bytes);
+    }
+    Ok(())
+}

@@ -1,0 +1,314 @@
+//! Metadata blocks: at most 8 KiB each, behind a 16-bit header, one after the other. A table is a chain of them that is
+//! read as one stream; a place in it is the file offset of a block and an offset in what the block holds.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::Shared;
+use super::error::ReadError;
+use crate::squashfs::format::{METADATA_BYTES, METADATA_STORED};
+
+/// Blocks that a reader keeps, 2 MiB: a start that resolves some thirty paths meets a few dozen.
+const CACHED_BLOCKS: usize = 256;
+/// Most memory for all inodes and directories of an image together, in bytes: some ten million files.
+const MAX_TABLES_BYTES: u64 = 1 << 30;
+/// Bytes of a metadata block's header.
+const HEADER_BYTES: u64 = 2;
+
+/// One decompressed metadata block.
+#[derive(Debug)]
+pub(super) struct Block {
+    bytes: Box<[u8]>,
+    /// File offset of the block behind it.
+    next: u64,
+}
+
+/// The blocks at hand, by file offset.
+#[derive(Debug, Default)]
+pub(super) struct Cache {
+    blocks: Mutex<Blocks>,
+}
+
+#[derive(Debug, Default)]
+struct Blocks {
+    map: HashMap<u64, Arc<Block>>,
+    /// Blocks that stay beyond [`CACHED_BLOCKS`], since someone reads whole tables.
+    pinned: usize,
+}
+
+/// A stretch of the image that holds a chain of metadata blocks.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Chain {
+    /// For messages.
+    pub(super) what: &'static str,
+    /// File offset behind which none of its blocks begins.
+    pub(super) end: u64,
+}
+
+/// A place in a chain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Place {
+    /// File offset of the block.
+    pub(super) block: u64,
+    /// Offset in what it holds.
+    pub(super) offset: usize,
+}
+
+impl Place {
+    /// From the packed form of the format: block offset, relative to `table`, shifted left by 16, and the offset inside.
+    pub(super) fn from_reference(reference: u64, table: u64) -> Self {
+        let offset = (reference & 0xffff) as usize;
+        Self { block: table.saturating_add(reference >> 16), offset }
+    }
+
+    /// The packed form.
+    pub(super) fn to_reference(self, table: u64) -> u64 {
+        self.block.saturating_sub(table) << 16 | self.offset as u64
+    }
+}
+
+impl Cache {
+    pub(super) fn block(&self, shared: &Shared, chain: Chain, at: u64) -> Result<Arc<Block>, ReadError> {
+        if let Some(block) = self.lock().map.get(&at) {
+            return Ok(block.clone());
+        }
+        let block = Arc::new(read_block(shared, chain, at)?);
+        let mut blocks = self.lock();
+        if blocks.map.len() >= CACHED_BLOCKS + blocks.pinned {
+            // Crude and bounded: a reader that meets so many blocks reads tables through, and comes back to none.
+            blocks.map.clear();
+            blocks.pinned = 0;
+        }
+        blocks.map.insert(at, block.clone());
+        Ok(block)
+    }
+
+    /// Drops every block.
+    pub(super) fn clear(&self) {
+        *self.lock() = Blocks::default();
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Blocks> {
+        self.blocks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Reads and decompresses the block whose header is at `at`.
+fn read_block(shared: &Shared, chain: Chain, at: u64) -> Result<Block, ReadError> {
+    let room = shared.superblock.bytes_used.saturating_sub(at);
+    if at >= chain.end || room <= HEADER_BYTES {
+        return Err(damaged(chain, at, "is not within its table"));
+    }
+    let mut raw = [0; METADATA_BYTES + 2];
+    let have = usize::try_from(room).unwrap_or(usize::MAX).min(raw.len());
+    let raw = &mut raw[..have];
+    shared.read_exact(raw, at)?;
+    let (stored, size) = parse_header([raw[0], raw[1]], chain, at)?;
+    let Some(body) = raw.get(2..2 + size) else {
+        return Err(damaged(chain, at, "ends behind the end of the image"));
+    };
+    let bytes = unpack(shared, chain, at, stored, body)?;
+    Ok(Block { bytes, next: at + HEADER_BYTES + size as u64 })
+}
+
+/// Whether the block is stored as it is, and how many bytes it takes in the file.
+fn parse_header(header: [u8; 2], chain: Chain, at: u64) -> Result<(bool, usize), ReadError> {
+    let header = u16::from_le_bytes(header);
+    let size = usize::from(header & !METADATA_STORED);
+    if size == 0 || size > METADATA_BYTES {
+        return Err(damaged(chain, at, "has an impossible size"));
+    }
+    Ok((header & METADATA_STORED != 0, size))
+}
+
+fn unpack(shared: &Shared, chain: Chain, at: u64, stored: bool, body: &[u8]) -> Result<Box<[u8]>, ReadError> {
+    if stored {
+        return Ok(body.into());
+    }
+    let mut out = [0; METADATA_BYTES];
+    let mut scratch = shared.scratch()?;
+    let result = scratch.decompressor.decompress(body, &mut out);
+    shared.give_back(scratch);
+    match result {
+        Ok(0) => Err(damaged(chain, at, "is empty")),
+        Ok(count) => out.get(..count).map(Box::from).ok_or_else(|| damaged(chain, at, "is too large")),
+        Err(source) => Err(ReadError::Decompress { what: chain.what, offset: at, source }),
+    }
+}
+
+fn damaged(chain: Chain, offset: u64, reason: &'static str) -> ReadError {
+    ReadError::Damaged { what: chain.what, offset, reason }
+}
+
+/// Decompresses every block from `start` to the chain's end, on several threads, and keeps them until [`Cache::clear`].
+/// Returns the bytes that they hold together.
+pub(super) fn preload(shared: &Shared, chain: Chain, start: u64, threads: usize) -> Result<u64, ReadError> {
+    let length = chain.end.saturating_sub(start);
+    if length > MAX_TABLES_BYTES {
+        return Err(ReadError::TooLarge { what: chain.what, value: length, limit: MAX_TABLES_BYTES });
+    }
+    let mut raw = vec![0; usize::try_from(length).unwrap_or(0)];
+    shared.read_exact(&mut raw, start)?;
+    let places = split(chain, start, &raw)?;
+    let most = (places.len() as u64).saturating_mul(METADATA_BYTES as u64);
+    if most > MAX_TABLES_BYTES {
+        return Err(ReadError::TooLarge { what: chain.what, value: most, limit: MAX_TABLES_BYTES });
+    }
+    let share = places.len().div_ceil(threads.max(1)).max(1);
+    let unpack_all = |places: &[Raw<'_>]| -> Result<Vec<(u64, Arc<Block>)>, ReadError> {
+        let unpack_one = |raw: &Raw<'_>| {
+            let bytes = unpack(shared, chain, raw.at, raw.stored, raw.body)?;
+            let next = raw.at + HEADER_BYTES + raw.body.len() as u64;
+            Ok((raw.at, Arc::new(Block { bytes, next })))
+        };
+        places.iter().map(unpack_one).collect()
+    };
+    let parts: Vec<Result<Vec<_>, ReadError>> = std::thread::scope(|scope| {
+        let mut shares = places.chunks(share);
+        let mine = shares.next();
+        let workers: Vec<_> = shares.map(|part| scope.spawn(move || unpack_all(part))).collect();
+        let mine = mine.map(unpack_all);
+        let theirs = workers.into_iter().map(|worker| {
+            let gone = || Err(damaged(chain, start, "made its reader fail"));
+            worker.join().unwrap_or_else(|_| gone())
+        });
+        mine.into_iter().chain(theirs).collect()
+    });
+    let mut total = 0;
+    let mut blocks = shared.metadata.lock();
+    for part in parts {
+        for (at, block) in part? {
+            total += block.bytes.len() as u64;
+            blocks.map.insert(at, block);
+        }
+    }
+    blocks.pinned = blocks.map.len();
+    Ok(total)
+}
+
+/// A block as it lies in the file.
+struct Raw<'a> {
+    at: u64,
+    stored: bool,
+    body: &'a [u8],
+}
+
+fn split(chain: Chain, start: u64, raw: &[u8]) -> Result<Vec<Raw<'_>>, ReadError> {
+    let mut places = Vec::new();
+    let (mut at, mut rest) = (start, raw);
+    while let Some((header, tail)) = rest.split_first_chunk::<2>() {
+        let (stored, size) = parse_header(*header, chain, at)?;
+        let Some((body, tail)) = tail.split_at_checked(size) else {
+            return Err(damaged(chain, at, "ends behind the end of its table"));
+        };
+        places.push(Raw { at, stored, body });
+        at += HEADER_BYTES + size as u64;
+        rest = tail;
+    }
+    if !rest.is_empty() {
+        return Err(damaged(chain, at, "is cut short"));
+    }
+    Ok(places)
+}
+
+/// Reads a chain as one stream.
+#[derive(Debug)]
+pub(super) struct Cursor<'a> {
+    shared: &'a Shared,
+    chain: Chain,
+    block: Arc<Block>,
+    place: Place,
+}
+
+impl<'a> Cursor<'a> {
+    pub(super) fn new(shared: &'a Shared, chain: Chain, place: Place) -> Result<Self, ReadError> {
+        let block = shared.metadata.block(shared, chain, place.block)?;
+        if place.offset > block.bytes.len() {
+            return Err(damaged(chain, place.block, "is shorter than a reference into it"));
+        }
+        Ok(Self { shared, chain, block, place })
+    }
+
+    /// Where the next byte is read from.
+    pub(super) fn place(&self) -> Place {
+        self.place
+    }
+
+    /// Moves to the next block if this one is used up, so that the place is the one that references name.
+    pub(super) fn settle(&mut self) -> Result<(), ReadError> {
+        self.rest().map(drop)
+    }
+
+    /// True if no byte follows.
+    pub(super) fn at_end(&self) -> bool {
+        self.place.offset >= self.block.bytes.len() && self.block.next >= self.chain.end
+    }
+
+    /// An error about what is being read.
+    pub(super) fn damaged(&self, reason: &'static str) -> ReadError {
+        damaged(self.chain, self.place.block, reason)
+    }
+
+    pub(super) fn u16(&mut self) -> Result<u16, ReadError> {
+        self.array().map(u16::from_le_bytes)
+    }
+
+    pub(super) fn u32(&mut self) -> Result<u32, ReadError> {
+        self.array().map(u32::from_le_bytes)
+    }
+
+    pub(super) fn u64(&mut self) -> Result<u64, ReadError> {
+        self.array().map(u64::from_le_bytes)
+    }
+
+    /// The next `count` bytes. The caller has bounded `count`.
+    pub(super) fn bytes(&mut self, count: usize) -> Result<Vec<u8>, ReadError> {
+        let mut out = vec![0; count];
+        self.fill(&mut out)?;
+        Ok(out)
+    }
+
+    /// Passes over `count` bytes.
+    pub(super) fn skip(&mut self, mut count: usize) -> Result<(), ReadError> {
+        while count > 0 {
+            let step = self.rest()?.len().min(count);
+            self.place.offset += step;
+            count -= step;
+        }
+        Ok(())
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], ReadError> {
+        if let Some(array) = self.block.bytes.get(self.place.offset..).and_then(<[u8]>::first_chunk::<N>) {
+            let array = *array;
+            self.place.offset += N;
+            return Ok(array);
+        }
+        let mut array = [0; N];
+        self.fill(&mut array)?;
+        Ok(array)
+    }
+
+    /// Fills `out` with the next bytes.
+    pub(super) fn fill(&mut self, mut out: &mut [u8]) -> Result<(), ReadError> {
+        while !out.is_empty() {
+            let rest = self.rest()?;
+            let step = rest.len().min(out.len());
+            let (now, later) = out.split_at_mut(step);
+            now.copy_from_slice(&rest[..step]);
+            self.place.offset += step;
+            out = later;
+        }
+        Ok(())
+    }
+
+    /// What is left of the block, or the next block; never empty.
+    fn rest(&mut self) -> Result<&[u8], ReadError> {
+        if self.place.offset >= self.block.bytes.len() {
+            let next = self.block.next;
+            self.block = self.shared.metadata.block(self.shared, self.chain, next)?;
+            self.place = Place { block: next, offset: 0 };
+        }
+        Ok(&self.block.bytes[self.place.offset..])
+    }
+}

@@ -1,0 +1,221 @@
+//! Files on their way into the store: made under `tmp/`, published by a link, forgotten by `Drop`.
+//!
+//! Publishing follows what holds on NFS, Lustre and GPFS as well: the file is synced, then linked to its final name,
+//! and then its directory is synced. No lock is needed: whoever comes second finds the same content there.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::StoreError;
+
+/// Numbers the temporary files of this process.
+static COUNTER: AtomicU64 = AtomicU64::new(0);
+
+/// A name under `tmp/` that nobody else has; what is there when this is dropped is removed.
+#[derive(Debug)]
+pub(super) struct TmpPath {
+    path: PathBuf,
+}
+
+impl TmpPath {
+    /// Takes a fresh name below `directory`, without making the file.
+    pub(super) fn new(directory: &Path) -> Self {
+        let number = COUNTER.fetch_add(1, Ordering::Relaxed);
+        Self { path: directory.join(format!("{}.{}.{number}", host_token(), std::process::id())) }
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Makes the file, for writing by its owner alone.
+    pub(super) fn create(&self) -> Result<File, StoreError> {
+        File::options()
+            .write(true)
+            .read(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&self.path)
+            .map_err(|error| StoreError::of("create", &self.path, error))
+    }
+
+    /// Gives the finished file its final name unless something has it already: the content is the same, and a file
+    /// that runs somewhere must not be replaced (its reader on another NFS client would get ESTALE).
+    pub(super) fn publish_once(self, target: &Path) -> Result<(), StoreError> {
+        sync_file(&self.path)?;
+        if let Err(error) = fs::hard_link(&self.path, target) {
+            // A server that repeats a request may report any error after the work is done, so the target decides.
+            // Otherwise the file system has no hard links across directories (BeeGFS) or none at all.
+            if !exists(target) {
+                fs::rename(&self.path, target)
+                    .or_else(|second| if exists(target) { Ok(()) } else { Err(second) })
+                    .map_err(|second| match error.kind() {
+                        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => error,
+                        _ => second,
+                    })
+                    .map_err(|error| StoreError::of("publish", target, error))?;
+            }
+        }
+        sync_parent(target)
+    }
+
+    /// Gives the finished file its final name and takes it from whatever had it.
+    pub(super) fn publish_over(self, target: &Path) -> Result<(), StoreError> {
+        sync_file(&self.path)?;
+        if let Err(error) = fs::rename(&self.path, target) {
+            // See above: the rename is done if its source is gone.
+            if exists(&self.path) || !exists(target) {
+                return Err(StoreError::of("publish", target, error));
+            }
+        }
+        sync_parent(target)
+    }
+}
+
+impl Drop for TmpPath {
+    fn drop(&mut self) {
+        // It is gone after a rename, and what cannot be removed now is removed by a later `remove_stale`.
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+fn exists(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok()
+}
+
+fn sync_file(path: &Path) -> Result<(), StoreError> {
+    let synced = File::open(path).and_then(|file| file.sync_all());
+    synced.map_err(|error| StoreError::of("write", path, error))
+}
+
+/// Makes a new name durable. Some file systems refuse to sync a directory; they have no later moment to offer.
+pub(super) fn sync_parent(path: &Path) -> Result<(), StoreError> {
+    let Some(parent) = path.parent() else { return Ok(()) };
+    match File::open(parent).and_then(|directory| directory.sync_all()) {
+        Err(error) if !matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported) => {
+            Err(StoreError::of("sync", parent, error))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Removes what dead processes of this host left behind. Files of other hosts are let alone, since nothing here says
+/// whether their writers live.
+pub(super) fn remove_stale(directory: &Path) {
+    let Ok(entries) = fs::read_dir(directory) else { return };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        if name.to_str().and_then(|name| pid_of(name, host_token())).is_some_and(|pid| !is_alive(pid)) {
+            // Another process may have been faster.
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
+/// The process that made a temporary file, if it was one of `host`.
+fn pid_of(name: &str, host: &str) -> Option<u32> {
+    let mut words = name.split('.');
+    if words.next()? != host {
+        return None;
+    }
+    let pid = words.next()?.parse().ok()?;
+    words.next()?.parse::<u64>().ok()?;
+    Some(pid)
+}
+
+/// Whether the process exists. Where that cannot be known, it does.
+fn is_alive(pid: u32) -> bool {
+    !exists(Path::new("/proc/self")) || exists(&PathBuf::from(format!("/proc/{pid}")))
+}
+
+/// This host in one word without dots. Process numbers mean nothing in another pid namespace, so that one is named.
+fn host_token() -> &'static str {
+    static TOKEN: OnceLock<String> = OnceLock::new();
+    TOKEN.get_or_init(|| {
+        let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        let namespace = fs::read_link("/proc/self/ns/pid").unwrap_or_default();
+        token_of(host.trim(), &namespace.to_string_lossy())
+    })
+}
+
+fn token_of(host: &str, pid_namespace: &str) -> String {
+    // The number that every kernel gives to the pid namespace that it booted with (PROC_PID_INIT_INO).
+    const FIRST_PID_NAMESPACE: &str = "4026531836";
+    let plain = |c: char| if c.is_ascii_alphanumeric() { c } else { '-' };
+    let mut token: String = host.chars().take(64).map(plain).collect();
+    if token.is_empty() {
+        token.push_str("unknown");
+    }
+    let number: String = pid_namespace.chars().filter(char::is_ascii_digit).collect();
+    if number != FIRST_PID_NAMESPACE {
+        token.push_str("-ns");
+        token.push_str(&number);
+    }
+    token
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_tells_host_namespace_and_process() {
+        assert_eq!(token_of("gpu01.cluster.example", "pid:[4026531836]"), "gpu01-cluster-example");
+        assert_eq!(token_of("gpu01", "pid:[4026532201]"), "gpu01-ns4026532201");
+        assert_eq!(token_of("", "pid:[4026531836]"), "unknown");
+        for (name, expected) in [
+            ("gpu01.12.0", Some(12)),
+            ("gpu01.12.3.partial", Some(12)),
+            ("gpu02.12.0", None),
+            ("gpu01.x.0", None),
+            ("gpu01.12", None),
+            ("gpu01.12.y", None),
+            ("gpu01", None),
+        ] {
+            assert_eq!(pid_of(name, "gpu01"), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn publishing_once_keeps_the_first_and_over_takes_the_last() {
+        let root = tempfile::tempdir().unwrap();
+        let put = |content: &str| {
+            let tmp = TmpPath::new(root.path());
+            io::Write::write_all(&mut tmp.create().unwrap(), content.as_bytes()).unwrap();
+            tmp
+        };
+        let target = root.path().join("x");
+        put("1").publish_once(&target).unwrap();
+        put("2").publish_once(&target).unwrap();
+        assert_eq!(fs::read_to_string(&target).unwrap(), "1");
+        put("3").publish_over(&target).unwrap();
+        assert_eq!(fs::read_to_string(&target).unwrap(), "3");
+        drop(put("4"));
+        assert_eq!(fs::read_dir(root.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn only_dead_processes_of_this_host_lose_their_files() {
+        let root = tempfile::tempdir().unwrap();
+        let dead = u32::MAX;
+        let (own, host) = (std::process::id(), host_token());
+        for name in
+            [format!("{host}.{dead}.0"), format!("{host}.{own}.0"), format!("elsewhere.{dead}.0"), "x".into()]
+        {
+            fs::write(root.path().join(name), "").unwrap();
+        }
+        remove_stale(root.path());
+        let mut left: Vec<_> = fs::read_dir(root.path())
+            .unwrap()
+            .map(|e| e.unwrap().file_name().into_string().unwrap())
+            .collect();
+        left.sort();
+        let mut expected = vec![format!("{host}.{own}.0"), format!("elsewhere.{dead}.0"), "x".into()];
+        expected.sort();
+        assert_eq!(left, expected);
+    }
+}

@@ -1,0 +1,678 @@
+//! Images of our squashfs writer, as others see them: `unsquashfs`, and the kernel's driver.
+//!
+//! A [`Model`] says in plain lines what must be there; both sides are turned into such lines and compared.
+
+use std::collections::{BTreeMap, HashMap};
+use std::ffi::OsStr;
+use std::fmt::Write as _;
+use std::fs;
+use std::io::{Cursor, Read};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use slipway::base::Digest;
+use slipway::base::tree::{FileId, Node, NodeId, NodeKind, Tree};
+use slipway::squashfs::compress::Compressor;
+use slipway::squashfs::write::{Options, Writer};
+
+const BLOCK: usize = 128 * 1024;
+const COMPRESSORS: [Compressor; 2] = [Compressor::Zstd(1), Compressor::Gzip(6)];
+/// Files larger than this are compared at three places, not as a whole.
+const COMPARED_WHOLE_BYTES: u64 = 64 << 20;
+
+#[derive(Debug, Clone)]
+enum What {
+    Directory,
+    File(Content),
+    Symlink(Vec<u8>),
+    Char(u32, u32),
+    Block(u32, u32),
+    Fifo,
+    Socket,
+    /// A further name of the item of that path.
+    Link(&'static str),
+}
+
+#[derive(Debug, Clone)]
+enum Content {
+    Bytes(Vec<u8>),
+    /// A hole of that many bytes, and some bytes behind it.
+    Hole(u64, Vec<u8>),
+}
+
+impl Content {
+    fn size_bytes(&self) -> u64 {
+        match self {
+            Self::Bytes(bytes) => bytes.len() as u64,
+            Self::Hole(size, tail) => size + tail.len() as u64,
+        }
+    }
+
+    fn reader(&self) -> Box<dyn Read + '_> {
+        match self {
+            Self::Bytes(bytes) => Box::new(bytes.as_slice()),
+            Self::Hole(size, tail) => Box::new(std::io::repeat(0).take(*size).chain(tail.as_slice())),
+        }
+    }
+
+    fn read_at(&self, offset: u64, size: usize) -> Vec<u8> {
+        match self {
+            Self::Bytes(bytes) => bytes[usize::try_from(offset).unwrap()..][..size].to_vec(),
+            Self::Hole(hole, tail) => (offset..offset + size as u64)
+                .map(|at| at.checked_sub(*hole).map_or(0, |at| tail[usize::try_from(at).unwrap()]))
+                .collect(),
+        }
+    }
+}
+
+#[derive(Debug, Clone)]
+struct Item {
+    what: What,
+    mode: u16,
+    uid: u32,
+    gid: u32,
+    mtime: u32,
+    xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
+/// A file tree by path; the order of the map is that of the listing, names compared as bytes.
+#[derive(Debug, Default)]
+struct Model(BTreeMap<Vec<Vec<u8>>, Item>);
+
+fn components(path: &[u8]) -> Vec<Vec<u8>> {
+    path.split(|&byte| byte == b'/').filter(|name| !name.is_empty()).map(<[u8]>::to_vec).collect()
+}
+
+impl Model {
+    /// A root directory only.
+    fn new() -> Self {
+        let mut model = Self::default();
+        model.add("", What::Directory);
+        model
+    }
+
+    fn add(&mut self, path: impl AsRef<[u8]>, what: What) -> &mut Item {
+        let mode = if matches!(what, What::Directory) { 0o755 } else { 0o644 };
+        let item = Item { what, mode, uid: 0, gid: 0, mtime: 1_600_000_000, xattrs: Vec::new() };
+        self.0.entry(components(path.as_ref())).insert_entry(item).into_mut()
+    }
+
+    fn bytes(&mut self, path: impl AsRef<[u8]>, bytes: impl AsRef<[u8]>) -> &mut Item {
+        self.add(path, What::File(Content::Bytes(bytes.as_ref().to_vec())))
+    }
+
+    fn image(&self, compressor: Compressor, threads: usize) -> Vec<u8> {
+        let options = Options { compressor, threads, mtime: 1_700_000_000 };
+        let mut writer = Writer::new(Cursor::new(Vec::new()), options).unwrap();
+        let mut nodes = Vec::new();
+        let mut ids: HashMap<Vec<Vec<u8>>, NodeId> = HashMap::new();
+        for (path, item) in &self.0 {
+            let kind = match &item.what {
+                What::Directory => NodeKind::Directory(Vec::new()),
+                What::File(content) => {
+                    NodeKind::File(writer.add_file(content.size_bytes(), &mut content.reader()).unwrap())
+                }
+                What::Symlink(target) => NodeKind::Symlink(target.clone().into()),
+                &What::Char(major, minor) => NodeKind::CharDevice { major, minor },
+                &What::Block(major, minor) => NodeKind::BlockDevice { major, minor },
+                What::Fifo => NodeKind::Fifo,
+                What::Socket => NodeKind::Socket,
+                What::Link(_) => continue,
+            };
+            let xattrs = (!item.xattrs.is_empty()).then(|| Box::new(item.xattrs.clone()));
+            ids.insert(path.clone(), u32::try_from(nodes.len()).unwrap());
+            let &Item { mode, uid, gid, mtime, .. } = item;
+            nodes.push(Node { kind, mode, uid, gid, mtime, xattrs });
+        }
+        for (path, item) in self.0.iter().rev() {
+            let Some((name, parent)) = path.split_last() else { continue };
+            let id = match item.what {
+                What::Link(target) => ids[&components(target.as_bytes())],
+                _ => ids[path],
+            };
+            let parent = usize::try_from(ids[parent]).unwrap();
+            let NodeKind::Directory(children) = &mut nodes[parent].kind else { panic!("no directory") };
+            children.push((name.as_slice().into(), id));
+        }
+        let tree = Tree { nodes, root: 0 };
+        let (cursor, size) = writer.finish(&tree).unwrap();
+        let bytes = cursor.into_inner();
+        assert_eq!(bytes.len() as u64, size);
+        bytes
+    }
+
+    fn resolve<'a>(&'a self, item: &'a Item) -> &'a Item {
+        match item.what {
+            What::Link(target) => &self.0[&components(target.as_bytes())],
+            _ => item,
+        }
+    }
+
+    fn links(&self, path: &[Vec<u8>], item: &Item) -> usize {
+        let names_of = |target: &[Vec<u8>]| {
+            let is_name =
+                |other: &&Item| matches!(other.what, What::Link(to) if components(to.as_bytes()) == target);
+            1 + self.0.values().filter(is_name).count()
+        };
+        match item.what {
+            What::Directory => {
+                let is_child = |(other, item): &(&Vec<Vec<u8>>, &Item)| {
+                    matches!(item.what, What::Directory)
+                        && other.len() == path.len() + 1
+                        && other.starts_with(path)
+                };
+                2 + self.0.iter().filter(is_child).count()
+            }
+            What::Link(target) => names_of(&components(target.as_bytes())),
+            _ => names_of(path),
+        }
+    }
+
+    /// One line for each item, as [`lines_of_directory`] makes them.
+    fn lines(&self) -> Vec<String> {
+        let line = |(path, item): (&Vec<Vec<u8>>, &Item)| {
+            let shown = self.resolve(item);
+            let mut line = head(&path.join(&b'/'), shown, self.links(path, item));
+            match &shown.what {
+                What::File(content) => {
+                    let size = content.size_bytes();
+                    line.push_str(&content_word(size, |offset, size| content.read_at(offset, size)));
+                }
+                What::Symlink(target) => write!(line, "-> {}", target.escape_ascii()).unwrap(),
+                What::Char(major, minor) => write!(line, "char {major}:{minor}").unwrap(),
+                What::Block(major, minor) => write!(line, "block {major}:{minor}").unwrap(),
+                What::Fifo => line.push_str("fifo"),
+                What::Socket => line.push_str("socket"),
+                What::Directory => line.push_str("directory"),
+                What::Link(_) => panic!("a link to a link"),
+            }
+            line
+        };
+        self.0.iter().map(line).collect()
+    }
+}
+
+fn head(path: &[u8], item: &Item, links: usize) -> String {
+    let &Item { mode, uid, gid, mtime, .. } = item;
+    format!("/{} {mode:04o} {uid}/{gid} {mtime} links={links} ", path.escape_ascii())
+}
+
+fn content_word(size: u64, read: impl Fn(u64, usize) -> Vec<u8>) -> String {
+    let spot = BLOCK.min(usize::try_from(size).unwrap());
+    let bytes = if size <= COMPARED_WHOLE_BYTES {
+        read(0, usize::try_from(size).unwrap())
+    } else {
+        [0, size / 2, size - spot as u64].into_iter().flat_map(|offset| read(offset, spot)).collect()
+    };
+    format!("{size} bytes {}", Digest::of(&bytes).short())
+}
+
+/// What a directory holds, in the order and the lines of [`Model::lines`].
+fn lines_of_directory(root: &Path) -> Vec<String> {
+    let mut lines = Vec::new();
+    let mut stack = vec![root.to_path_buf()];
+    while let Some(path) = stack.pop() {
+        let meta = fs::symlink_metadata(&path).unwrap();
+        let kind = meta.file_type();
+        let item = Item {
+            what: What::Directory,
+            mode: u16::try_from(meta.mode() & 0o7777).unwrap(),
+            uid: meta.uid(),
+            gid: meta.gid(),
+            mtime: u32::try_from(meta.mtime()).unwrap(),
+            xattrs: Vec::new(),
+        };
+        let inside = path.strip_prefix(root).unwrap().as_os_str().as_bytes();
+        let mut line = head(inside, &item, usize::try_from(meta.nlink()).unwrap());
+        let (major, minor) = (nix::sys::stat::major(meta.rdev()), nix::sys::stat::minor(meta.rdev()));
+        if kind.is_dir() {
+            line.push_str("directory");
+            let mut below: Vec<_> = fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()).collect();
+            below.sort_by(|a, b| b.as_os_str().as_bytes().cmp(a.as_os_str().as_bytes()));
+            stack.extend(below);
+        } else if kind.is_symlink() {
+            let target = fs::read_link(&path).unwrap();
+            write!(line, "-> {}", target.as_os_str().as_bytes().escape_ascii()).unwrap();
+        } else if kind.is_file() {
+            let file = fs::File::open(&path).unwrap();
+            line.push_str(&content_word(meta.len(), |offset, size| {
+                let mut buf = vec![0; size];
+                file.read_exact_at(&mut buf, offset).unwrap();
+                buf
+            }));
+        } else if kind.is_char_device() {
+            write!(line, "char {major}:{minor}").unwrap();
+        } else if kind.is_block_device() {
+            write!(line, "block {major}:{minor}").unwrap();
+        } else {
+            line.push_str(if kind.is_fifo() { "fifo" } else { "socket" });
+        }
+        lines.push(line);
+    }
+    lines
+}
+
+fn assert_same_lines(actual: &[String], expected: &[String], what: &str) {
+    for (actual, expected) in actual.iter().zip(expected) {
+        assert_eq!(actual, expected, "{what}");
+    }
+    assert_eq!(actual.len(), expected.len(), "{what}");
+}
+
+/// Bytes without a pattern that a compressor could find (xorshift).
+fn noise(size_bytes: usize, seed: u64) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()[3]
+    };
+    (0..size_bytes).map(|_| next()).collect()
+}
+
+fn text(size_bytes: usize) -> Vec<u8> {
+    (0_u32..).flat_map(|line| format!("line {line} of some text\n").into_bytes()).take(size_bytes).collect()
+}
+
+/// Everything that the format can hold, in small.
+fn everything() -> Model {
+    let mut model = Model::new();
+    model.add("", What::Directory).mode = 0o1777;
+    model.add("dev", What::Directory);
+    model.add("dev/null", What::Char(1, 3)).mode = 0o666;
+    model.add("dev/big", What::Char(4095, 0xf_ffff));
+    model.add("dev/disk", What::Block(259, 300)).gid = 6;
+    model.add("dev/pipe", What::Fifo).mode = 0o600;
+    model.add("dev/socket", What::Socket).mode = 0o755;
+    model.add("empty directory", What::Directory).mode = 0o700;
+    model.add("links", What::Directory).mtime = 0;
+    model.add("links/relative", What::Symlink(b"../files/one".to_vec())).mode = 0o777;
+    model.add("links/long", What::Symlink(vec![b'x'; 4095])).mode = 0o777;
+    model.add("links/odd", What::Symlink(b"\xff\n ->".to_vec())).mode = 0o777;
+    model.add("links/hard", What::Link("files/one"));
+    model.add("links/harder", What::Link("files/one"));
+    model.add("links/soft and hard", What::Link("links/relative"));
+    model.add("links/null", What::Link("dev/null"));
+
+    model.add("files", What::Directory);
+    model.bytes("files/empty", "").mtime = u32::MAX;
+    model.bytes("files/also empty", "");
+    model.bytes("files/one", "1").mode = 0o6711;
+    for (name, uid, gid) in [("files/uid", 100_000, 5), ("files/gid", 5, u32::MAX - 1)] {
+        let item = model.bytes(name, name);
+        (item.uid, item.gid) = (uid, gid);
+    }
+    for blocks in [1, 2, 5] {
+        for (name, extra) in [("less", -1), ("exact", 0), ("more", 1), ("half", 60_000)] {
+            let size = (blocks * BLOCK).checked_add_signed(extra).unwrap();
+            model.bytes(format!("files/noise {blocks} {name}"), noise(size, size as u64));
+            model.bytes(format!("files/text {blocks} {name}"), text(size));
+        }
+    }
+    model.add("duplicates", What::Directory);
+    for number in 0..20 {
+        model.bytes(format!("duplicates/small {number}"), "the same");
+        model.bytes(format!("duplicates/large {number}"), text(BLOCK * 2 + 7));
+    }
+    model.add("many", What::Directory);
+    for number in 0..700_usize {
+        model.bytes(format!("many/{number}"), noise(number * 13, 7 + number as u64));
+    }
+    model.add("holes", What::Directory);
+    let block = noise(BLOCK, 99);
+    let zeros = vec![0; BLOCK];
+    model.bytes("holes/only", &zeros);
+    model.bytes("holes/short", &zeros[..100]);
+    model.bytes("holes/first", [zeros.as_slice(), &block].concat());
+    model.bytes("holes/middle", [block.as_slice(), &zeros, &block, b"tail"].concat());
+    model.bytes("holes/last", [block.as_slice(), &zeros].concat());
+    model.bytes("holes/tail", [block.as_slice(), &zeros[..5000]].concat());
+    model.bytes("holes/almost", [&zeros[1..], b"x"].concat());
+    model.add("names", What::Directory);
+    for name in [b"\x01\n\t".as_slice(), b"\xff\xfe", "grüße".as_bytes(), b" ", b"...", b"-", &[b'n'; 255]]
+    {
+        model.bytes([b"names/", name].concat(), name);
+    }
+    model
+}
+
+fn deep(levels: usize) -> Model {
+    let mut model = Model::new();
+    let mut path = String::new();
+    for level in 0..levels {
+        write!(path, "/{level}").unwrap();
+        model.add(&path, What::Directory);
+    }
+    model.bytes(format!("{path}/end"), "here");
+    model
+}
+
+fn wide(entries: usize) -> Model {
+    let mut model = Model::new();
+    model.add("wide", What::Directory);
+    for number in 0..entries {
+        model.bytes(
+            format!("wide/a name of an entry that is not short {number:06}"),
+            format!("{}", number % 10),
+        );
+    }
+    model.add("wide/a name of an entry that is not short 000500/", What::Directory);
+    model
+}
+
+/// An image in a file, padded so that a loop device shows all of it.
+struct ImageFile {
+    directory: tempfile::TempDir,
+    path: PathBuf,
+}
+
+impl ImageFile {
+    fn new(mut image: Vec<u8>) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("image.sqsh");
+        image.resize(image.len().next_multiple_of(4096), 0);
+        fs::write(&path, image).unwrap();
+        Self { directory, path }
+    }
+
+    fn extract(&self) -> PathBuf {
+        let target = self.directory.path().join("extracted");
+        run(Command::new("unsquashfs")
+            .args(["-quiet", "-no-progress", "-strict-errors", "-dest"])
+            .args([&target, &self.path]));
+        target
+    }
+
+    fn mount(&self) -> Mounted {
+        let target = self.directory.path().join("mounted");
+        fs::create_dir(&target).unwrap();
+        run(Command::new("mount").args(["-t", "squashfs", "-o", "loop,ro"]).args([&self.path, &target]));
+        Mounted(target)
+    }
+}
+
+struct Mounted(PathBuf);
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let done = Command::new("umount").arg(&self.0).status();
+        assert!(done.is_ok_and(|status| status.success()) || std::thread::panicking());
+    }
+}
+
+/// Runs a program that must succeed; its output.
+fn run(command: &mut Command) -> Vec<u8> {
+    let output = command.env("TZ", "UTC").env("LC_ALL", "C").output().unwrap();
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{command:?}: {}: {error}", output.status);
+    output.stdout
+}
+
+#[test]
+fn unsquashfs_lists_every_kind() {
+    need!(tool "unsquashfs");
+    let model = everything();
+    let mut expected = Vec::new();
+    for (path, item) in &model.0 {
+        let shown = model.resolve(item);
+        let &Item { mode, uid, gid, mtime, .. } = shown;
+        let letter = match shown.what {
+            What::Directory => 'd',
+            What::Symlink(_) => 'l',
+            What::Char(..) => 'c',
+            What::Block(..) => 'b',
+            What::Fifo => 'p',
+            What::Socket => 's',
+            What::File(_) | What::Link(_) => '-',
+        };
+        let mut words = vec![letter.to_string() + &permissions(mode), format!("{uid}/{gid}")];
+        match &shown.what {
+            What::File(content) => words.push(content.size_bytes().to_string()),
+            What::Symlink(target) => words.push(target.len().to_string()),
+            What::Char(major, minor) | What::Block(major, minor) => {
+                words.extend([format!("{major},"), minor.to_string()]);
+            }
+            // The size of a directory is that of its listing, which is an affair of the writer.
+            What::Directory => words.push("*".to_owned()),
+            _ => words.push("0".to_owned()),
+        }
+        let time = jiff::Timestamp::from_second(i64::from(mtime)).unwrap();
+        words.push(time.strftime("%Y-%m-%d").to_string());
+        words.push(time.strftime("%H:%M").to_string());
+        let mut name = [
+            b"root".as_slice(),
+            &path.iter().flat_map(|name| [b"/", name.as_slice()].concat()).collect::<Vec<_>>(),
+        ]
+        .concat();
+        if let What::Symlink(target) = &shown.what {
+            name.extend([b" -> ", target.as_slice()].concat());
+        }
+        expected.push((words, name));
+    }
+    for compressor in COMPRESSORS {
+        let image = ImageFile::new(model.image(compressor, 2));
+        let listing = run(Command::new("unsquashfs").args(["-lln", "-dest", "root"]).arg(&image.path));
+        // Names may hold line ends, so the listing is eaten up from the left instead of cut into lines.
+        let mut rest = listing.as_slice();
+        for (words, name) in &expected {
+            let shown = || rest[..rest.len().min(200)].escape_ascii().to_string();
+            for word in words {
+                rest = rest.trim_ascii_start();
+                rest = if word == "*" {
+                    rest.trim_ascii_start_matches_digits()
+                } else {
+                    rest.strip_prefix(word.as_bytes()).unwrap_or_else(|| panic!("no {word} at {}", shown()))
+                };
+            }
+            let line = [b" ", name.as_slice(), b"\n"].concat();
+            rest = rest
+                .strip_prefix(line.as_slice())
+                .unwrap_or_else(|| panic!("no {} at {}", name.escape_ascii(), shown()));
+        }
+        assert!(rest.is_empty(), "{}", rest.escape_ascii());
+    }
+}
+
+trait TrimDigits {
+    fn trim_ascii_start_matches_digits(&self) -> &Self;
+}
+
+impl TrimDigits for [u8] {
+    fn trim_ascii_start_matches_digits(&self) -> &Self {
+        let count = self.iter().take_while(|byte| byte.is_ascii_digit()).count();
+        &self[count..]
+    }
+}
+
+fn permissions(mode: u16) -> String {
+    let mut letters: Vec<char> =
+        (0..9).map(|bit| if mode & (0o400 >> bit) == 0 { '-' } else { ['r', 'w', 'x'][bit % 3] }).collect();
+    for (bit, at, letter) in [(0o4000, 2, 's'), (0o2000, 5, 's'), (0o1000, 8, 't')] {
+        if mode & bit != 0 {
+            letters[at] = if letters[at] == 'x' { letter } else { letter.to_ascii_uppercase() };
+        }
+    }
+    letters.into_iter().collect()
+}
+
+#[test]
+fn unsquashfs_extracts_every_kind() {
+    need!(root, tool "unsquashfs");
+    let model = everything();
+    for compressor in COMPRESSORS {
+        let image = ImageFile::new(model.image(compressor, 2));
+        let lines = lines_of_directory(&image.extract());
+        assert_same_lines(&lines, &model.lines(), &format!("{compressor:?}"));
+    }
+}
+
+#[test]
+fn the_kernel_shows_every_kind() {
+    need!(root, loop);
+    let model = everything();
+    for compressor in COMPRESSORS {
+        let image = ImageFile::new(model.image(compressor, 2));
+        let mounted = image.mount();
+        assert_same_lines(&lines_of_directory(&mounted.0), &model.lines(), &format!("{compressor:?}"));
+    }
+}
+
+#[test]
+fn deep_and_empty_trees() {
+    need!(root, tool "unsquashfs", loop);
+    for model in [Model::new(), deep(300)] {
+        let image = ImageFile::new(model.image(Compressor::Zstd(1), 1));
+        assert_same_lines(&lines_of_directory(&image.extract()), &model.lines(), "unsquashfs");
+        assert_same_lines(&lines_of_directory(&image.mount().0), &model.lines(), "kernel");
+    }
+}
+
+#[test]
+fn a_tree_of_5000_levels_does_not_overflow_the_stack() {
+    let work = || deep_image(5000);
+    // Half a megabyte, of which a call for each level would not leave much.
+    let thread = std::thread::Builder::new().stack_size(512 << 10).spawn(work).unwrap();
+    assert!(thread.join().unwrap() > 0);
+}
+
+/// A chain of directories without their paths, whose lengths add up; the image's size.
+fn deep_image(levels: u32) -> u64 {
+    let node = |kind| Node { kind, mode: 0o755, uid: 0, gid: 0, mtime: 0, xattrs: None };
+    let mut nodes: Vec<_> =
+        (1..levels).map(|child| node(NodeKind::Directory(vec![(b"d".as_slice().into(), child)]))).collect();
+    nodes.push(node(NodeKind::Directory(Vec::new())));
+    let options = Options { compressor: Compressor::Zstd(1), threads: 1, mtime: 0 };
+    let writer = Writer::new(Cursor::new(Vec::new()), options).unwrap();
+    writer.finish(&Tree { nodes, root: 0 }).unwrap().1
+}
+
+#[test]
+fn a_directory_of_70000_entries() {
+    need!(root, tool "unsquashfs", loop);
+    let model = wide(70_000);
+    let image = ImageFile::new(model.image(Compressor::Zstd(1), 2));
+    let mounted = image.mount();
+    let mut listed: Vec<_> =
+        fs::read_dir(mounted.0.join("wide")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    listed.sort();
+    let expected: Vec<_> =
+        model.0.keys().filter(|path| path.len() == 2).map(|path| OsStr::from_bytes(&path[1])).collect();
+    assert!(listed == expected);
+    // Lookups go through the index of the directory.
+    for number in (0..70_000).step_by(97).filter(|&number| number != 500) {
+        let name = format!("wide/a name of an entry that is not short {number:06}");
+        assert_eq!(fs::read(mounted.0.join(name)).unwrap(), format!("{}", number % 10).as_bytes());
+    }
+    for missing in ["wide/a", "wide/a name of an entry that is not short 034567x", "wide/z"] {
+        assert!(!mounted.0.join(missing).exists());
+    }
+    assert_same_lines(&lines_of_directory(&image.extract()), &model.lines(), "unsquashfs");
+}
+
+#[test]
+fn files_beyond_4_gib_of_holes() {
+    need!(root, tool "unsquashfs", loop);
+    let mut model = Model::new();
+    let hole = 4 << 30;
+    model.add("hole", What::File(Content::Hole(hole, Vec::new())));
+    model.add("tail", What::File(Content::Hole(hole, b"the tail".to_vec())));
+    model.add("block", What::File(Content::Hole(hole + 1, noise(BLOCK * 2, 3))));
+    let image = model.image(Compressor::Zstd(1), 2);
+    assert!(image.len() < 1 << 20, "{}", image.len());
+    let image = ImageFile::new(image);
+    let mounted = image.mount();
+    assert_same_lines(&lines_of_directory(&mounted.0), &model.lines(), "kernel");
+    let allocated = |name: &str| fs::metadata(mounted.0.join(name)).unwrap().blocks() * 512;
+    assert_eq!(allocated("hole"), 0);
+    assert!(allocated("block") <= 4 * BLOCK as u64);
+    assert_same_lines(&lines_of_directory(&image.extract()), &model.lines(), "unsquashfs");
+}
+
+#[test]
+fn extended_attributes_of_every_kind() {
+    need!(root, tool "unsquashfs", tool "getfattr", loop);
+    let set = |pairs: &[(&str, &[u8])]| {
+        pairs.iter().map(|(name, value)| (name.as_bytes().to_vec(), value.to_vec())).collect::<Vec<_>>()
+    };
+    let mut model = Model::new();
+    let large = text(3000);
+    model.add("", What::Directory).xattrs = set(&[("user.root", b"1")]);
+    model.add("directory", What::Directory).xattrs = set(&[("user.b", b"2"), ("user.a", b"1")]);
+    model.bytes("directory/file", "content").xattrs = set(&[("user.a", b"1"), ("user.b", b"2")]);
+    model.bytes("directory/plain", "");
+    model.bytes("large", "").xattrs = set(&[("user.large", &large), ("user.empty", b"")]);
+    for number in 0..500_usize {
+        let value = noise(10, number as u64);
+        model.bytes(format!("directory/{number}"), "").xattrs = set(&[("user.number", &value)]);
+    }
+    // Linux takes no user attributes on these, but the format does and must not get out of step.
+    model.add("link", What::Symlink(b"directory".to_vec())).xattrs = set(&[("trusted.x", b"y")]);
+    model.add("null", What::Char(1, 3)).xattrs = set(&[("trusted.x", b"y")]);
+    model.add("pipe", What::Fifo).xattrs = set(&[("trusted.z", b"\0\n")]);
+    let mut expected = String::new();
+    for (path, item) in &model.0 {
+        let mut xattrs = item.xattrs.clone();
+        xattrs.sort();
+        for (name, value) in xattrs {
+            let hex = value.iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"));
+            let value = if hex.is_empty() { String::new() } else { format!("0x{hex}") };
+            let path = String::from_utf8(path.join(&b'/')).unwrap();
+            writeln!(expected, "{path}: {}={value}", String::from_utf8(name).unwrap()).unwrap();
+        }
+    }
+    for compressor in COMPRESSORS {
+        let image = ImageFile::new(model.image(compressor, 2));
+        let mounted = image.mount();
+        assert_eq!(attributes_of(&mounted.0, &model), expected, "kernel, {compressor:?}");
+        assert_same_lines(&lines_of_directory(&mounted.0), &model.lines(), "kernel");
+        assert_eq!(attributes_of(&image.extract(), &model), expected, "unsquashfs, {compressor:?}");
+    }
+}
+
+/// `path: name=0xvalue` for every attribute of the model's paths below `root`.
+fn attributes_of(root: &Path, model: &Model) -> String {
+    let mut lines = String::new();
+    for path in model.0.keys() {
+        let path = String::from_utf8(path.join(&b'/')).unwrap();
+        let output = run(Command::new("getfattr")
+            .args(["--no-dereference", "--dump", "--match=-", "--encoding=hex", "--absolute-names", "--"])
+            .arg(root.join(&path)));
+        let output = String::from_utf8(output).unwrap();
+        let mut found: Vec<_> =
+            output.lines().filter(|line| !line.is_empty() && !line.starts_with('#')).collect();
+        found.sort_unstable();
+        for line in found {
+            writeln!(lines, "{path}: {line}").unwrap();
+        }
+    }
+    lines
+}
+
+#[test]
+fn the_same_input_gives_the_same_bytes() {
+    let model = everything();
+    for compressor in COMPRESSORS {
+        let images: Vec<_> =
+            [1, 4, 4, 2].map(|threads| Digest::of(&model.image(compressor, threads))).into_iter().collect();
+        assert!(images.iter().all(|image| *image == images[0]), "{compressor:?}: {images:?}");
+    }
+}
+
+#[test]
+fn duplicates_of_small_files_take_no_room() {
+    let image = |names: usize| {
+        let mut model = Model::new();
+        for number in 0..names {
+            model.bytes(format!("{number:03}"), noise(50_000, 1));
+        }
+        model.image(Compressor::Zstd(1), 1).len()
+    };
+    assert!(image(100) - image(1) < 4000);
+    let options = Options { compressor: Compressor::Zstd(1), threads: 1, mtime: 0 };
+    let mut writer = Writer::new(Cursor::new(Vec::new()), options).unwrap();
+    let mut add = |bytes: &[u8]| writer.add_file(bytes.len() as u64, &mut &*bytes).unwrap();
+    assert_eq!([add(b"a"), add(b"b"), add(b"a"), add(b""), add(b"")], [0, 1, 0, 2, 2].map(FileId));
+}
