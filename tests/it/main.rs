@@ -6,6 +6,8 @@
 #[macro_use]
 mod support;
 
+mod merge;
+mod tar_oracle;
 mod archives;
 mod config;
 mod convert;
