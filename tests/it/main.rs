@@ -6,8 +6,6 @@
 #[macro_use]
 mod support;
 
-mod merge;
-mod tar_oracle;
 mod archives;
 mod config;
 mod convert;
@@ -17,6 +15,7 @@ mod foreign_image;
 mod fuse_mount;
 mod gpu;
 mod ldcache;
+mod merge;
 mod quickstart_parts;
 mod registry;
 mod run_cli;
@@ -25,3 +24,4 @@ mod slurm;
 mod squashfs_read;
 mod squashfs_write;
 mod store;
+mod tar_oracle;
