@@ -14,6 +14,7 @@ mod floors;
 mod foreign_image;
 mod fuse_mount;
 mod gpu;
+mod gpu_cli;
 mod ldcache;
 mod merge;
 mod quickstart_parts;
