@@ -7,8 +7,6 @@
 #[macro_use]
 mod support;
 
-mod merge;
-mod tar_oracle;
 mod archives;
 mod config;
 mod convert;
@@ -18,6 +16,7 @@ mod foreign_image;
 mod fuse_mount;
 mod gpu;
 mod ldcache;
+mod merge;
 mod quickstart_parts;
 mod registry;
 mod run_cli;
@@ -26,3 +25,4 @@ mod slurm;
 mod squashfs_read;
 mod squashfs_write;
 mod store;
+mod tar_oracle;

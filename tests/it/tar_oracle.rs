@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, SystemTime};
 
+use slipway::base::tree::Xattrs;
 use slipway::tarlayer::{Entry, EntryKind, TarReader};
 
 /// What there is at a path: kind, metadata and content in one line.
@@ -18,7 +19,7 @@ struct Archive {
     found: Found,
     /// Each hard link and its target.
     links: Vec<(PathBuf, PathBuf)>,
-    xattrs: BTreeMap<PathBuf, Vec<(Vec<u8>, Vec<u8>)>>,
+    xattrs: BTreeMap<PathBuf, Xattrs>,
     bytes: usize,
 }
 
