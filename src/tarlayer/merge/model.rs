@@ -142,7 +142,7 @@ impl Model {
             })
         });
         self.apply_late(items, &mut late, &listed)?;
-        // Last, what the layer's own whiteouts hide.
+        // Last, what the layer itself hides or replaces.
         for index in std::mem::take(&mut late) {
             let Kind::Hard(target) = &items[index].kind else { unreachable!() };
             let real = below.real(parent_of(target), &listed, false).unwrap_or(None);

@@ -6,7 +6,7 @@
 //! - what is missing is made, and what is no directory gives way, unless the layer itself put it there.
 //!
 //! A hard link takes what is at its target at that moment. Where nothing is, it waits for the end of its layer, and
-//! may then also take what the layer's own whiteouts hide.
+//! may then also take what its layer hides or replaces.
 
 use std::collections::{HashMap, HashSet};
 
@@ -112,13 +112,10 @@ impl Replay {
         Ok(())
     }
 
-    /// What the targets of hard links are in the layers below, for those that this layer hides: appliers that go by
-    /// the order of the archive make such a link if it stands before the whiteout.
+    /// What the targets of hard links are in the layers below, for those that this layer hides or replaces: appliers
+    /// that go by the order of the archive make such a link if it stands before the whiteout.
     fn link_targets_below(&mut self, records: &[Record]) -> HashMap<usize, NodeId> {
         let mut below = HashMap::new();
-        if !records.iter().any(|record| matches!(record.kind, RecordKind::Whiteout | RecordKind::Opaque)) {
-            return below;
-        }
         for (index, record) in records.iter().enumerate() {
             if let RecordKind::HardLink(target) = record.kind
                 // A target that cannot be reached is one that is not there.
