@@ -7,7 +7,8 @@ use std::path::PathBuf;
 use crate::base::{Digest, Hint};
 use crate::sif::DraftError;
 use crate::squashfs::write::WriteError;
-use crate::tarlayer::MergeError;
+use crate::store::LayerSet;
+use crate::tarlayer::{MergeError, TarError};
 
 use super::Encoding;
 
@@ -20,6 +21,15 @@ pub struct LayerName {
     pub count: usize,
     /// Digest of its stored bytes; where none was promised, of its tar.
     pub digest: Digest,
+}
+
+impl LayerName {
+    /// The layer of that index, which must exist.
+    pub(super) fn of(set: &LayerSet, index: usize) -> Self {
+        let layer = &set.layers[index];
+        let digest = layer.digest.unwrap_or(layer.diff_id);
+        Self { number: index + 1, count: set.layers.len(), digest }
+    }
 }
 
 impl fmt::Display for LayerName {
@@ -99,16 +109,24 @@ pub enum ConvertError {
         /// Digest of what is there.
         found: Digest,
     },
-    /// The layer's tar cannot be merged.
+    /// The layer is no tar, or a broken one.
     #[error("{layer}: {source}")]
+    Tar {
+        /// Which layer.
+        layer: LayerName,
+        /// The cause.
+        source: TarError,
+    },
+    /// The layers do not fit together.
+    #[error("{source}; layer {} from the top is {layer}", layer.count - layer.number)]
     Merge {
         /// Which layer.
         layer: LayerName,
         /// The cause.
         source: MergeError,
     },
-    /// The layers together make no tree.
-    #[error("the layers do not fit together: {source}")]
+    /// The layers together are more than is allowed.
+    #[error(transparent)]
     Tree {
         /// The cause.
         source: MergeError,
@@ -150,6 +168,25 @@ pub enum ConvertError {
     },
 }
 
+/// The layer that the merge complains about, counted from the newest, which is 0.
+pub(super) fn layer_from_top(error: &MergeError) -> Option<usize> {
+    match error {
+        MergeError::Tar { layer, .. }
+        | MergeError::Sink { layer, .. }
+        | MergeError::Name { layer, .. }
+        | MergeError::RootNotDirectory { layer }
+        | MergeError::SymlinkTarget { layer, .. }
+        | MergeError::Attribute { layer, .. }
+        | MergeError::HardLinkPath { layer, .. }
+        | MergeError::HardLinkMissing { layer, .. }
+        | MergeError::HardLinkToDirectory { layer, .. }
+        | MergeError::NotADirectory { layer, .. }
+        | MergeError::SymlinkLoop { layer, .. }
+        | MergeError::LayerChanged { layer } => Some(*layer),
+        MergeError::TooManyEntries { .. } | MergeError::ContentPassedBy { .. } => None,
+    }
+}
+
 impl Hint for ConvertError {
     fn hint(&self) -> Option<String> {
         let again = "pull or load the image again; if it stays, whoever made the image has to make it again";
@@ -161,6 +198,7 @@ impl Hint for ConvertError {
                 Some("make the image again with `--output type=oci-archive,compression=zstd`".into())
             }
             Self::Write { source, .. } => source.hint(),
+            Self::Merge { source, .. } | Self::Tree { source } => source.hint(),
             Self::Create { source, .. } | Self::Output { source, .. } => match source.kind() {
                 io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
                     Some("make room there or write the image elsewhere".into())

@@ -13,22 +13,23 @@
 
 #![expect(clippy::disallowed_methods, reason = "writes the converted file")]
 
-use std::io::{Read, Seek as _, SeekFrom, Write as _};
+use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::Path;
 
 use crate::base::ReadAt as _;
-use crate::base::tree::{FileId, Tree};
+use crate::base::tree::Tree;
 use crate::oci::ImageConfig;
 use crate::sif::{self, Draft, DraftObject, ObjectKind, PARTITION_ALIGN_BYTES, ZERO_TIME};
 use crate::squashfs::write::{self, WriteError, Writer};
-use crate::store::{Layer, LayerSet};
-use crate::tarlayer::{FileSink, Limits, MergeError, Merger, TarReader};
+use crate::store::LayerSet;
+use crate::tarlayer::Limits;
 
 mod apptainer;
 mod created;
 mod error;
 mod graft;
 mod inflate;
+mod layers;
 mod output;
 mod stream;
 
@@ -89,22 +90,22 @@ pub enum Event {
 }
 
 /// Converts into the new file `target`, which appears only when it is whole.
-pub fn convert(layers: &LayerSet, target: &Path, options: &Options) -> Result<Report, ConvertError> {
-    convert_with(layers, target, options, &mut |_| {})
+pub fn convert(set: &LayerSet, target: &Path, options: &Options) -> Result<Report, ConvertError> {
+    convert_with(set, target, options, &mut |_| {})
 }
 
 /// As [`convert`], and tells what it is doing.
 pub fn convert_with(
-    layers: &LayerSet,
+    set: &LayerSet,
     target: &Path,
     options: &Options,
     on_event: &mut dyn FnMut(Event),
 ) -> Result<Report, ConvertError> {
-    let config = ImageConfig::parse(&layers.config).map_err(|source| ConvertError::Config { source })?;
-    check_layers(layers, &config)?;
-    let facts = apptainer::Facts { config: &config, from: layers.manifest_digest };
+    let config = ImageConfig::parse(&set.config).map_err(|source| ConvertError::Config { source })?;
+    check_layers(set, &config)?;
+    let facts = apptainer::Facts { config: &config, from: set.manifest_digest };
     let created = config.created.as_deref().and_then(created::parse_created).unwrap_or(ZERO_TIME);
-    let draft = Draft::new(small_objects(&facts, &layers.config)?, &config.architecture, created)?;
+    let draft = Draft::new(small_objects(&facts, &set.config)?, &config.architecture, created)?;
 
     let write_error = |source| ConvertError::Write { path: target.into(), source };
     let output_error = |source| ConvertError::Output { path: target.into(), source };
@@ -114,13 +115,14 @@ pub fn convert_with(
     let mtime = created::to_u32(created);
     let writer_options = write::Options { compressor: options.compressor, threads: options.threads, mtime };
     let writer = Writer::new(file, writer_options).map_err(write_error)?;
-    let mut sink = Sink { writer, failed: None };
+    let mut sink = layers::Sink::new(writer);
 
-    let merger = Merger::new(Limits { max_entries: options.max_entries });
-    let (mut tree, tar_bytes, entries) = merge_layers(layers, merger, &mut sink, target, on_event)?;
+    let limits = Limits { max_entries: options.max_entries };
+    let merged = layers::merge(set, limits, &mut sink, target, on_event)?;
+    let (mut tree, mut writer) = (merged.tree, sink.into_writer());
     graft::give_to_root(&mut tree);
-    add_apptainer_files(&mut tree, &mut sink.writer, &facts, mtime).map_err(write_error)?;
-    let (mut file, size_bytes) = sink.writer.finish(&tree).map_err(write_error)?;
+    add_apptainer_files(&mut tree, &mut writer, &facts, mtime).map_err(write_error)?;
+    let (mut file, size_bytes) = writer.finish(&tree).map_err(write_error)?;
 
     let padded_bytes = size_bytes.next_multiple_of(PARTITION_ALIGN_BYTES);
     let sif_bytes = start_bytes + padded_bytes;
@@ -130,27 +132,22 @@ pub fn convert_with(
     file.flush().map_err(output_error)?;
     output.publish(file, &draft.head(padded_bytes)?)?;
     on_event(Event::Finished);
-    Ok(Report { sif_bytes, tar_bytes, entries })
+    Ok(Report { sif_bytes, tar_bytes: merged.tar_bytes, entries: merged.entries })
 }
 
-fn check_layers(layers: &LayerSet, config: &ImageConfig) -> Result<(), ConvertError> {
-    let (config_count, layer_count) = (config.rootfs.diff_ids.len(), layers.layers.len());
+fn check_layers(set: &LayerSet, config: &ImageConfig) -> Result<(), ConvertError> {
+    let (config_count, layer_count) = (config.rootfs.diff_ids.len(), set.layers.len());
     if config_count != layer_count {
         return Err(ConvertError::LayerCount { config_count, layer_count });
     }
-    for (index, layer) in layers.layers.iter().enumerate() {
+    for (index, layer) in set.layers.iter().enumerate() {
         let have_bytes = layer.file.size_bytes();
         let need_bytes = layer.offset_bytes.saturating_add(layer.size_bytes);
         if have_bytes < need_bytes {
-            return Err(ConvertError::CutShort { layer: name_layer(layers, index), have_bytes, need_bytes });
+            return Err(ConvertError::CutShort { layer: LayerName::of(set, index), have_bytes, need_bytes });
         }
     }
     Ok(())
-}
-
-fn name_layer(layers: &LayerSet, index: usize) -> LayerName {
-    let layer = &layers.layers[index];
-    LayerName { number: index + 1, count: layers.layers.len(), digest: layer.digest.unwrap_or(layer.diff_id) }
 }
 
 /// The recipe and the documents, sorted by name as Apptainer writes them.
@@ -163,75 +160,6 @@ fn small_objects(facts: &apptainer::Facts<'_>, raw_config: &[u8]) -> Result<Vec<
         json(sif::OCI_CONFIG, oci_config.into_bytes()),
         json(sif::IMAGE_CONFIG, raw_config.to_vec()),
     ])
-}
-
-/// Merges all layers, newest first. Returns the tree, the bytes of all tars and their entries.
-fn merge_layers(
-    layers: &LayerSet,
-    mut merger: Merger,
-    sink: &mut Sink,
-    target: &Path,
-    on_event: &mut dyn FnMut(Event),
-) -> Result<(Tree, u64, u64), ConvertError> {
-    let count = layers.layers.len();
-    let mut tar_bytes: u64 = 0;
-    for (index, layer) in layers.layers.iter().enumerate().rev() {
-        on_event(Event::LayerStarted { index, count, size_bytes: layer.size_bytes });
-        let name = name_layer(layers, index);
-        let mut on_progress = |done_bytes| on_event(Event::LayerProgress { index, done_bytes });
-        let (merged, fate) = stream::read_layer(
-            layer,
-            &mut on_progress,
-            |tar| {
-                let merged = merger.add_layer(&mut TarReader::new(tar), sink);
-                merged.map_err(|error| sink.failed.take().map_or(Failed::Merge(error), Failed::Write))
-            },
-            |error| matches!(error, Failed::Write(_)),
-        )
-        .map_err(|source| ConvertError::Thread { layer: name, source })?;
-        tar_bytes += verdict(name, layer, merged, fate, target)?;
-        on_event(Event::LayerDone { index });
-    }
-    let tree = merger.finish().map_err(|source| ConvertError::Tree { source })?;
-    let entries = tree.nodes.len() as u64;
-    Ok((tree, tar_bytes, entries))
-}
-
-/// Why a layer was not merged.
-enum Failed {
-    /// The layer's tar is at fault.
-    Merge(MergeError),
-    /// The output is.
-    Write(WriteError),
-}
-
-/// The first cause of whatever went wrong with a layer; else the length of its tar. A wrong digest explains broken
-/// compression, which explains a strange tar.
-fn verdict(
-    name: LayerName,
-    layer: &Layer,
-    merged: Result<(), Failed>,
-    fate: stream::Fate,
-    target: &Path,
-) -> Result<u64, ConvertError> {
-    let merged = match merged {
-        Err(Failed::Write(source)) => return Err(ConvertError::Write { path: target.into(), source }),
-        Err(Failed::Merge(source)) => Err(ConvertError::Merge { layer: name, source }),
-        Ok(()) => Ok(()),
-    };
-    let found = fate.stored.map_err(|source| ConvertError::ReadLayer { layer: name, source })?;
-    if let Some(found) = found.filter(|found| Some(*found) != layer.digest) {
-        return Err(ConvertError::Digest { layer: name, found });
-    }
-    let encoding = fate.encoding;
-    let tar_bytes = fate.inflated.map_err(|source| match encoding {
-        Encoding::Foreign(_) => ConvertError::Compression { layer: name, encoding },
-        _ => ConvertError::Inflate { layer: name, encoding, source },
-    })?;
-    if fate.diff_id != layer.diff_id {
-        return Err(ConvertError::DiffId { layer: name, expected: layer.diff_id, found: fate.diff_id });
-    }
-    merged.map(|()| tar_bytes)
 }
 
 fn add_apptainer_files(
@@ -257,24 +185,4 @@ fn add_apptainer_files(
         graft.put_file(script.path, script.mode, add(&script.text)?);
     }
     Ok(())
-}
-
-/// The squashfs as the merge sees it. It keeps the writer's own error, which the merge can only pass on as text.
-#[derive(Debug)]
-struct Sink {
-    writer: Writer<std::fs::File>,
-    failed: Option<WriteError>,
-}
-
-impl FileSink for Sink {
-    fn add_file(&mut self, size_bytes: u64, content: &mut dyn Read) -> std::io::Result<FileId> {
-        self.writer.add_file(size_bytes, content).map_err(|error| match error {
-            WriteError::Content { source } => source,
-            error => {
-                let text = error.to_string();
-                self.failed = Some(error);
-                std::io::Error::other(text)
-            }
-        })
-    }
 }

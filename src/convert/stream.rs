@@ -43,12 +43,12 @@ pub(super) struct Fate {
 /// that the error has another reason.
 ///
 /// An error of this function means that a thread could not be started.
-pub(super) fn read_layer<E>(
+pub(super) fn read_layer<T, E>(
     layer: &Layer,
     on_progress: &mut dyn FnMut(u64),
-    consume: impl FnOnce(&mut TarStream<'_>) -> Result<(), E>,
+    consume: impl FnOnce(&mut TarStream<'_>) -> Result<T, E>,
     is_hopeless: impl FnOnce(&E) -> bool,
-) -> io::Result<(Result<(), E>, Fate)> {
+) -> io::Result<(Result<T, E>, Fate)> {
     let done_bytes = AtomicU64::new(0);
     let spawn = |name: &str| thread::Builder::new().name(name.into());
     thread::scope(|scope| {

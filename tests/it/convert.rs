@@ -162,8 +162,10 @@ fn an_image_that_skopeo_recompressed() {
 /// Layers that no diffing tool writes: links across layers, marks before and behind what they hide.
 fn tricky_layers() -> Vec<StoredLayer> {
     let base = Tar::new()
+        .directory(".", 0o755)
         .directory("d", 0o750)
-        .file("d/one", 0o644, b"one")
+        .file("d/one", 0o644, b"hidden above, and needed by a link further down")
+        .hard_link("d/one-again", "d/one")
         .file("d/two", 0o604, b"two")
         .directory("e", 0o755)
         .file("e/kept", 0o644, b"kept")
@@ -176,7 +178,6 @@ fn tricky_layers() -> Vec<StoredLayer> {
     let middle = Tar::new()
         .hard_link("d/link", "target")
         .hard_link("d/again", "d/link")
-        .file(".wh.target", 0o644, b"")
         .file("e/.wh.hidden", 0o644, b"")
         .file("swap", 0o755, b"a file now")
         .symlink("l", "d")
@@ -185,6 +186,7 @@ fn tricky_layers() -> Vec<StoredLayer> {
         .directory("d", 0o700)
         .file("d/new", 0o644, b"new")
         .file("d/.wh.one", 0o644, b"")
+        .file(".wh.target", 0o644, b"")
         .directory("o", 0o755)
         .file("o/.wh..wh..opq", 0o644, b"")
         .file("o/x", 0o644, b"x")
@@ -395,6 +397,47 @@ fn broken_layers_are_named_and_leave_nothing() {
     );
     let not_a_tar = [b'x'; 4096];
     check(&|layers| layers[0] = StoredLayer::new(&not_a_tar, gzip), "layer 1 of 2 (`A`): ");
+}
+
+#[test]
+fn a_layer_that_does_not_fit_is_named() {
+    let mut layers = two_layers();
+    layers[1] = StoredLayer::new(&Tar::new().hard_link("x", "none").finish(), gzip);
+    assert_eq!(
+        failure(&layers, |_| {}),
+        "hard link `x` of layer 0 from the top: neither it nor a layer below has `none`; \
+         layer 0 from the top is layer 2 of 2 (`B`)"
+    );
+}
+
+#[test]
+fn too_many_entries_end_the_conversion_at_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let many = (0..50).fold(Tar::new(), |tar, number| tar.directory(&format!("d{number}"), 0o755));
+    let layers = [StoredLayer::new(&many.finish(), gzip)];
+    let set = layer_set(directory.path(), &layers, config_of(&layers, "{}"));
+    let options = Options { max_entries: 10, ..options() };
+    let error = convert(&set, &directory.path().join("a.sif"), &options).unwrap_err();
+    assert!(error.to_string().starts_with("the image has more than 10 entries"), "{error}");
+    assert!(error.hint().is_some());
+}
+
+#[test]
+fn a_full_disk_is_told_and_left_as_it_was() {
+    need!(root, tool "mount");
+    let directory = tempfile::tempdir().unwrap();
+    let point = directory.path().join("mnt");
+    std::fs::create_dir(&point).unwrap();
+    run("mount", &["-t", "tmpfs", "-o", "size=300k", "tmpfs", text(&point)]);
+    let mounted = Mounted(point);
+    let layers = two_layers();
+    let set = layer_set(directory.path(), &layers, config_of(&layers, "{}"));
+    let target = mounted.0.join("a.sif");
+    let error = convert(&set, &target, &options()).unwrap_err();
+    let expected = format!("converting to `{}`: writing the squashfs: ", target.display());
+    assert!(error.to_string().starts_with(&expected), "{error}");
+    assert!(error.hint().unwrap().contains("space"));
+    assert_eq!(std::fs::read_dir(&mounted.0).unwrap().count(), 0);
 }
 
 #[test]
