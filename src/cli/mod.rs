@@ -1,1 +1,53 @@
-//! cli: see src/ARCHITECTURE.md.
+//! Floor 6, the command line: words in, words and exit codes out. The library decides, this module talks.
+
+mod args;
+mod cmd;
+mod env;
+mod failure;
+mod term;
+
+use std::process::ExitCode;
+
+use args::{Command, ConfigCommand, Stop};
+use failure::Failure;
+
+/// The whole program: parses, acts, prints, and says how it ended.
+#[must_use]
+pub fn main() -> ExitCode {
+    let arguments = match args::parse(std::env::args_os()) {
+        Ok(arguments) => arguments,
+        Err(Stop::Text(text)) => return end(term::print(&text), true),
+        Err(Stop::Usage(text)) => {
+            term::complain(&text);
+            return ExitCode::from(Failure::quiet_own().code(true));
+        }
+    };
+    let is_run = matches!(arguments.command, Command::Run(_));
+    end(act(&arguments.command), is_run)
+}
+
+fn act(command: &Command) -> Result<(), Failure> {
+    let session = cmd::Session::open(env::read())?;
+    match command {
+        Command::Run(args) => cmd::run::run(args, &session),
+        Command::Pull(args) => cmd::pull::run(args, &session),
+        Command::Load(args) => cmd::load::run(args, &session),
+        Command::Convert(args) => cmd::convert::run(args, &session),
+        Command::Images(args) => cmd::images::run(args, &session),
+        Command::Info(args) => cmd::info::run(args, &session),
+        Command::Gpus(args) => cmd::gpus::run(args, &session),
+        Command::Config(args) => match args.command {
+            ConfigCommand::Show => cmd::config::show(&session),
+        },
+    }
+}
+
+fn end(result: Result<(), Failure>, is_run: bool) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            term::complain(&failure);
+            ExitCode::from(failure.code(is_run))
+        }
+    }
+}

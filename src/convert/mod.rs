@@ -1,8 +1,43 @@
 //! Layers → squashfs → SIF in one pass: nothing is unpacked, nothing is published before all digests match.
+//!
+//! ```text
+//! for each layer, newest first:  stream (read, inflate, hash) ─▶ TarReader ─▶ Merger ─▶ squashfs Writer ─▶ file
+//! then:                          graft /.singularity.d ─▶ tables ─▶ SIF header ─▶ fsync ─▶ rename
+//! ```
+//!
+//! - Reproducible: the bytes depend on the layers, the image config, the manifest's digest and the compressor, and on
+//!   nothing else: not on the image's name, the clock, the threads or the node.
+//! - Everything in the squashfs belongs to root (uid and gid 0), as in Apptainer's unprivileged builds: the mount shows
+//!   the caller as owner anyway. Owners for a re-push stand in the layers, which the store keeps.
+//! - Memory is bounded by buffers and by the number of entries, not by sizes.
 
+#![expect(clippy::disallowed_methods, reason = "writes the converted file")]
+
+use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::Path;
 
+use crate::base::ReadAt as _;
+use crate::base::tree::Tree;
+use crate::oci::ImageConfig;
+use crate::sif::{self, Draft, DraftObject, ObjectKind, PARTITION_ALIGN_BYTES, ZERO_TIME};
+use crate::squashfs::write::{self, WriteError, Writer};
 use crate::store::LayerSet;
+use crate::tarlayer::Limits;
+
+mod apptainer;
+mod created;
+mod error;
+mod graft;
+mod inflate;
+mod layers;
+mod output;
+mod stream;
+
+pub use error::{ConvertError, LayerName};
+pub use inflate::Encoding;
+
+/// Counts up whenever the same image would give other bytes than before; part of the key of a stored run file.
+pub const WRITER_VERSION: u32 = 1;
 
 /// How to convert.
 #[derive(Debug, Clone)]
@@ -16,7 +51,7 @@ pub struct Options {
 }
 
 /// What a conversion did.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Report {
     /// Bytes of the SIF.
     pub sif_bytes: u64,
@@ -26,15 +61,128 @@ pub struct Report {
     pub entries: u64,
 }
 
-/// Why a conversion failed.
-#[derive(Debug, thiserror::Error)]
-pub enum ConvertError {
-    /// Not there yet.
-    #[error("not implemented")]
-    Missing,
+/// What a conversion is doing. Layers have indices from 0, base first, and are converted from the last to the first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Event {
+    /// A layer is begun.
+    LayerStarted {
+        /// Which one.
+        index: usize,
+        /// How many there are.
+        count: usize,
+        /// Its stored bytes.
+        size_bytes: u64,
+    },
+    /// So much of a layer has been read.
+    LayerProgress {
+        /// Which one.
+        index: usize,
+        /// Stored bytes that are done.
+        done_bytes: u64,
+    },
+    /// A layer is verified and merged.
+    LayerDone {
+        /// Which one.
+        index: usize,
+    },
+    /// The file has its name.
+    Finished,
 }
 
 /// Converts into the new file `target`, which appears only when it is whole.
-pub fn convert(_layers: &LayerSet, _target: &Path, _options: &Options) -> Result<Report, ConvertError> {
-    Err(ConvertError::Missing)
+pub fn convert(set: &LayerSet, target: &Path, options: &Options) -> Result<Report, ConvertError> {
+    convert_with(set, target, options, &mut |_| {})
+}
+
+/// As [`convert`], and tells what it is doing.
+pub fn convert_with(
+    set: &LayerSet,
+    target: &Path,
+    options: &Options,
+    on_event: &mut dyn FnMut(Event),
+) -> Result<Report, ConvertError> {
+    let config = ImageConfig::parse(&set.config).map_err(|source| ConvertError::Config { source })?;
+    check_layers(set, &config)?;
+    let facts = apptainer::Facts { config: &config, from: set.manifest_digest };
+    let created = config.created.as_deref().and_then(created::parse_created).unwrap_or(ZERO_TIME);
+    let draft = Draft::new(small_objects(&facts, &set.config)?, &config.architecture, created)?;
+
+    let write_error = |source| ConvertError::Write { path: target.into(), source };
+    let output_error = |source| ConvertError::Output { path: target.into(), source };
+    let (output, mut file) = output::Output::create(target)?;
+    let start_bytes = draft.partition_offset_bytes();
+    file.seek(SeekFrom::Start(start_bytes)).map_err(output_error)?;
+    let mtime = created::to_u32(created);
+    let writer_options = write::Options { compressor: options.compressor, threads: options.threads, mtime };
+    let writer = Writer::new(file, writer_options).map_err(write_error)?;
+    let mut sink = layers::Sink::new(writer);
+
+    let limits = Limits { max_entries: options.max_entries };
+    let merged = layers::merge(set, limits, &mut sink, target, on_event)?;
+    let (mut tree, mut writer) = (merged.tree, sink.into_writer());
+    graft::give_to_root(&mut tree);
+    add_apptainer_files(&mut tree, &mut writer, &facts, mtime).map_err(write_error)?;
+    let (mut file, size_bytes) = writer.finish(&tree).map_err(write_error)?;
+
+    let padded_bytes = size_bytes.next_multiple_of(PARTITION_ALIGN_BYTES);
+    let sif_bytes = start_bytes + padded_bytes;
+    file.seek(SeekFrom::Start(start_bytes + size_bytes)).map_err(output_error)?;
+    std::io::copy(&mut std::io::repeat(0).take(padded_bytes - size_bytes), &mut file)
+        .map_err(output_error)?;
+    file.flush().map_err(output_error)?;
+    output.publish(file, &draft.head(padded_bytes)?)?;
+    on_event(Event::Finished);
+    Ok(Report { sif_bytes, tar_bytes: merged.tar_bytes, entries: merged.entries })
+}
+
+fn check_layers(set: &LayerSet, config: &ImageConfig) -> Result<(), ConvertError> {
+    let (config_count, layer_count) = (config.rootfs.diff_ids.len(), set.layers.len());
+    if config_count != layer_count {
+        return Err(ConvertError::LayerCount { config_count, layer_count });
+    }
+    for (index, layer) in set.layers.iter().enumerate() {
+        let have_bytes = layer.file.size_bytes();
+        let need_bytes = layer.offset_bytes.saturating_add(layer.size_bytes);
+        if have_bytes < need_bytes {
+            return Err(ConvertError::CutShort { layer: LayerName::of(set, index), have_bytes, need_bytes });
+        }
+    }
+    Ok(())
+}
+
+/// The recipe and the documents, sorted by name as Apptainer writes them.
+fn small_objects(facts: &apptainer::Facts<'_>, raw_config: &[u8]) -> Result<Vec<DraftObject>, ConvertError> {
+    let json = |name, data| DraftObject { kind: ObjectKind::GenericJson, name, data };
+    let oci_config = apptainer::oci_config(raw_config).map_err(|source| ConvertError::Config { source })?;
+    Ok(vec![
+        DraftObject { kind: ObjectKind::Deffile, name: "", data: facts.deffile().into_bytes() },
+        json(sif::INSPECT_METADATA, facts.inspect_metadata().into_bytes()),
+        json(sif::OCI_CONFIG, oci_config.into_bytes()),
+        json(sif::IMAGE_CONFIG, raw_config.to_vec()),
+    ])
+}
+
+fn add_apptainer_files(
+    tree: &mut Tree,
+    writer: &mut Writer<std::fs::File>,
+    facts: &apptainer::Facts<'_>,
+    mtime: u32,
+) -> Result<(), WriteError> {
+    let mut add = |text: &str| writer.add_file(text.len() as u64, &mut text.as_bytes());
+    let mut graft = graft::Graft { tree, mtime };
+    for (path, mode) in apptainer::DIRECTORIES {
+        graft.make_directory(path, mode);
+    }
+    for path in apptainer::EMPTY_FILES {
+        if graft.is_free(path) {
+            graft.put_file(path, 0o644, add("")?);
+        }
+    }
+    for (name, target) in apptainer::LINKS {
+        graft.put_link(name, target);
+    }
+    for script in facts.scripts() {
+        graft.put_file(script.path, script.mode, add(&script.text)?);
+    }
+    Ok(())
 }

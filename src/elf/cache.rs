@@ -11,7 +11,8 @@
 //! [ extension: magic count, count × { tag flags offset size }, data ]
 //! ```
 //!
-//! String offsets count from the start of the new header, extension offsets from the start of the file. The loader looks
+//! String offsets count from the start of the new header, offsets of the extension and its data from the start of the
+//! file. The loader looks
 //! a name up by binary search in the order of its own comparison, so a wrong order is a silent "not found". Every
 //! loader since glibc 2.2 reads a file that has only the new part, which is what we write.
 //! See glibc `sysdeps/generic/dl-cache.h`, `elf/dl-cache.c` and `elf/cache.c`.
@@ -129,11 +130,12 @@ impl Cache {
             })
             .collect::<Result<_, _>>()?;
         let mut cache = Self { entries, ..Self::default() };
-        cache.parse_extension(file, u32_at(new, 32))?;
+        cache.parse_extension(file, new)?;
         Ok(cache)
     }
 
-    fn parse_extension(&mut self, file: &[u8], offset: u32) -> Result<(), CacheError> {
+    fn parse_extension(&mut self, file: &[u8], new: &[u8]) -> Result<(), CacheError> {
+        let offset = u32_at(new, 32);
         if offset == 0 {
             return Ok(());
         }
@@ -153,7 +155,7 @@ impl Cache {
                 TAG_HWCAPS => {
                     self.hwcaps = data
                         .chunks_exact(4)
-                        .map(|at| string_at(file, u32_at(at, 0)).map(<[u8]>::to_vec))
+                        .map(|at| string_at(new, u32_at(at, 0)).map(<[u8]>::to_vec))
                         .collect::<Result<_, _>>()?;
                 }
                 _ => {}
@@ -433,9 +435,6 @@ mod tests {
             let moved = u32_at(&new, at) + 32;
             new[at..at + 4].copy_from_slice(&moved.to_le_bytes());
         }
-        let list = u32_at(&new, extension + 16) as usize - 32;
-        let moved = u32_at(&new, list) + 32;
-        new[list..list + 4].copy_from_slice(&moved.to_le_bytes());
         file.extend(new);
         assert_eq!(Cache::parse(&file).unwrap(), cache);
     }
@@ -467,5 +466,28 @@ mod tests {
         check(23, 0xff, "damaged loader cache: bad entry table");
         check(55, 0xff, "damaged loader cache: bad string");
         check(35, 0xff, "damaged loader cache: bad extension");
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn what_is_written_is_read_again(
+            rows in proptest::collection::vec((0_u32..3, "[a-z0-9.]{1,8}", "/[a-z0-9/]{0,8}", 0_u64..3), 0..40),
+            hwcaps in proptest::collection::vec("[a-z0-9-]{1,9}", 0..3),
+            generator in proptest::option::of("[a-z ]{1,9}"),
+        ) {
+            let entries = rows.into_iter().map(|(flags, soname, path, hwcap)| {
+                Entry { flags, soname: soname.into(), path: path.into(), hwcap }
+            });
+            let mut cache = Cache {
+                entries: entries.collect(),
+                generator: generator.map(String::into_bytes),
+                hwcaps: hwcaps.into_iter().map(String::into_bytes).collect(),
+            };
+            cache.sort();
+            for pair in cache.entries.windows(2) {
+                proptest::prop_assert_ne!(compare(&pair[0].soname, &pair[1].soname), Ordering::Less);
+            }
+            proptest::prop_assert_eq!(Cache::parse(&cache.to_bytes()), Ok(cache));
+        }
     }
 }

@@ -215,6 +215,7 @@ fn u64_at(bytes: &[u8], at: usize) -> u64 {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "the test's own program is the example")]
 mod tests {
     use super::*;
 

@@ -1,1 +1,173 @@
-//! gpu: see src/ARCHITECTURE.md.
+//! The GPUs of this host, which of them a job owns, and what a container needs to use them.
+//!
+//! ```text
+//! read_inventory ──▶ Inventory ──┐
+//! read_access    ──▶ Access ─────┼─ granted ──▶ Owned ─ select(GpuRequest) ──▶ Chosen ─ grants ──▶ Grants
+//! sched          ──▶ JobGpus ────┘
+//! query_nvml     ──▶ NvmlReport ─ merge_nvml ─▶ Inventory   (`gpus` and `doctor` only)
+//! ```
+//!
+//! A launch reads procfs and sysfs alone: NVML takes seconds on a sleeping GPU and for ever on a sick one, so it is
+//! only asked in a child process with a deadline. No function here opens a GPU's node, since that wakes it.
+//! All host files are read below a [`HostRoot`]. What is one vendor's lies behind [`Vendor`].
+
+mod host_root;
+mod inventory;
+mod listing;
+mod nvidia;
+mod request;
+mod select;
+
+use std::fmt::Debug;
+use std::path::PathBuf;
+
+use crate::base::Hint;
+use crate::grants::Grants;
+
+pub use host_root::{HostRoot, NodeAccess};
+pub use inventory::{Access, Capability, DriverFiles, DriverLibrary, Gpu, Hints, Inventory};
+pub use inventory::{read_access, read_inventory, remember};
+pub use listing::{GpuListing, GpuRow, listing};
+pub use nvidia::nvml::{NVML_CHILD, NvmlError, NvmlGpu, NvmlReport, nvml_child_main, query_nvml};
+pub use request::{Capabilities, GpuRequest, Selection};
+pub use select::{Chosen, Owned, granted, select};
+
+/// A maker of GPUs. New ones are a module beside `nvidia` and a line in [`VENDORS`].
+pub trait Vendor: Sync + Debug {
+    /// Short name (`nvidia`), as [`Inventory::vendor`] has it.
+    fn name(&self) -> &'static str;
+
+    /// What the host has by its file systems alone; `None` without this vendor's driver.
+    fn read_inventory(&self, root: &HostRoot, hints: &Hints) -> Option<Inventory>;
+
+    /// Keeps the facts that are slow to get for the next start on this boot.
+    fn remember(&self, root: &HostRoot, hints: &Hints, inventory: &Inventory);
+
+    /// Why [`Vendor::read_inventory`] finds nothing, as a fragment (`no NVIDIA driver is loaded: …`).
+    fn why_absent(&self) -> &'static str;
+
+    /// What a container needs for the chosen GPUs, with the reasons as notes.
+    fn grants(&self, inventory: &Inventory, chosen: &Chosen, image: &ImageLibc, root: &HostRoot) -> Grants;
+}
+
+/// Every vendor, in the order in which they are asked.
+pub static VENDORS: &[&dyn Vendor] = &[&nvidia::Nvidia];
+
+/// The C library of an image, which decides how its loader can find the driver's libraries.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ImageLibc {
+    /// glibc: a merged cache is bound over `/etc/ld.so.cache`.
+    Glibc {
+        /// The image's `/etc/ld.so.cache`, if it has one.
+        loader_cache: Option<Vec<u8>>,
+    },
+    /// musl, whose loader has no cache, and for which the driver's libraries are not made.
+    Musl {
+        /// The image's `LD_LIBRARY_PATH`, which is kept behind ours.
+        library_path: Option<String>,
+    },
+    /// Neither was found.
+    Unknown {
+        /// The image's `LD_LIBRARY_PATH`, which is kept behind ours.
+        library_path: Option<String>,
+    },
+}
+
+/// Everything that the chosen GPUs need inside. Nothing, with a note that says why, where no GPU was chosen.
+#[must_use]
+pub fn grants(inventory: &Inventory, chosen: &Chosen, image: &ImageLibc, root: &HostRoot) -> Grants {
+    let vendor = VENDORS.iter().find(|vendor| Some(vendor.name()) == inventory.vendor.as_deref());
+    match vendor {
+        Some(vendor) if !chosen.gpus.is_empty() => {
+            let mut grants = vendor.grants(inventory, chosen, image, root);
+            grants.notes.splice(0..0, chosen.notes.iter().cloned());
+            grants
+        }
+        _ => Grants { notes: chosen.notes.clone(), ..Grants::default() },
+    }
+}
+
+/// Why the GPUs that were asked for cannot be had.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum GpuError {
+    /// `--gpus` with a value that has no meaning.
+    #[error("invalid value `{value}` for --gpus: {reason}")]
+    BadRequest {
+        /// The value as given.
+        value: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// GPUs were asked for on a node without a driver.
+    #[error("--gpus {asked}: this node has no GPU that can be used: {reason}")]
+    NoDriver {
+        /// The request in the words of `--gpus`.
+        asked: String,
+        /// What is missing.
+        reason: String,
+    },
+    /// The driver is there, but no GPU is the caller's.
+    #[error("--gpus {asked}: no GPU of this node is yours: {reason}")]
+    NoneOwned {
+        /// The request in the words of `--gpus`.
+        asked: String,
+        /// Which rule decided that.
+        reason: String,
+    },
+    /// More GPUs, or others, than the job owns.
+    #[error("--gpus {asked}: asked for {wanted}, but the job owns {owned} ({reason})")]
+    NotOwned {
+        /// The request in the words of `--gpus`.
+        asked: String,
+        /// The set that was asked for (`GPU 0, 3`).
+        wanted: String,
+        /// The set that is the job's (`GPU 0, 1`).
+        owned: String,
+        /// Which rule decided that.
+        reason: String,
+    },
+    /// A device that this node does not have.
+    #[error("--gpus {asked}: there is no GPU `{device}` on this node, which has {present}")]
+    NoSuchGpu {
+        /// The request in the words of `--gpus`.
+        asked: String,
+        /// The device as named.
+        device: String,
+        /// The GPUs that there are.
+        present: String,
+    },
+}
+
+impl Hint for GpuError {
+    fn hint(&self) -> Option<String> {
+        Some(match self {
+            Self::BadRequest { .. } => {
+                "use `--gpus all`, `none`, `job`, a number, or `device=` with indices or UUIDs, as in `--gpus device=0,2`"
+                    .into()
+            }
+            Self::NoDriver { .. } => {
+                "leave out --gpus to run the same command on nodes with and without GPUs, or start it on a GPU node".into()
+            }
+            Self::NoneOwned { .. } => {
+                "ask the scheduler for GPUs (Slurm: `--gpus=1`); where it does not manage them, set CUDA_VISIBLE_DEVICES"
+                    .into()
+            }
+            Self::NotOwned { .. } => "`slipway gpus` shows which GPUs are the job's".into(),
+            Self::NoSuchGpu { .. } => "`slipway gpus` lists the GPUs of this node".into(),
+        })
+    }
+}
+
+/// Adds what NVML says to what procfs said: names, memory and versions. GPUs are matched by PCI address, else by UUID,
+/// else by minor. A GPU that only one of both knows is told as a finding, unless `access` says that it is not ours.
+pub fn merge_nvml(inventory: &mut Inventory, report: &NvmlReport, access: &Access) {
+    inventory::merge_nvml(inventory, report, access);
+}
+
+/// The library that [`query_nvml`] should load: NVML beside the driver's other libraries, wherever the host keeps them.
+#[must_use]
+pub fn nvml_library(inventory: &Inventory, root: &HostRoot) -> Option<PathBuf> {
+    let found =
+        inventory.files.libraries.iter().find(|library| library.name.starts_with("libnvidia-ml.so."))?;
+    Some(root.place(&found.source))
+}

@@ -2,7 +2,11 @@
 //!
 //! `bundle` and `plan` read [`Grants`] and know no vendor. Pure: the providers on floor 2 fill it from facts.
 
+mod job;
+
 use std::path::PathBuf;
+
+pub use job::JobGpus;
 
 /// Everything that one or more providers want inside, in the order of decision.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

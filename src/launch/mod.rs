@@ -20,7 +20,7 @@ mod server;
 mod words;
 
 pub use apply::{Context, apply};
-pub use prepare::{caller, image_files, look_up, small_file};
+pub use prepare::{caller, home_of, image_files, look_up, small_file};
 pub use server::Settings as ServeSettings;
 
 use crate::base::Hint;

@@ -46,7 +46,9 @@ fn name_of(file: &str, id: u32) -> Option<String> {
     line_of(file, id).and_then(|line| line.split(':').next().map(String::from))
 }
 
-fn home_of(uid: u32) -> Option<PathBuf> {
+/// The home directory that `/etc/passwd` has for a user.
+#[must_use]
+pub fn home_of(uid: u32) -> Option<PathBuf> {
     line_of("/etc/passwd", uid).and_then(|line| line.split(':').nth(5).map(PathBuf::from))
 }
 

@@ -17,7 +17,7 @@ pub enum ChooseError {
     #[error("the index holds no image for {wanted}, only {others} other entries{}", because(.unreadable))]
     NoImages {
         /// What was asked for.
-        wanted: Platform,
+        wanted: Box<Platform>,
         /// How many entries there are.
         others: usize,
         /// Why the first entry that cannot be read cannot.
@@ -27,7 +27,7 @@ pub enum ChooseError {
     #[error("the image is not there for {wanted}, only for {}", list(.available))]
     NoMatch {
         /// What was asked for.
-        wanted: Platform,
+        wanted: Box<Platform>,
         /// What is there, each once, in the index's order.
         available: Vec<Platform>,
     },
@@ -75,9 +75,9 @@ pub fn choose<'a>(index: &'a Index, wanted: &Platform) -> Result<&'a Descriptor,
     if available.is_empty() {
         let others = index.manifests.len() + index.unreadable.len();
         let unreadable = index.unreadable.first().map(|reason| reason.as_str().into());
-        return Err(ChooseError::NoImages { wanted: wanted.normalized(), others, unreadable });
+        return Err(ChooseError::NoImages { wanted: Box::new(wanted.normalized()), others, unreadable });
     }
-    Err(ChooseError::NoMatch { wanted: wanted.normalized(), available })
+    Err(ChooseError::NoMatch { wanted: Box::new(wanted.normalized()), available })
 }
 
 /// All entries that may serve `wanted`, best first: by [`Platform::runnable`], then those that tell no platform, which

@@ -31,6 +31,29 @@ pub struct PlatformError {
     pub text: String,
 }
 
+impl crate::base::Hint for PlatformError {
+    fn hint(&self) -> Option<String> {
+        Some("write for example `--platform linux/arm64`".into())
+    }
+}
+
+/// The architecture that this program was built for, in Go's word.
+const HOST_ARCHITECTURE: &str = if cfg!(target_arch = "x86_64") {
+    "amd64"
+} else if cfg!(target_arch = "aarch64") {
+    "arm64"
+} else if cfg!(all(target_arch = "powerpc64", target_endian = "little")) {
+    "ppc64le"
+} else if cfg!(target_arch = "s390x") {
+    "s390x"
+} else if cfg!(target_arch = "riscv64") {
+    "riscv64"
+} else if cfg!(target_arch = "loongarch64") {
+    "loong64"
+} else {
+    "unknown"
+};
+
 /// Words of GOOS that may stand alone.
 const SYSTEMS: [&str; 4] = ["linux", "windows", "darwin", "freebsd"];
 
@@ -79,14 +102,7 @@ impl Platform {
     /// decide for the whole cluster.
     #[must_use]
     pub fn host() -> Self {
-        let architecture = match std::env::consts::ARCH {
-            "powerpc64" if cfg!(target_endian = "little") => "ppc64le",
-            "powerpc64" => "ppc64",
-            "loongarch64" => "loong64",
-            other => other,
-        };
-        Self { os: std::env::consts::OS.into(), architecture: architecture.into(), ..Self::default() }
-            .normalized()
+        Self { os: "linux".into(), architecture: HOST_ARCHITECTURE.into(), ..Self::default() }
     }
 
     /// One spelling for each platform: lower case, Go's words, no variant where it is the architecture's baseline.

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use crate::base::Hint;
 use crate::bundle::HOST_DIRECTORY;
 
 use super::{LaunchPlan, Op};
@@ -15,6 +16,12 @@ pub struct Flaw {
     pub step: usize,
     /// The rule that it breaks.
     pub rule: &'static str,
+}
+
+impl Hint for Flaw {
+    fn hint(&self) -> Option<String> {
+        Some("report it with the output of `slipway run --plan`".into())
+    }
 }
 
 /// Checks a plan; the first broken rule is the error.

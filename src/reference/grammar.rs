@@ -1,6 +1,6 @@
 //! The small words of the grammar. ASCII only: Docker's `\w` is `[0-9A-Za-z_]`.
 
-use std::net::Ipv6Addr;
+use core::net::Ipv6Addr;
 
 /// Longest tag in bytes.
 const MAX_TAG_BYTES: usize = 128;

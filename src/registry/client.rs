@@ -321,7 +321,7 @@ pub(super) fn refusal(ask: &Ask<'_>, host: &str, response: &mut Response) -> Reg
     match status {
         404 if error.code == "NAME_UNKNOWN" => RegistryError::UnknownRepository { host, repository },
         404 | 410 if is_blob => RegistryError::MissingBlob { host, what },
-        404 => RegistryError::UnknownTag { host, reference: what },
+        404 => RegistryError::UnknownTag { host, what },
         401 | 403 => RegistryError::Denied { host, repository, status, message },
         429 => RegistryError::RateLimited { host, retry_after: retry_after.map(Duration::from_secs) },
         _ => RegistryError::Status { host, what, status, message },

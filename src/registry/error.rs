@@ -35,12 +35,12 @@ pub enum RegistryError {
         why: Reach,
     },
     /// The repository is there, the tag or digest is not.
-    #[error("`{host}` has no image `{reference}`")]
+    #[error("`{host}` has no image {what}")]
     UnknownTag {
         /// The registry.
         host: String,
-        /// What was asked for.
-        reference: String,
+        /// What was asked for, as messages show it.
+        what: String,
     },
     /// The repository is not there.
     #[error("`{host}` has no repository `{repository}`")]

@@ -173,3 +173,19 @@ fn classify_io(error: &io::Error) -> Reach {
         _ => Reach::Broken { why },
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::ToSocketAddrs as _;
+
+    use super::*;
+
+    /// The look-up is known by its text alone, so a change of that text must be seen.
+    #[test]
+    fn a_failed_look_up_is_told_apart() {
+        // No resolver asks anybody for a label of more than 63 bytes.
+        let error = ("x".repeat(80).as_str(), 80).to_socket_addrs().unwrap_err();
+        assert_eq!(classify_io(&error), Reach::NoSuchHost, "{error}");
+        assert_eq!(classify_io(&io::ErrorKind::ConnectionRefused.into()), Reach::Refused);
+    }
+}

@@ -19,6 +19,16 @@ pub enum Compressor {
     Zstd(i32),
 }
 
+impl std::fmt::Display for Compressor {
+    /// As the configuration writes it: `zstd:1`.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Gzip(level) => write!(f, "gzip:{level}"),
+            Self::Zstd(level) => write!(f, "zstd:{level}"),
+        }
+    }
+}
+
 impl Compressor {
     /// The compressor's number in a superblock.
     #[must_use]

@@ -149,7 +149,7 @@ impl BlobWriter {
         let digest = self.hasher.finish();
         match self.expected {
             Some(expected) if expected != digest => Err(StoreError::Digest { expected, got: digest }),
-            _ => Ok(PendingBlob { store: self.store, tmp: self.tmp, digest, size_bytes }),
+            _ => Ok(PendingBlob { store: self.store, tmp: self.tmp, digest }),
         }
     }
 }
@@ -172,16 +172,11 @@ pub(super) struct PendingBlob {
     store: Store,
     tmp: TmpPath,
     digest: Digest,
-    size_bytes: u64,
 }
 
 impl PendingBlob {
     pub(super) fn digest(&self) -> Digest {
         self.digest
-    }
-
-    pub(super) fn size_bytes(&self) -> u64 {
-        self.size_bytes
     }
 
     pub(super) fn path(&self) -> &std::path::Path {

@@ -150,12 +150,12 @@ impl Hint for StoreError {
     fn hint(&self) -> Option<String> {
         Some(match self {
             Self::NoSpace { .. } => {
-                "free some space there, or put the store on another file system with the key `store.root`".into()
+                "free some space there, or put the store on another file system with the key `store.dir`".into()
             }
             Self::Quota { .. } => {
-                "delete something, ask for a larger quota, or put the store on another file system with the key `store.root`".into()
+                "delete something, ask for a larger quota, or put the store on another file system with the key `store.dir`".into()
             }
-            Self::Owner { .. } => "give a directory of your own as the key `store.root`".into(),
+            Self::Owner { .. } => "give a directory of your own as the key `store.dir`".into(),
             Self::Exposed { path } => format!("run `chmod go-w {}`", path.display()),
             Self::Digest { .. } | Self::Size { .. } => {
                 "try again; if it stays so, a proxy on the way or the source itself is broken".into()

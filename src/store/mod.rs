@@ -12,10 +12,16 @@
 
 #![expect(clippy::disallowed_methods, reason = "the store's files are touched only here")]
 
+mod archive;
 mod blobs;
 mod error;
+mod fault;
 mod images;
+mod layout;
+mod members;
+mod outer;
 mod refs;
+mod source;
 #[cfg(test)]
 mod tests;
 mod tmp;
@@ -28,10 +34,14 @@ use std::sync::Arc;
 use crate::base::Digest;
 use crate::sys::file::ReadFile;
 
+pub use archive::{ArchiveImage, read_archive, read_archive_stream};
 pub use blobs::BlobWriter;
 pub use error::StoreError;
+pub use fault::{ArchiveError, ArchiveFault};
 pub use images::{ImageKey, ImageKeyError, ImageWriter};
+pub use layout::read_layout;
 pub use refs::RefRecord;
+pub use source::ImageError;
 
 /// A piece of an opened file that holds one layer as it was stored or sent (maybe compressed).
 #[derive(Debug, Clone)]

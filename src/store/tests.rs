@@ -91,11 +91,11 @@ fn a_full_disk_is_told_from_a_quota() {
     };
     assert_eq!(
         words(28),
-        "cannot write `/s/tmp/x`: no space is left on that file system / free some space there, or put the store on another file system with the key `store.root` / StorageFull"
+        "cannot write `/s/tmp/x`: no space is left on that file system / free some space there, or put the store on another file system with the key `store.dir` / StorageFull"
     );
     assert_eq!(
         words(122),
-        "cannot write `/s/tmp/x`: the disk quota is used up / delete something, ask for a larger quota, or put the store on another file system with the key `store.root` / QuotaExceeded"
+        "cannot write `/s/tmp/x`: the disk quota is used up / delete something, ask for a larger quota, or put the store on another file system with the key `store.dir` / QuotaExceeded"
     );
     assert_eq!(words(13), "cannot write `/s/tmp/x`: Permission denied (os error 13) /  / PermissionDenied");
     assert_eq!(

@@ -103,10 +103,9 @@ pub fn keep_only_fds(kept: &[BorrowedFd<'_>]) -> Result<()> {
     nix::unistd::dup2_stderr(&null)?;
     let mut kept: Vec<RawFd> = kept.iter().map(|fd| fd.as_raw_fd()).filter(|fd| *fd > 2).collect();
     kept.sort_unstable();
-    if null.as_raw_fd() <= 2 {
-        // It took the place of a standard stream that was closed, and stays there.
-        let _stays_open = std::os::fd::IntoRawFd::into_raw_fd(null);
-    }
+    // No longer this object's to close: it took the place of a standard stream that was closed and stays there, or it
+    // lies in a range that is closed below.
+    let _number = std::os::fd::IntoRawFd::into_raw_fd(null);
     let mut from: RawFd = 3;
     for fd in kept {
         if fd > from {

@@ -1,11 +1,28 @@
 //! All tests that need more than one module or a real kernel, in one binary.
 
 #![expect(clippy::disallowed_methods, reason = "tests touch the world")]
+#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a panic fails the test, and a skip is told")]
 
 #[macro_use]
 mod support;
 
+mod archives;
+mod config;
+mod convert;
+mod errors_cli;
 mod floors;
+mod foreign_image;
 mod fuse_mount;
+mod gpu;
+mod gpu_cli;
+mod ldcache;
+mod merge;
+mod quickstart_parts;
+mod registry;
+mod run_cli;
+mod sif;
+mod slurm;
 mod squashfs_read;
 mod squashfs_write;
+mod store;
+mod tar_oracle;

@@ -2,3 +2,13 @@
 
 #[macro_use]
 pub(crate) mod need;
+
+pub(crate) mod host;
+pub(crate) mod image;
+pub(crate) mod layers;
+pub(crate) mod registry;
+pub(crate) mod sandbox;
+pub(crate) mod slurm;
+pub(crate) mod tiny_elf;
+pub(crate) mod tree;
+pub(crate) mod user;

@@ -12,11 +12,25 @@ macro_rules! need {
                 if $crate::support::need::is_required(stringify!($name)) {
                     panic!("SLIPWAY_REQUIRE lists `{}`, but {reason}", stringify!($name));
                 }
-                println!("skipped: {reason}");
+                $crate::support::need::tell_skipped(&reason);
                 return;
             }
         )+
     };
+}
+
+/// Says that this test is skipped: to its own output, and where `scripts/test` listens, past the runner that keeps the
+/// output of tests that pass.
+pub(crate) fn tell_skipped(reason: &str) {
+    let thread = std::thread::current();
+    let line = format!("skipped: {}: {reason}\n", thread.name().unwrap_or_default());
+    print!("{line}");
+    let listener = std::env::var_os("SLIPWAY_SKIPS")
+        .and_then(|path| std::fs::OpenOptions::new().append(true).open(path).ok());
+    if let Some(mut listener) = listener {
+        // One write, so that the lines of tests that run at once stay whole. A listener that is gone misses nothing.
+        let _ = std::io::Write::write_all(&mut listener, line.as_bytes());
+    }
 }
 
 /// Why a need is not met; `None` if it is.
@@ -24,6 +38,9 @@ pub(crate) fn missing(name: &str, arguments: &[&str]) -> Option<String> {
     let argument = arguments.first().copied().unwrap_or_default();
     match name {
         "root" => (!nix::unistd::geteuid().is_root()).then(|| "this test needs root".to_owned()),
+        "long" => std::env::var_os("SLIPWAY_LONG_TESTS")
+            .is_none()
+            .then(|| "this test is long: `scripts/test --all` runs it".to_owned()),
         "tool" => (!has_tool(argument)).then(|| format!("`{argument}` is not installed")),
         "userns" => std::fs::read_to_string("/proc/sys/user/max_user_namespaces")
             .is_ok_and(|text| text.trim() == "0")

@@ -1,0 +1,218 @@
+//! The command line as data: flags with Docker's names, and Apptainer's where they do not clash.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// Everything that was typed.
+#[derive(Debug, Parser)]
+#[command(
+    name = "slipway",
+    version,
+    about = "Take a Docker image to a running job, without root",
+    max_term_width = 100
+)]
+pub(super) struct Arguments {
+    /// What to do.
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+/// The verbs.
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Run a command in an image
+    Run(RunArgs),
+    /// Download an image and make it ready to run
+    Pull(PullArgs),
+    /// Take images from a `docker save` archive
+    Load(LoadArgs),
+    /// Make a .sif file from an image
+    Convert(ConvertArgs),
+    /// List the images of the store
+    Images(ImagesArgs),
+    /// Show this node's GPUs
+    Gpus(GpusArgs),
+    /// Show what this machine offers and where the store is
+    Info(InfoArgs),
+    /// Show the configuration and where each value comes from
+    Config(ConfigArgs),
+}
+
+/// Flags of `run`.
+#[derive(Debug, Args)]
+pub(super) struct RunArgs {
+    /// Bind a host path: SOURCE:TARGET[:ro] (can be repeated)
+    #[arg(short = 'v', long = "volume", value_name = "SOURCE:TARGET[:OPTIONS]")]
+    pub(super) volume: Vec<String>,
+    /// Bind host paths, as Apptainer writes them: SOURCE[:TARGET[:OPTIONS]][,…] (can be repeated)
+    #[arg(short = 'B', long = "bind", value_name = "SOURCE[:TARGET[:OPTIONS]]")]
+    pub(super) bind: Vec<String>,
+    /// Set a variable, or with the name alone take the caller's (can be repeated)
+    #[arg(short = 'e', long = "env", value_name = "NAME[=VALUE]")]
+    pub(super) env: Vec<OsString>,
+    /// Set the working directory
+    #[arg(short = 'w', long = "workdir", value_name = "PATH")]
+    pub(super) workdir: Option<PathBuf>,
+    /// Replace the image's ENTRYPOINT; an empty text removes it
+    #[arg(long, value_name = "COMMAND")]
+    pub(super) entrypoint: Option<OsString>,
+    /// Choose GPUs: job, all, none, a number, or device=LIST
+    #[arg(long, value_name = "GPUS", conflicts_with = "nv")]
+    pub(super) gpus: Option<String>,
+    /// Give the GPUs that the job owns, as Apptainer spells it; the same as the default
+    #[arg(long)]
+    pub(super) nv: bool,
+    /// Remove the container when it ends; always so
+    #[arg(long)]
+    pub(super) rm: bool,
+    /// Keep standard input open; always so
+    #[arg(short = 'i', long)]
+    pub(super) interactive: bool,
+    /// Print the steps of the launch and run nothing
+    #[arg(long)]
+    pub(super) plan: bool,
+    /// Print the plan as JSON
+    #[arg(long, requires = "plan")]
+    pub(super) json: bool,
+    /// Image name or .sif file, then the command and its arguments
+    #[arg(
+        required = true,
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        value_name = "IMAGE [COMMAND]"
+    )]
+    pub(super) words: Vec<OsString>,
+}
+
+/// Flags of `pull`.
+#[derive(Debug, Args)]
+pub(super) struct PullArgs {
+    /// Choose the platform: OS/ARCH[/VARIANT]
+    #[arg(long, value_name = "PLATFORM")]
+    pub(super) platform: Option<String>,
+    /// Print only the image's name
+    #[arg(short = 'q', long)]
+    pub(super) quiet: bool,
+    /// Image name, as on Docker Hub: python, user/repo:tag, host/repo@sha256:…
+    #[arg(value_name = "NAME")]
+    pub(super) name: String,
+}
+
+/// Flags of `load`.
+#[derive(Debug, Args)]
+pub(super) struct LoadArgs {
+    /// Read from a file instead of standard input
+    #[arg(short = 'i', long = "input", value_name = "FILE")]
+    pub(super) input: Option<PathBuf>,
+    /// Print only the images' names
+    #[arg(short = 'q', long)]
+    pub(super) quiet: bool,
+}
+
+/// Flags of `convert`.
+#[derive(Debug, Args)]
+pub(super) struct ConvertArgs {
+    /// Choose the platform where the source has several: OS/ARCH[/VARIANT]
+    #[arg(long, value_name = "PLATFORM")]
+    pub(super) platform: Option<String>,
+    /// Replace the target if it exists
+    #[arg(short = 'F', long)]
+    pub(super) force: bool,
+    /// Where the image is: docker-archive:FILE, oci:DIR[:TAG], docker://NAME
+    #[arg(value_name = "SOURCE")]
+    pub(super) source: String,
+    /// The file to make: PATH.sif
+    #[arg(value_name = "TARGET")]
+    pub(super) target: PathBuf,
+}
+
+/// Flags of `images`.
+#[derive(Debug, Args)]
+pub(super) struct ImagesArgs {
+    /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
+    /// Print only image ids
+    #[arg(short = 'q', long, conflicts_with = "json")]
+    pub(super) quiet: bool,
+}
+
+/// Flags of `info`.
+#[derive(Debug, Args)]
+pub(super) struct InfoArgs {
+    /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+/// Flags of `gpus`.
+#[derive(Debug, Args)]
+pub(super) struct GpusArgs {
+    /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+/// Flags of `config`.
+#[derive(Debug, Args)]
+pub(super) struct ConfigArgs {
+    /// What to do with the configuration.
+    #[command(subcommand)]
+    pub(super) command: ConfigCommand,
+}
+
+/// The verbs of `config`.
+#[derive(Debug, Subcommand)]
+pub(super) enum ConfigCommand {
+    /// Print every value and where it comes from
+    Show,
+}
+
+/// How parsing ended without arguments to act on.
+#[derive(Debug)]
+pub(super) enum Stop {
+    /// `--help` or `--version`: this text belongs on standard output.
+    Text(String),
+    /// The words are wrong: the text says how.
+    Usage(String),
+}
+
+/// Parses the words of the command line, the program's name first.
+pub(super) fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Arguments, Stop> {
+    Arguments::try_parse_from(words).map_err(|error| {
+        let text = error.render().to_string();
+        if error.use_stderr() { Stop::Usage(text) } else { Stop::Text(text) }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_definition_is_sound() {
+        use clap::CommandFactory as _;
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn words_behind_the_image_are_the_commands_own() {
+        let line = ["slipway", "run", "-e", "A=1", "img", "ls", "-e", "--plan", "--", "-v"];
+        let parsed = parse(line.map(OsString::from)).unwrap();
+        let Command::Run(run) = parsed.command else { panic!() };
+        assert_eq!(run.env, ["A=1"]);
+        assert_eq!(run.words, ["img", "ls", "-e", "--plan", "--", "-v"]);
+        assert!(!run.plan);
+        let parsed = parse(["slipway", "run", "img", "-l"].map(OsString::from)).unwrap();
+        let Command::Run(run) = parsed.command else { panic!() };
+        assert_eq!(run.words, ["img", "-l"]);
+    }
+
+    #[test]
+    fn usage_errors_and_help_are_told_apart() {
+        assert!(matches!(parse(["slipway", "run"].map(OsString::from)), Err(Stop::Usage(_))));
+        assert!(matches!(parse(["slipway", "--help"].map(OsString::from)), Err(Stop::Text(_))));
+    }
+}

@@ -1,0 +1,79 @@
+//! `slipway gpus`, and the GPU facts that `run` and `gpus` share.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::gpu::{self, GpuListing, Hints, HostRoot, Inventory, Owned};
+use crate::sched;
+
+use super::Session;
+use crate::cli::args::GpusArgs;
+use crate::cli::failure::Failure;
+use crate::cli::term;
+
+pub(in crate::cli) fn run(args: &GpusArgs, session: &Session) -> Result<(), Failure> {
+    let root = HostRoot::default();
+    let hints = hints(session);
+    let (mut inventory, _) = read(session, &root, &hints);
+    let mut unanswered = None;
+    if inventory.vendor.is_some() {
+        let library = gpu::nvml_library(&inventory, &root);
+        let deadline = Duration::from_secs(session.settings.gpu.nvml_timeout_seconds.value.into());
+        match gpu::query_nvml(Path::new("/proc/self/exe"), library.as_deref(), deadline) {
+            Ok(report) => {
+                let access = gpu::read_access(&root, &inventory);
+                gpu::merge_nvml(&mut inventory, &report, &access);
+                gpu::remember(&root, &hints, &inventory);
+            }
+            // What procfs says is shown all the same.
+            Err(error) => unanswered = Some(error.to_string()),
+        }
+    }
+    let owned = owned(session, &root, &inventory);
+    let mut listing = gpu::listing(&inventory, &owned);
+    listing.findings.extend(unanswered);
+    show(&listing, args.json)
+}
+
+fn show(listing: &GpuListing, json: bool) -> Result<(), Failure> {
+    if json { term::print(&listing.to_json()) } else { term::print(&listing.to_table()) }
+}
+
+/// The inventory by file systems alone, and what of it is the job's.
+pub(super) fn read(session: &Session, root: &HostRoot, hints: &Hints) -> (Inventory, Owned) {
+    let inventory = gpu::read_inventory(root, hints);
+    let owned = owned(session, root, &inventory);
+    (inventory, owned)
+}
+
+fn owned(session: &Session, root: &HostRoot, inventory: &Inventory) -> Owned {
+    let job = sched::read_job(&session.env, Path::new("/"));
+    gpu::granted(inventory, &job.gpus, &gpu::read_access(root, inventory))
+}
+
+/// Where to look beside the usual places, and where this boot's slow facts are kept.
+pub(super) fn hints(session: &Session) -> Hints {
+    let library_path = session.env.get(std::ffi::OsStr::new("LD_LIBRARY_PATH"));
+    Hints {
+        library_path: library_path.map(std::env::split_paths).into_iter().flatten().collect(),
+        cache_file: cache_directory(session).map(|directory| directory.join("gpu.json")),
+    }
+}
+
+/// A directory of the caller's own on this node: the session's, else one in `/tmp` that nobody else can write to.
+fn cache_directory(session: &Session) -> Option<PathBuf> {
+    use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
+    let (uid, _) = crate::sys::process::real_ids();
+    let session_directory = session.env.get(std::ffi::OsStr::new("XDG_RUNTIME_DIR")).map(PathBuf::from);
+    let directory = match session_directory.filter(|directory| directory.is_absolute() && directory.is_dir())
+    {
+        Some(directory) => directory.join("slipway"),
+        None => PathBuf::from(format!("/tmp/slipway-{uid}")),
+    };
+    match std::fs::DirBuilder::new().mode(0o700).create(&directory) {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => return None,
+        _ => {}
+    }
+    let facts = std::fs::symlink_metadata(&directory).ok()?;
+    (facts.is_dir() && facts.uid() == uid && facts.mode() & 0o077 == 0).then_some(directory)
+}

@@ -1,0 +1,44 @@
+//! `slipway load`: every image of a `docker save` archive into the store.
+
+use std::path::Path;
+
+use crate::oci::{ImageConfig, Platform};
+use crate::reference::ImageRef;
+use crate::store;
+
+use super::Session;
+use super::publish::publish;
+use crate::cli::args::LoadArgs;
+use crate::cli::failure::Failure;
+use crate::cli::term;
+
+pub(in crate::cli) fn run(args: &LoadArgs, session: &Session) -> Result<(), Failure> {
+    let input = args.input.as_deref().unwrap_or(Path::new("/dev/stdin"));
+    let store = session.store()?;
+    for image in store::read_archive(input, &store, &Platform::host())? {
+        let names = image.names.iter().map(|name| ImageRef::parse(name)).collect::<Result<Vec<_>, _>>()?;
+        let record = publish(&image.layers, &names, &store, session, args.quiet)?;
+        warn_of_foreign(&image.layers.config, &image.layers.name);
+        for name in &names {
+            let prefix = if args.quiet { "" } else { "Loaded image: " };
+            term::print(&format_args!("{prefix}{}\n", name.familiar()))?;
+        }
+        if names.is_empty() {
+            let prefix = if args.quiet { "" } else { "Loaded image ID: " };
+            term::print(&format_args!("{prefix}{}\n", record.config))?;
+        }
+    }
+    Ok(())
+}
+
+/// A wrong architecture is said when the image comes, not only when it is run.
+fn warn_of_foreign(raw_config: &[u8], name: &str) {
+    let host = Platform::host();
+    let Ok(config) = ImageConfig::parse(raw_config) else { return };
+    if !config.architecture.is_empty() && config.architecture != host.architecture {
+        term::note(&format_args!(
+            "warning: `{name}` is for {} and this host is {}",
+            config.architecture, host.architecture
+        ));
+    }
+}

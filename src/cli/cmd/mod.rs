@@ -1,0 +1,115 @@
+//! One file for each verb, and what they share.
+
+#![expect(clippy::disallowed_methods, reason = "verbs look at files of the user and start our own helpers")]
+
+pub(super) mod config;
+pub(super) mod convert;
+pub(super) mod gpus;
+mod grants;
+pub(super) mod images;
+pub(super) mod info;
+pub(super) mod load;
+mod locate;
+mod publish;
+pub(super) mod pull;
+pub(super) mod run;
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::Path;
+use std::time::Duration;
+
+use crate::config::{NoOpen, Settings, Sources, default_files};
+use crate::host::{self, LaunchFacts};
+use crate::launch::ServeSettings;
+use crate::oci::Platform;
+use crate::registry::{Client, ClientOptions};
+use crate::store::Store;
+
+use super::failure::Failure;
+
+/// Most server threads: more only take turns on the image's file.
+const MAX_SERVER_THREADS: usize = 16;
+
+/// What every verb starts from: the environment and the settings.
+#[derive(Debug)]
+pub(super) struct Session {
+    env: BTreeMap<OsString, OsString>,
+    settings: Settings,
+}
+
+impl Session {
+    /// Reads the settings that hold for this environment.
+    pub(super) fn open(env: BTreeMap<OsString, OsString>) -> Result<Self, Failure> {
+        let env_with_home = with_home(&env);
+        let sources = Sources { files: &default_files(&env_with_home), env: &env_with_home, flags: &[] };
+        let settings = Settings::load(&sources)?;
+        Ok(Self { env, settings })
+    }
+
+    fn store(&self) -> Result<Store, Failure> {
+        Ok(Store::open(&self.settings.store.dir.value)?)
+    }
+
+    fn client(&self) -> Client {
+        let settings = &self.settings.registry;
+        let seconds = |count: u32| Duration::from_secs(count.into());
+        Client::new(ClientOptions {
+            insecure: settings.insecure.value.clone(),
+            connect_timeout: seconds(settings.connect_timeout_seconds.value),
+            read_timeout: seconds(settings.read_timeout_seconds.value),
+            retries: settings.retries.value,
+            parallel_layers: to_usize(settings.parallel_layers.value).max(1),
+            ..ClientOptions::default()
+        })
+    }
+
+    fn convert_options(&self) -> crate::convert::Options {
+        let settings = &self.settings.convert;
+        crate::convert::Options {
+            compressor: settings.compression.value,
+            threads: threads(settings.threads.value, &LaunchFacts::read(Path::new("/"))),
+            max_entries: settings.max_entries.value,
+        }
+    }
+
+    fn serve_settings(&self) -> ServeSettings {
+        let settings = &self.settings.fuse;
+        let facts = LaunchFacts::read(Path::new("/"));
+        let no_open = match settings.no_open.value {
+            NoOpen::Auto => host::no_open_is_safe(&facts.kernel),
+            NoOpen::On => true,
+            NoOpen::Off => false,
+        };
+        ServeSettings {
+            threads: threads(settings.threads.value, &facts).min(MAX_SERVER_THREADS),
+            cache_bytes: usize::try_from(settings.cache.value.0).unwrap_or(usize::MAX),
+            no_open,
+        }
+    }
+}
+
+/// Batch systems and `env -i` leave HOME out, and paths of the settings begin with it. Where nobody knows the home, a place
+/// stands in that nobody can write to, so that only what needs it fails.
+fn with_home(env: &BTreeMap<OsString, OsString>) -> BTreeMap<OsString, OsString> {
+    let mut env = env.clone();
+    env.entry("HOME".into()).or_insert_with(|| {
+        let (uid, _) = crate::sys::process::real_ids();
+        crate::launch::home_of(uid).unwrap_or_else(|| "/nonexistent".into()).into()
+    });
+    env
+}
+
+/// A number of threads from the settings, where 0 stands for the CPUs that this process may use.
+fn threads(setting: u32, facts: &LaunchFacts) -> usize {
+    to_usize(if setting == 0 { facts.cpus.allowed() } else { setting })
+}
+
+fn to_usize(number: u32) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
+}
+
+/// `--platform`, else this host's.
+fn platform(text: Option<&str>) -> Result<Platform, Failure> {
+    Ok(text.map(Platform::parse).transpose()?.unwrap_or_else(Platform::host))
+}

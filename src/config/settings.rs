@@ -1,0 +1,154 @@
+//! The settings themselves, with the built-in defaults. Every key is described in `configs/slipway.toml`.
+
+use std::path::PathBuf;
+
+use crate::base::Sourced;
+use crate::squashfs::compress::Compressor;
+
+use super::value::{GpuDefault, NoOpen, Profile, Size};
+
+/// All settings.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Settings {
+    /// Where images are kept.
+    pub store: StoreSettings,
+    /// How images are converted.
+    pub convert: ConvertSettings,
+    /// How images are served.
+    pub fuse: FuseSettings,
+    /// How registries are spoken to.
+    pub registry: RegistrySettings,
+    /// What a container gets.
+    pub run: RunSettings,
+    /// Which GPUs a container gets.
+    pub gpu: GpuSettings,
+}
+
+/// Table `store`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoreSettings {
+    /// Directory of the store.
+    pub dir: Sourced<PathBuf>,
+    /// Keep the layers as they came, for push and for other images.
+    pub keep_blobs: Sourced<bool>,
+}
+
+/// Table `convert`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConvertSettings {
+    /// Compressor of run files.
+    pub compression: Sourced<Compressor>,
+    /// Compressing threads; 0 means one for each CPU that the process may use.
+    pub threads: Sourced<u32>,
+    /// Most entries of all layers together.
+    pub max_entries: Sourced<u64>,
+}
+
+/// Table `fuse`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FuseSettings {
+    /// Serving threads; 0 means one for each CPU that the process may use.
+    pub threads: Sourced<u32>,
+    /// Memory for decompressed blocks.
+    pub cache: Sourced<Size>,
+    /// Whether the kernel opens files without asking the server.
+    pub no_open: Sourced<NoOpen>,
+}
+
+/// Table `registry`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RegistrySettings {
+    /// Hosts that are spoken to by plain http.
+    pub insecure: Sourced<Vec<String>>,
+    /// To find and reach a host.
+    pub connect_timeout_seconds: Sourced<u32>,
+    /// For the next bytes of an answer.
+    pub read_timeout_seconds: Sourced<u32>,
+    /// Further tries after a failure that may pass.
+    pub retries: Sourced<u32>,
+    /// Layers fetched at once.
+    pub parallel_layers: Sourced<u32>,
+}
+
+/// Table `run`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunSettings {
+    /// Which set of defaults.
+    pub profile: Sourced<Profile>,
+    /// The home directory is inside.
+    pub mount_home: Sourced<bool>,
+    /// `/tmp` and `/var/tmp` are inside.
+    pub mount_tmp: Sourced<bool>,
+    /// Further binds, `SOURCE[:TARGET[:ro]]`.
+    pub binds: Sourced<Vec<String>>,
+}
+
+/// Table `gpu`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GpuSettings {
+    /// Which GPUs a container gets where no flag says.
+    pub default: Sourced<GpuDefault>,
+    /// How long NVML may take in its child process.
+    pub nvml_timeout_seconds: Sourced<u32>,
+}
+
+impl Default for StoreSettings {
+    fn default() -> Self {
+        Self {
+            dir: Sourced::default_value("$XDG_DATA_HOME/slipway".into()),
+            keep_blobs: Sourced::default_value(true),
+        }
+    }
+}
+
+impl Default for ConvertSettings {
+    fn default() -> Self {
+        Self {
+            compression: Sourced::default_value(Compressor::Zstd(1)),
+            threads: Sourced::default_value(0),
+            max_entries: Sourced::default_value(4_000_000),
+        }
+    }
+}
+
+impl Default for FuseSettings {
+    fn default() -> Self {
+        Self {
+            threads: Sourced::default_value(0),
+            cache: Sourced::default_value(Size(256 << 20)),
+            no_open: Sourced::default_value(NoOpen::Auto),
+        }
+    }
+}
+
+impl Default for RegistrySettings {
+    fn default() -> Self {
+        Self {
+            insecure: Sourced::default_value(Vec::new()),
+            connect_timeout_seconds: Sourced::default_value(10),
+            read_timeout_seconds: Sourced::default_value(60),
+            retries: Sourced::default_value(4),
+            parallel_layers: Sourced::default_value(3),
+        }
+    }
+}
+
+impl Default for RunSettings {
+    fn default() -> Self {
+        Self {
+            profile: Sourced::default_value(Profile::Hpc),
+            mount_home: Sourced::default_value(true),
+            mount_tmp: Sourced::default_value(true),
+            binds: Sourced::default_value(Vec::new()),
+        }
+    }
+}
+
+impl Default for GpuSettings {
+    fn default() -> Self {
+        Self {
+            default: Sourced::default_value(GpuDefault::Job),
+            nvml_timeout_seconds: Sourced::default_value(5),
+        }
+    }
+}

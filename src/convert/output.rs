@@ -1,0 +1,72 @@
+//! The target file: written under another name beside it, and given its own name when it is whole.
+
+use std::fs::File;
+use std::io::{self, Seek as _, SeekFrom, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use super::ConvertError;
+
+/// Names tried before giving up; each is taken only by a process of the same number on another node, or by a dead one.
+const MAX_NAMES: u32 = 1000;
+/// A SIF can be started like a program.
+const MODE: u32 = 0o755;
+
+/// A file on its way. Dropping it removes it, unless it was published.
+#[derive(Debug)]
+pub(super) struct Output {
+    target: PathBuf,
+    partial: PathBuf,
+    is_published: bool,
+}
+
+impl Output {
+    /// Makes the partial file; the file itself goes its own way and comes back in [`Output::publish`].
+    pub(super) fn create(target: &Path) -> Result<(Self, File), ConvertError> {
+        let fail = |source| ConvertError::Create { path: target.into(), source };
+        if target.file_name().is_none() {
+            return Err(fail(io::ErrorKind::InvalidInput.into()));
+        }
+        let directory = target.parent().filter(|path| !path.as_os_str().is_empty());
+        let directory = directory.unwrap_or(Path::new("."));
+        let mut taken = None;
+        for number in 0..MAX_NAMES {
+            let partial = directory.join(format!(".slipway-{}-{number}.part", std::process::id()));
+            let mut options = std::fs::OpenOptions::new();
+            match options.write(true).read(true).create_new(true).mode(MODE).open(&partial) {
+                Ok(file) => {
+                    return Ok((Self { target: target.into(), partial, is_published: false }, file));
+                }
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => taken = Some(error),
+                Err(error) => return Err(fail(error)),
+            }
+        }
+        Err(fail(taken.unwrap_or(io::ErrorKind::AlreadyExists.into())))
+    }
+
+    /// Puts `head` at the start, makes the file durable and gives it its name.
+    pub(super) fn publish(mut self, mut file: File, head: &[u8]) -> Result<(), ConvertError> {
+        self.finish(&mut file, head)
+            .map_err(|source| ConvertError::Output { path: self.target.clone(), source })?;
+        self.is_published = true;
+        Ok(())
+    }
+
+    fn finish(&self, file: &mut File, head: &[u8]) -> io::Result<()> {
+        file.seek(SeekFrom::Start(0))?;
+        file.write_all(head)?;
+        file.sync_all()?;
+        std::fs::rename(&self.partial, &self.target)?;
+        let directory = self.partial.parent().unwrap_or(Path::new("."));
+        File::open(directory)?.sync_all()
+    }
+}
+
+impl Drop for Output {
+    fn drop(&mut self) {
+        if !self.is_published {
+            // Nothing can be done about a file that cannot be removed, and the error that brought us here matters more.
+            let _ = std::fs::remove_file(&self.partial);
+        }
+    }
+}

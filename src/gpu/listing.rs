@@ -1,0 +1,249 @@
+//! What `slipway gpus` shows: a JSON object, and a table for people.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Inventory, Owned};
+
+/// `slipway gpus --json`: always one object, also on a node without GPUs.
+///
+/// Fields that are not known are `null`, none is left out; new ones may be added.
+///
+/// ```json
+/// {
+///   "vendor": "nvidia",
+///   "driver_version": "550.54.15",
+///   "cuda_version": "12.4",
+///   "gpus": [
+///     {
+///       "index": 0,
+///       "name": "NVIDIA H100 80GB HBM3",
+///       "uuid": "GPU-6f1c…",
+///       "pci_address": "0000:1b:00.0",
+///       "minor": 0,
+///       "memory_bytes": 85520809984,
+///       "node": "/dev/nvidia0",
+///       "owned": true,
+///       "reason": "SLURM_STEP_GPUS=0"
+///     }
+///   ],
+///   "findings": []
+/// }
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GpuListing {
+    /// Whose driver is loaded; `null` on a node without one.
+    pub vendor: Option<String>,
+    /// Version of the loaded kernel module.
+    pub driver_version: Option<String>,
+    /// Newest CUDA that the driver serves; `null` if NVML did not answer.
+    pub cuda_version: Option<String>,
+    /// The GPUs in PCI order.
+    pub gpus: Vec<GpuRow>,
+    /// What is wrong or strange, one sentence each.
+    pub findings: Vec<String>,
+}
+
+/// One GPU of a [`GpuListing`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GpuRow {
+    /// Place in PCI order; `--gpus device=` takes it.
+    pub index: u32,
+    /// Model.
+    pub name: Option<String>,
+    /// `GPU-…`; `--gpus device=` takes it.
+    pub uuid: Option<String>,
+    /// `domain:bus:device.function` in lower-case hexadecimal, the domain with at least 4 digits.
+    pub pci_address: Option<String>,
+    /// Number of the device node, which is neither the index nor CUDA's ordinal.
+    pub minor: u32,
+    /// Memory in bytes.
+    pub memory_bytes: Option<u64>,
+    /// The device node.
+    pub node: String,
+    /// True if the GPU is the job's, so that `run` gives it to a container by default.
+    pub owned: bool,
+    /// Which rule decided that.
+    pub reason: String,
+}
+
+/// The listing of an inventory, with what is the job's.
+#[must_use]
+pub fn listing(inventory: &Inventory, owned: &Owned) -> GpuListing {
+    let rows = inventory.gpus.iter().enumerate().map(|(place, gpu)| {
+        let other = owned.others.iter().find(|(other, _)| *other == place);
+        GpuRow {
+            index: gpu.index,
+            name: gpu.name.clone(),
+            uuid: gpu.uuid.clone(),
+            pci_address: gpu.pci_address.clone(),
+            minor: gpu.minor,
+            memory_bytes: gpu.memory_bytes,
+            node: gpu.node.display().to_string(),
+            owned: owned.gpus.contains(&place),
+            reason: other.map_or_else(|| owned.reason.clone(), |(_, why)| why.clone()),
+        }
+    });
+    GpuListing {
+        vendor: inventory.vendor.clone(),
+        driver_version: inventory.driver_version.clone(),
+        cuda_version: inventory.cuda_version.clone(),
+        gpus: rows.collect(),
+        findings: inventory.findings.clone(),
+    }
+}
+
+impl GpuListing {
+    /// The JSON text, indented, with a final newline.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        let mut text = serde_json::to_string_pretty(self).expect("a listing has only strings and numbers");
+        text.push('\n');
+        text
+    }
+
+    /// The table, with versions above and findings below.
+    #[must_use]
+    pub fn to_table(&self) -> String {
+        let unknown = || "-".to_owned();
+        let mut lines = Vec::new();
+        match (&self.vendor, self.gpus.is_empty()) {
+            (None, _) => lines.push("no GPU driver is loaded on this node".to_owned()),
+            (Some(vendor), _) => lines.push(format!(
+                "{vendor} driver {}, CUDA {}",
+                self.driver_version.clone().unwrap_or_else(|| "of unknown version".into()),
+                self.cuda_version.clone().unwrap_or_else(unknown)
+            )),
+        }
+        if !self.gpus.is_empty() {
+            let mut rows =
+                vec![["INDEX", "NAME", "MEMORY", "PCI ADDRESS", "MINOR", "OWNED", "UUID"].map(str::to_owned)];
+            rows.extend(self.gpus.iter().map(|gpu| {
+                [
+                    gpu.index.to_string(),
+                    gpu.name.clone().unwrap_or_else(unknown),
+                    gpu.memory_bytes.map_or_else(unknown, |bytes| format!("{} MiB", bytes >> 20)),
+                    gpu.pci_address.clone().unwrap_or_else(unknown),
+                    gpu.minor.to_string(),
+                    if gpu.owned { "yes" } else { "no" }.to_owned(),
+                    gpu.uuid.clone().unwrap_or_else(unknown),
+                ]
+            }));
+            lines.extend(align(&rows));
+        }
+        lines.extend(self.findings.iter().map(|finding| format!("finding: {finding}")));
+        lines.push(String::new());
+        lines.join("\n")
+    }
+}
+
+/// Columns three spaces apart, as docker prints them.
+fn align<const N: usize>(rows: &[[String; N]]) -> Vec<String> {
+    let mut widths = [0; N];
+    for row in rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = cell.chars().count().max(*width);
+        }
+    }
+    let line = |row: &[String; N]| {
+        let cells: Vec<String> =
+            row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+        cells.join("   ").trim_end().to_owned()
+    };
+    rows.iter().map(line).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Gpu, NodeAccess, granted};
+    use super::*;
+    use crate::grants::JobGpus;
+
+    fn example() -> GpuListing {
+        let gpu = |index: u32, minor: u32| Gpu {
+            index,
+            name: Some("NVIDIA H100 80GB HBM3".into()),
+            uuid: (index == 0).then(|| "GPU-6f1c".into()),
+            pci_address: Some(format!("0000:{:02x}:00.0", 0x1b + index)),
+            minor,
+            memory_bytes: (index == 0).then_some(81_559 << 20),
+            node: format!("/dev/nvidia{minor}").into(),
+        };
+        let inventory = Inventory {
+            vendor: Some("nvidia".into()),
+            driver_version: Some("550.54.15".into()),
+            cuda_version: Some("12.4".into()),
+            gpus: vec![gpu(0, 1), gpu(1, 0)],
+            findings: vec!["the uvm module is not loaded".into()],
+            ..Inventory::default()
+        };
+        let job = JobGpus { in_job: true, step: Some("0".into()), ..JobGpus::default() };
+        let access = inventory.gpus.iter().map(|gpu| (gpu.node.clone(), NodeAccess::Open)).collect();
+        listing(&inventory, &granted(&inventory, &job, &access))
+    }
+
+    #[test]
+    fn json_has_every_field() {
+        let expected = r#"{
+  "vendor": "nvidia",
+  "driver_version": "550.54.15",
+  "cuda_version": "12.4",
+  "gpus": [
+    {
+      "index": 0,
+      "name": "NVIDIA H100 80GB HBM3",
+      "uuid": "GPU-6f1c",
+      "pci_address": "0000:1b:00.0",
+      "minor": 1,
+      "memory_bytes": 85520809984,
+      "node": "/dev/nvidia1",
+      "owned": true,
+      "reason": "SLURM_STEP_GPUS=0"
+    },
+    {
+      "index": 1,
+      "name": "NVIDIA H100 80GB HBM3",
+      "uuid": null,
+      "pci_address": "0000:1c:00.0",
+      "minor": 0,
+      "memory_bytes": null,
+      "node": "/dev/nvidia0",
+      "owned": false,
+      "reason": "SLURM_STEP_GPUS=0"
+    }
+  ],
+  "findings": [
+    "the uvm module is not loaded"
+  ]
+}
+"#;
+        assert_eq!(example().to_json(), expected);
+        assert_eq!(serde_json::from_str::<GpuListing>(expected).unwrap(), example());
+    }
+
+    #[test]
+    fn table_is_for_people() {
+        let expected = "\
+nvidia driver 550.54.15, CUDA 12.4
+INDEX   NAME                    MEMORY      PCI ADDRESS    MINOR   OWNED   UUID
+0       NVIDIA H100 80GB HBM3   81559 MiB   0000:1b:00.0   1       yes     GPU-6f1c
+1       NVIDIA H100 80GB HBM3   -           0000:1c:00.0   0       no      -
+finding: the uvm module is not loaded
+";
+        assert_eq!(example().to_table(), expected);
+    }
+
+    #[test]
+    fn node_without_driver_is_an_empty_listing() {
+        let bare = listing(&Inventory::default(), &Owned::default());
+        let expected = r#"{
+  "vendor": null,
+  "driver_version": null,
+  "cuda_version": null,
+  "gpus": [],
+  "findings": []
+}
+"#;
+        assert_eq!(bare.to_json(), expected);
+        assert_eq!(bare.to_table(), "no GPU driver is loaded on this node\n");
+    }
+}

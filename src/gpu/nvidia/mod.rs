@@ -1,0 +1,88 @@
+//! NVIDIA: what the kernel driver shows in procfs, where its libraries are, and what a container needs of both.
+
+mod cache;
+mod inside;
+mod libs;
+mod nodes;
+pub(super) mod nvml;
+mod procfs;
+
+use crate::grants::Grants;
+
+use super::{Chosen, DriverFiles, Hints, HostRoot, ImageLibc, Inventory, Vendor};
+
+/// The vendor.
+#[derive(Debug)]
+pub(super) struct Nvidia;
+
+impl Vendor for Nvidia {
+    fn name(&self) -> &'static str {
+        "nvidia"
+    }
+
+    fn read_inventory(&self, root: &HostRoot, hints: &Hints) -> Option<Inventory> {
+        let driver = procfs::read_driver(root)?;
+        let mut inventory = Inventory {
+            vendor: Some(self.name().into()),
+            driver_version: driver.version,
+            gpus: driver.gpus,
+            findings: driver.findings,
+            ..Inventory::default()
+        };
+        if inventory.gpus.is_empty() {
+            inventory.gpus = nodes::read_gpus(root);
+        }
+        inventory.control_nodes = nodes::read_control_nodes(root);
+        match cache::load(root, hints, inventory.driver_version.as_deref()) {
+            Some(remembered) => take_remembered(&mut inventory, remembered),
+            None => {
+                inventory.files = libs::find_files(root, hints, inventory.driver_version.as_deref());
+                if inventory.files.directory.is_some() {
+                    cache::save(root, hints, &inventory);
+                }
+            }
+        }
+        inventory.findings.extend(nodes::find_faults(root, &inventory));
+        inventory.findings.extend(find_version_faults(inventory.driver_version.as_deref(), &inventory.files));
+        Some(inventory)
+    }
+
+    fn remember(&self, root: &HostRoot, hints: &Hints, inventory: &Inventory) {
+        cache::save(root, hints, inventory);
+    }
+
+    fn why_absent(&self) -> &'static str {
+        "no NVIDIA driver is loaded (neither /sys/module/nvidia nor /proc/driver/nvidia nor /dev/nvidiactl exists)"
+    }
+
+    fn grants(&self, inventory: &Inventory, chosen: &Chosen, image: &ImageLibc, root: &HostRoot) -> Grants {
+        inside::grants(inventory, chosen, image, root)
+    }
+}
+
+/// The files as they were, and what only NVML knows of GPUs that are still there.
+fn take_remembered(inventory: &mut Inventory, remembered: Inventory) {
+    inventory.files = remembered.files;
+    inventory.cuda_version = remembered.cuda_version;
+    for gpu in &mut inventory.gpus {
+        let same = |old: &&super::Gpu| old.minor == gpu.minor && old.pci_address == gpu.pci_address;
+        if let Some(old) = remembered.gpus.iter().find(same) {
+            gpu.memory_bytes = old.memory_bytes;
+            gpu.uuid = gpu.uuid.take().or_else(|| old.uuid.clone());
+            gpu.name = gpu.name.take().or_else(|| old.name.clone());
+        }
+    }
+}
+
+fn find_version_faults(module: Option<&str>, files: &DriverFiles) -> Option<String> {
+    match (module, &files.version) {
+        (_, None) => {
+            Some("the driver's libraries were not found: there is no libcuda.so.1 for this machine".into())
+        }
+        (Some(module), Some(libraries)) if module != libraries => Some(format!(
+            "driver/library version mismatch: kernel module {module}, libraries {libraries}; CUDA fails until the \
+             module is loaded again (reboot the node)"
+        )),
+        _ => None,
+    }
+}

@@ -1,0 +1,176 @@
+//! Slurm: its variables (srun(1), sbatch(1)) and `gres.conf`.
+#![expect(clippy::disallowed_methods, reason = "reads gres.conf where it is readable")]
+
+use std::fs;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+
+use crate::grants::JobGpus;
+
+use super::{Environment, JobFacts, Scheduler, number, text};
+
+/// Most bytes of `gres.conf` that are read.
+const MAX_CONFIG_BYTES: u64 = 1 << 20;
+/// Most names that one bracket expression may stand for (Slurm's own limit is 65,536).
+const MAX_EXPANSION: usize = 65_536;
+
+/// The Slurm workload manager.
+#[derive(Debug)]
+pub(super) struct Slurm;
+
+impl Scheduler for Slurm {
+    fn name(&self) -> &'static str {
+        "slurm"
+    }
+
+    fn job(&self, env: &Environment, root: &Path) -> Option<JobFacts> {
+        let job_id = text(env, "SLURM_JOB_ID").or_else(|| text(env, "SLURM_JOBID"))?;
+        let node_name = text(env, "SLURMD_NODENAME");
+        let gpus = JobGpus {
+            in_job: true,
+            step: text(env, "SLURM_STEP_GPUS"),
+            job: text(env, "SLURM_JOB_GPUS"),
+            visible: text(env, "CUDA_VISIBLE_DEVICES"),
+            minors: read_gres(env, root).and_then(|file| parse_minors(&file, node_name.as_deref())),
+        };
+        Some(JobFacts {
+            scheduler: self.name().into(),
+            job_id: Some(job_id),
+            step_id: text(env, "SLURM_STEP_ID").or_else(|| text(env, "SLURM_STEPID")),
+            node_name,
+            tasks: number(env, "SLURM_STEP_NUM_TASKS").or_else(|| number(env, "SLURM_NTASKS")),
+            process_id: number(env, "SLURM_PROCID"),
+            local_id: number(env, "SLURM_LOCALID"),
+            gpus,
+        })
+    }
+}
+
+/// `gres.conf` beside `slurm.conf`: where SLURM_CONF says, else where packages put it, else slurmd's fetched copy.
+fn read_gres(env: &Environment, root: &Path) -> Option<String> {
+    let configured =
+        text(env, "SLURM_CONF").and_then(|path| Some(PathBuf::from(path).parent()?.to_path_buf()));
+    let usual = ["/etc/slurm", "/etc/slurm-llnl", "/run/slurm/conf"].map(PathBuf::from);
+    configured.into_iter().chain(usual).find_map(|directory| {
+        let directory = directory.strip_prefix("/").ok()?.to_path_buf();
+        let file = fs::File::open(root.join(directory).join("gres.conf")).ok()?;
+        let mut config = String::new();
+        file.take(MAX_CONFIG_BYTES).read_to_string(&mut config).ok()?;
+        Some(config)
+    })
+}
+
+/// The minor of each GPU index of `node`, from the `File=/dev/nvidia…` of its lines in order.
+///
+/// `None` where the file leaves that open: lines without `File=`, other files than NVIDIA's nodes, included files, or a
+/// name that cannot be read. Then PCI order is the better guess.
+fn parse_minors(config: &str, node: Option<&str>) -> Option<Vec<u32>> {
+    let mut minors = Vec::new();
+    for line in config.replace("\\\n", " ").lines() {
+        let line = line.split('#').next().unwrap_or_default();
+        let word = |key: &str| {
+            line.split_whitespace().find_map(|word| {
+                let (name, value) = word.split_once('=')?;
+                name.eq_ignore_ascii_case(key).then_some(value)
+            })
+        };
+        if line.trim_start().to_ascii_lowercase().starts_with("include") {
+            return None;
+        }
+        if let Some(names) = word("NodeName")
+            && !expand(names)?.iter().any(|name| Some(name.as_str()) == node)
+        {
+            continue;
+        }
+        if !word("Name").is_some_and(|name| name.eq_ignore_ascii_case("gpu")) {
+            continue;
+        }
+        for file in expand(word("File")?)? {
+            minors.push(file.strip_prefix("/dev/nvidia")?.parse().ok()?);
+        }
+    }
+    (!minors.is_empty()).then_some(minors)
+}
+
+/// `/dev/nvidia[0-3,7]` or `n[01-04],x`: one bracket group a name, which is all that such files use.
+fn expand(text: &str) -> Option<Vec<String>> {
+    let mut names = Vec::new();
+    for item in split_outside_brackets(text) {
+        let Some((head, rest)) = item.split_once('[') else {
+            names.push(item.to_owned());
+            continue;
+        };
+        let (ranges, tail) = rest.split_once(']')?;
+        if tail.contains('[') {
+            return None;
+        }
+        for range in ranges.split(',') {
+            let (low, high) = range.split_once('-').unwrap_or((range, range));
+            let (first, last): (usize, usize) = (low.parse().ok()?, high.parse().ok()?);
+            if last < first || names.len().checked_add(last - first)? >= MAX_EXPANSION {
+                return None;
+            }
+            let width = low.len();
+            names.extend((first..=last).map(|number| format!("{head}{number:0width$}{tail}")));
+        }
+    }
+    Some(names)
+}
+
+fn split_outside_brackets(text: &str) -> Vec<&str> {
+    let (mut parts, mut start, mut depth) = (Vec::new(), 0, 0_usize);
+    for (at, byte) in text.bytes().enumerate() {
+        match byte {
+            b'[' => depth += 1,
+            b']' => depth = depth.saturating_sub(1),
+            b',' if depth == 0 => {
+                parts.push(&text[start..at]);
+                start = at + 1;
+            }
+            _ => {}
+        }
+    }
+    parts.push(&text[start..]);
+    parts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gres_conf_gives_minors_in_index_order() {
+        let check = |config: &str, expected: Option<&[u32]>| {
+            assert_eq!(parse_minors(config, Some("n03")).as_deref(), expected, "{config}");
+        };
+        check("Name=gpu Type=h100 File=/dev/nvidia[0-3]\n", Some(&[0, 1, 2, 3]));
+        check("Name=gpu File=/dev/nvidia[2-3,0]\nname=GPU file=/dev/nvidia1 # last\n", Some(&[2, 3, 0, 1]));
+        check("NodeName=n[01-04] Name=gpu \\\n File=/dev/nvidia1,/dev/nvidia0\n", Some(&[1, 0]));
+        check("NodeName=n[1-4] Name=gpu File=/dev/nvidia1\n", None);
+        check(
+            "NodeName=m1 Name=gpu File=/dev/nvidia1\nNodeName=n03 Name=gpu File=/dev/nvidia4\n",
+            Some(&[4]),
+        );
+        check("Name=nic File=/dev/x\nName=gpu File=/dev/nvidia0\n", Some(&[0]));
+        check("AutoDetect=nvml\n", None);
+        check("Name=gpu Count=4\n", None);
+        check("Name=gpu File=/dev/dri/renderD128\n", None);
+        check("Include /etc/slurm/more.conf\nName=gpu File=/dev/nvidia0\n", None);
+        check("Name=gpu File=/dev/nvidia[3-0]\n", None);
+        check("Name=gpu File=/dev/nvidia[0-99999999]\n", None);
+        check("Name=gpu File=/dev/nvidia[0-\n", None);
+    }
+
+    #[test]
+    fn gres_conf_is_found_beside_slurm_conf() {
+        let root = tempfile::tempdir().unwrap();
+        let directory = root.path().join("opt/slurm");
+        fs::create_dir_all(&directory).unwrap();
+        fs::write(directory.join("gres.conf"), "Name=gpu File=/dev/nvidia[4-5]\n").unwrap();
+        let env: Environment = [("SLURM_JOB_ID", "1"), ("SLURM_CONF", "/opt/slurm/slurm.conf")]
+            .map(|(name, value)| (name.into(), value.into()))
+            .into();
+        let facts = Slurm.job(&env, root.path()).unwrap();
+        assert_eq!(facts.gpus.minors, Some(vec![4, 5]));
+    }
+}

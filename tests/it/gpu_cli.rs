@@ -1,0 +1,194 @@
+//! The program on built hosts: `slipway gpus`, and GPUs in a container on the real launch path.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use sha2::{Digest as _, Sha256};
+
+use crate::support::host::Host;
+
+const SLIPWAY: &str = env!("CARGO_BIN_EXE_slipway");
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// A directory that the ordinary user of [`Host::run`] may write, as its home.
+fn home() -> tempfile::TempDir {
+    let home = tempfile::tempdir().unwrap();
+    fs::set_permissions(home.path(), fs::Permissions::from_mode(0o777)).unwrap();
+    home
+}
+
+fn slipway(host: &Host, home: &Path, args: &[&str]) -> Command {
+    let mut command = host.command(&[&[SLIPWAY], args].concat());
+    command.env_clear().env("PATH", "/usr/bin:/bin:/usr/sbin:/sbin").env("HOME", home);
+    command
+}
+
+/// A docker archive of programs of this machine with the libraries that `ldd` names, and no loader cache.
+fn archive_of(programs: &[&str], home: &Path) -> PathBuf {
+    let root = home.join("root");
+    let mut files: BTreeSet<PathBuf> = programs.iter().map(PathBuf::from).collect();
+    for program in programs {
+        let output = Command::new("ldd").arg(program).output().unwrap();
+        files.extend(
+            stdout(&output).split_whitespace().filter(|word| word.starts_with('/')).map(PathBuf::from),
+        );
+    }
+    for file in files {
+        let inside = root.join(file.strip_prefix("/").unwrap());
+        fs::create_dir_all(inside.parent().unwrap()).unwrap();
+        fs::copy(fs::canonicalize(&file).unwrap(), &inside).unwrap();
+    }
+    let tar = |archive: &Path, directory: &Path| {
+        let status =
+            Command::new("tar").arg("-cf").arg(archive).arg("-C").arg(directory).arg(".").status().unwrap();
+        assert!(status.success());
+    };
+    let image = home.join("image");
+    fs::create_dir_all(&image).unwrap();
+    tar(&image.join("layer.tar"), &root);
+    let diff = Sha256::digest(fs::read(image.join("layer.tar")).unwrap());
+    let diff: String = diff.iter().map(|byte| format!("{byte:02x}")).collect();
+    let architecture = if std::env::consts::ARCH == "aarch64" { "arm64" } else { "amd64" };
+    let config = format!(
+        "{{\"architecture\":\"{architecture}\",\"os\":\"linux\",\"config\":{{\"Env\":[\"PATH=/usr/bin:/bin\"]}},\
+         \"rootfs\":{{\"type\":\"layers\",\"diff_ids\":[\"sha256:{diff}\"]}}}}"
+    );
+    fs::write(image.join("config.json"), config).unwrap();
+    let manifest = "[{\"Config\":\"config.json\",\"RepoTags\":[\"gpu:test\"],\"Layers\":[\"layer.tar\"]}]";
+    fs::write(image.join("manifest.json"), manifest).unwrap();
+    let archive = home.join("image.tar");
+    tar(&archive, &image);
+    archive
+}
+
+/// The archive as a SIF that the ordinary user may read.
+fn sif_of(programs: &[&str], home: &Path) -> PathBuf {
+    let (archive, sif) = (archive_of(programs, home), home.join("gpu.sif"));
+    let output = Command::new(SLIPWAY)
+        .arg("convert")
+        .arg(format!("docker-archive:{}", archive.display()))
+        .arg(&sif)
+        .env("HOME", home)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    fs::set_permissions(&sif, fs::Permissions::from_mode(0o644)).unwrap();
+    sif
+}
+
+#[test]
+fn gpus_lists_what_the_node_has() {
+    need!(userns, tool "unshare", tool "setpriv");
+    let (host, home) = (Host::build("dgx-h100"), home());
+    let output = slipway(&host, home.path(), &["gpus", "--json"])
+        .env("SLURM_JOB_ID", "1")
+        .env("SLURM_STEP_GPUS", "2")
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(json["driver_version"], "550.54.15");
+    assert_eq!(json["cuda_version"], "12.4");
+    let gpus = json["gpus"].as_array().unwrap();
+    assert_eq!(gpus.len(), 8);
+    assert_eq!((&gpus[2]["minor"], &gpus[2]["owned"]), (&3.into(), &true.into()));
+    assert_eq!((&gpus[3]["minor"], &gpus[3]["owned"]), (&2.into(), &false.into()));
+    assert_eq!(gpus[0]["memory_bytes"], 81_559_u64 << 20);
+
+    let table = stdout(&slipway(&host, home.path(), &["gpus"]).output().unwrap());
+    assert!(table.starts_with("nvidia driver 550.54.15, CUDA 12.4\nINDEX   NAME"), "{table}");
+}
+
+#[test]
+fn gpus_answers_though_nvml_hangs() {
+    need!(userns, tool "unshare", tool "setpriv");
+    let (host, home) = (Host::build("nvml-hang"), home());
+    let output = slipway(&host, home.path(), &["gpus", "--json"]).output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(json["gpus"].as_array().unwrap().len(), 2);
+    assert!(json["findings"].to_string().contains("NVML hung: no answer after"), "{json}");
+}
+
+#[test]
+fn node_without_driver_is_an_empty_list() {
+    need!(userns, tool "unshare", tool "setpriv");
+    let (host, home) = (Host::build("no-driver"), home());
+    let output = slipway(&host, home.path(), &["gpus", "--json"]).output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(json["gpus"], serde_json::json!([]));
+}
+
+#[test]
+fn container_has_exactly_the_gpus_of_the_job() {
+    need!(userns, fuse, tool "unshare", tool "setpriv", tool "ldd", tool "tar");
+    let (host, home) = (Host::build("dgx-h100"), home());
+    // The fake driver libraries are made by rustc and need this one; an image for CUDA has it.
+    let unwinder = format!("/lib/{}-linux-gnu/libgcc_s.so.1", std::env::consts::ARCH);
+    let sif = sif_of(&["/bin/sh", "/bin/ls", "/bin/true", &unwinder], home.path());
+    let script = "ls -d /dev/nvidia*; echo $CUDA_VISIBLE_DEVICES $NVIDIA_VISIBLE_DEVICES; nvidia-smi; \
+                  LD_PRELOAD='libcuda.so libnvidia-ml.so.1' /bin/true && echo loaded";
+    let output = slipway(&host, home.path(), &["run", sif.to_str().unwrap(), "/bin/sh", "-c", script])
+        .env("SLURM_JOB_ID", "1")
+        .env("SLURM_STEP_GPUS", "2,5")
+        .env("CUDA_VISIBLE_DEVICES", "5")
+        .output()
+        .unwrap();
+    let expected = "/dev/nvidia-uvm\n/dev/nvidia-uvm-tools\n/dev/nvidia3\n/dev/nvidia5\n/dev/nvidiactl\n\
+                    GPU-00000005-1b1b-4343-5252-000000000005 void\nfake nvidia-smi\nloaded\n";
+    assert_eq!(stdout(&output), expected, "{}", stderr(&output));
+    assert_eq!(stderr(&output), "");
+}
+
+#[test]
+fn container_without_gpus_has_nothing_of_the_driver() {
+    need!(userns, fuse, tool "unshare", tool "setpriv", tool "ldd", tool "tar");
+    let home = home();
+    let sif = sif_of(&["/bin/sh", "/bin/ls"], home.path());
+    let script =
+        "for f in /dev/nvidia* /.slipway/run/lib/* /etc/ld.so.cache; do [ -e $f ] && echo $f; done; true";
+    for (scenario, flags) in [("dgx-h100", &["--gpus", "none"][..]), ("no-driver", &[])] {
+        let host = Host::build(scenario);
+        let args = [&["run"], flags, &[sif.to_str().unwrap(), "/bin/sh", "-c", script]].concat();
+        let output = slipway(&host, home.path(), &args).output().unwrap();
+        assert_eq!((stdout(&output).as_str(), output.status.code()), ("", Some(0)), "{}", stderr(&output));
+    }
+    let host = Host::build("no-driver");
+    let args = ["run", "--gpus", "all", sif.to_str().unwrap(), "/bin/true"];
+    let output = slipway(&host, home.path(), &args).output().unwrap();
+    assert_eq!(output.status.code(), Some(125));
+    assert!(stderr(&output).contains("no NVIDIA driver is loaded"), "{}", stderr(&output));
+}
+
+#[test]
+fn gpu_check_script_passes_on_a_built_host() {
+    need!(userns, fuse, tool "unshare", tool "setpriv", tool "python3", tool "ldd");
+    let (host, home) = (Host::build("dgx-h100"), home());
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/gpu-check");
+    let output = host
+        .command(&[script])
+        .env_clear()
+        .envs([("PATH", "/usr/bin:/bin:/usr/sbin:/sbin"), ("SLIPWAY", SLIPWAY)])
+        .env("HOME", home.path())
+        .env("TMPDIR", home.path())
+        .output()
+        .unwrap();
+    let text = stdout(&output);
+    assert_eq!(output.status.code(), Some(0), "{text}{}", stderr(&output));
+    for title in ["cuInit on the host", "cuInit in a container", "cuInit in a container, all GPUs"] {
+        let expected = format!("== {title}\n   cuInit: 0\n   cuDeviceGetCount: 0 GPUs: 8\n   ok\n");
+        assert!(text.contains(&expected), "{text}");
+    }
+}

@@ -1,0 +1,292 @@
+//! Hosts with GPUs, built from a scenario (`tests/fixtures/scenarios/*.toml`).
+//!
+//! [`Host::build`] makes a tree: procfs and sysfs files, device nodes as plain files, the driver's libraries as tiny ELF
+//! files, a fake NVML. Unit-like tests read it through `HostRoot`. [`Host::run`] lays the tree over the real host in a
+//! user and mount namespace and runs a program there as an ordinary user, on the real paths.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::OnceLock;
+
+use serde::Deserialize;
+use slipway::gpu::HostRoot;
+
+use super::tiny_elf::{Function, shared_library};
+
+/// What a scenario says about the host. The fake NVML reads the same file.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Scenario {
+    /// Version of the kernel module; without it there is no driver.
+    pub(crate) driver_version: Option<String>,
+    /// Version of the libraries, where it differs.
+    pub(crate) library_version: Option<String>,
+    /// Where the libraries are; the distribution's directory if not said.
+    pub(crate) library_directory: Option<PathBuf>,
+    /// Has the nodes of NVSwitches.
+    #[serde(default)]
+    pub(crate) nvswitch: bool,
+    #[serde(default)]
+    pub(crate) gpu: Vec<Gpu>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct Gpu {
+    pub(crate) name: String,
+    pub(crate) uuid: String,
+    pub(crate) pci_address: String,
+    pub(crate) minor: u32,
+    /// Mode and owner deny its node to everybody.
+    #[serde(default)]
+    pub(crate) denied: bool,
+}
+
+/// A built host; its tree is removed with it.
+pub(crate) struct Host {
+    tree: tempfile::TempDir,
+    pub(crate) scenario: Scenario,
+}
+
+/// Libraries of a driver: stem and SONAME's version, or `None` for a SONAME that is the file's name.
+const LIBRARIES: [(&str, Option<&str>); 12] = [
+    ("libcuda", Some("1")),
+    ("libcudadebugger", Some("1")),
+    ("libnvidia-cfg", Some("1")),
+    ("libnvidia-nvvm", Some("4")),
+    ("libnvidia-opencl", Some("1")),
+    ("libnvidia-ptxjitcompiler", Some("1")),
+    ("libnvidia-gpucomp", None),
+    ("libnvcuvid", Some("1")),
+    ("libnvidia-encode", Some("1")),
+    ("libGLX_nvidia", Some("0")),
+    ("libnvidia-glcore", None),
+    ("libnvidia-ngx", Some("1")),
+];
+
+impl Host {
+    /// The host of `tests/fixtures/scenarios/<name>.toml`.
+    pub(crate) fn build(name: &str) -> Self {
+        let path =
+            Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/fixtures/scenarios/{name}.toml"));
+        Self::build_from(&fs::read_to_string(path).unwrap())
+    }
+
+    /// The host of a scenario's text.
+    pub(crate) fn build_from(text: &str) -> Self {
+        let scenario: Scenario = toml::from_str(text).unwrap();
+        let tree = tempfile::tempdir().unwrap();
+        fs::set_permissions(tree.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let host = Self { tree, scenario };
+        for directory in ["proc/driver", "sys/module", "dev", "stage", "etc", "usr/bin"] {
+            fs::create_dir_all(host.path(directory)).unwrap();
+        }
+        host.write("proc/sys/kernel/random/boot_id", "11111111-2222-3333-4444-555555555555\n");
+        host.write("proc/devices", &host.devices());
+        if host.scenario.driver_version.is_some() {
+            host.write_procfs();
+            host.write_nodes();
+            host.write_libraries(text);
+        }
+        host
+    }
+
+    /// The tree.
+    pub(crate) fn path(&self, inside: &str) -> PathBuf {
+        self.tree.path().join(inside)
+    }
+
+    /// The tree as the GPU module reads it.
+    pub(crate) fn root(&self) -> HostRoot {
+        HostRoot::new(self.tree.path())
+    }
+
+    /// Where the libraries are, as an absolute path of the host.
+    pub(crate) fn library_directory(&self) -> PathBuf {
+        let usual = format!("/usr/lib/{}-linux-gnu", std::env::consts::ARCH);
+        self.scenario.library_directory.clone().unwrap_or_else(|| usual.into())
+    }
+
+    /// Version of the libraries.
+    pub(crate) fn library_version(&self) -> &str {
+        let scenario = &self.scenario;
+        scenario.library_version.as_deref().or(scenario.driver_version.as_deref()).unwrap_or_default()
+    }
+
+    pub(crate) fn write(&self, inside: &str, text: &str) {
+        let path = self.path(inside);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+
+    /// Majors other than NVIDIA's own 195: nothing may count on that.
+    fn devices(&self) -> String {
+        let nvidia = match self.scenario.driver_version {
+            Some(_) => "240 nvidia\n241 nvidia-uvm\n242 nvidia-caps\n",
+            None => "",
+        };
+        format!("Character devices:\n  1 mem\n  5 /dev/tty\n{nvidia}\nBlock devices:\n  8 sd\n")
+    }
+
+    fn write_procfs(&self) {
+        let version = self.scenario.driver_version.as_deref().unwrap();
+        self.write("sys/module/nvidia/version", &format!("{version}\n"));
+        self.write("sys/module/nvidia/srcversion", "0123456789ABCDEF\n");
+        self.write(
+            "proc/driver/nvidia/version",
+            &format!(
+                "NVRM version: NVIDIA UNIX x86_64 Kernel Module  {version}  Tue Mar  5 22:23:56 UTC 2024\n"
+            ),
+        );
+        self.write("proc/driver/nvidia/params", "ModifyDeviceFiles: 1\nDeviceFileMode: 438\n");
+        for gpu in &self.scenario.gpu {
+            let address = &gpu.pci_address;
+            self.write(
+                &format!("proc/driver/nvidia/gpus/{address}/information"),
+                &format!(
+                    "Model: \t\t {}\nIRQ:   \t\t 210\nGPU UUID: \t {}\nVideo BIOS: \t 96.00.74.00.1c\nBus Type: \t PCIe\n\
+                     Bus Location: \t {address}\nDevice Minor: \t {}\nGPU Firmware: \t {version}\nGPU Excluded:\t No\n",
+                    gpu.name, gpu.uuid, gpu.minor
+                ),
+            );
+        }
+    }
+
+    fn write_nodes(&self) {
+        let mut names =
+            vec!["nvidiactl", "nvidia-uvm", "nvidia-uvm-tools", "nvidia-modeset", "nvidia-caps/nvidia-cap1"];
+        if self.scenario.nvswitch {
+            names.extend(["nvidia-nvswitchctl", "nvidia-nvswitch0"]);
+        }
+        for name in names {
+            self.write(&format!("dev/{name}"), "");
+        }
+        for gpu in &self.scenario.gpu {
+            let name = format!("dev/nvidia{}", gpu.minor);
+            self.write(&name, "");
+            let mode = if gpu.denied { 0 } else { 0o666 };
+            fs::set_permissions(self.path(&name), fs::Permissions::from_mode(mode)).unwrap();
+        }
+    }
+
+    fn write_libraries(&self, scenario: &str) {
+        let directory = self.path(self.library_directory().to_str().unwrap().trim_start_matches('/'));
+        fs::create_dir_all(&directory).unwrap();
+        let version = self.library_version();
+        for (stem, number) in LIBRARIES {
+            let name = format!("{stem}.so.{version}");
+            let soname = number.map_or_else(|| name.clone(), |number| format!("{stem}.so.{number}"));
+            let gpus = u8::try_from(self.scenario.gpu.len()).unwrap();
+            let functions = match stem {
+                "libcuda" => vec![Function::Succeed("cuInit"), Function::Give("cuDeviceGetCount", gpus)],
+                _ => Vec::new(),
+            };
+            fs::write(directory.join(&name), shared_library(&soname, &functions)).unwrap();
+            if soname != name {
+                symlink(&name, directory.join(&soname)).unwrap();
+            }
+        }
+        fs::copy(fake_nvml(), directory.join(format!("libnvidia-ml.so.{version}"))).unwrap();
+        symlink(format!("libnvidia-ml.so.{version}"), directory.join("libnvidia-ml.so.1")).unwrap();
+        fs::write(directory.join("libnvidia-ml.scenario.toml"), scenario).unwrap();
+        // What must be left out: an empty file, and a library of the distribution.
+        fs::write(directory.join(format!("libnvidia-empty.so.{version}")), "").unwrap();
+        fs::write(directory.join("libdistribution.so.1.2.13"), shared_library("libdistribution.so.1", &[]))
+            .unwrap();
+        self.write("usr/bin/nvidia-smi", "#!/bin/sh\necho fake nvidia-smi\n");
+        fs::set_permissions(self.path("usr/bin/nvidia-smi"), fs::Permissions::from_mode(0o755)).unwrap();
+    }
+
+    /// Runs a program as an ordinary user on the real host with this tree laid over it.
+    pub(crate) fn run<A: AsRef<OsStr>>(&self, argv: &[A]) -> Output {
+        self.command(argv).output().unwrap()
+    }
+
+    /// As [`Host::run`], to be changed before it starts (variables, standard input).
+    ///
+    /// Needs `userns` and the tools `unshare` and `setpriv`.
+    pub(crate) fn command<A: AsRef<OsStr>>(&self, argv: &[A]) -> Command {
+        let mut command = if nix::unistd::geteuid().is_root() {
+            let mut command = Command::new("setpriv");
+            command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "unshare"]);
+            command
+        } else {
+            Command::new("unshare")
+        };
+        let (uid, gid) = match nix::unistd::geteuid() {
+            uid if uid.is_root() => (65_534, 65_534),
+            uid => (uid.as_raw(), nix::unistd::getegid().as_raw()),
+        };
+        command
+            .args(["-Urm", "--propagation=private", "sh", "-ec", OVERLAY, "sh"])
+            .arg(self.tree.path())
+            .args(["unshare", "--user", &format!("--map-user={uid}"), &format!("--map-group={gid}"), "--"])
+            .args(argv)
+            .current_dir("/");
+        command
+    }
+}
+
+/// Lays the tree ($1) over the host and executes the rest. Only mounts that an ordinary user may make in a namespace.
+const OVERLAY: &str = r#"
+tree=$1; shift
+for place in proc/driver sys/module; do
+    mount -t tmpfs none "/$place"
+    cp -R "$tree/$place/." "/$place/"
+done
+mount --bind "$tree/proc/devices" /proc/devices
+# Not sticky: in a sticky directory `>/dev/null` is refused to anybody but the owner.
+mount -t tmpfs -o mode=755 none "$tree/stage"
+for name in null zero full random urandom tty fuse; do
+    [ -e "/dev/$name" ] || continue
+    : >"$tree/stage/$name"
+    mount --bind "/dev/$name" "$tree/stage/$name"
+done
+for name in pts shm mqueue; do
+    [ -d "/dev/$name" ] || continue
+    mkdir "$tree/stage/$name"
+    mount --rbind "/dev/$name" "$tree/stage/$name"
+done
+for place in fd:/proc/self/fd stdin:/proc/self/fd/0 stdout:/proc/self/fd/1 stderr:/proc/self/fd/2; do
+    ln -s "${place#*:}" "$tree/stage/${place%%:*}"
+done
+(cd "$tree/dev" && find . -type f) | while read -r name; do
+    mkdir -p "$tree/stage/${name%/*}"
+    : >"$tree/stage/$name"
+    # A node that may be used is /dev/null; one that may not is the file itself, with its mode.
+    if [ -n "$(find "$tree/dev/$name" -perm -006)" ]; then source=/dev/null
+    elif [ -n "$(find "$tree/dev/$name" -perm 000)" ]; then source="$tree/dev/$name"
+    else source=/dev/null; fi
+    mount --bind "$source" "$tree/stage/$name"
+done
+mount --rbind "$tree/stage" /dev
+(cd "$tree/usr" && find . -type d) | while read -r place; do
+    [ -n "$(find "$tree/usr/$place" -maxdepth 1 ! -type d)" ] || continue
+    mount -t overlay overlay -o "ro,lowerdir=$tree/usr/$place:/usr/$place" "/usr/$place"
+done
+exec "$@"
+"#;
+
+/// The fake NVML, built once.
+fn fake_nvml() -> &'static Path {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| {
+        // …/target/debug/deps/it-…: the same target directory, so that a second build of the tests finds it made.
+        let own = std::env::current_exe().unwrap();
+        let target = own.ancestors().nth(3).unwrap();
+        let library = target.join("debug/libnvidia_ml.so");
+        let built = Command::new(env!("CARGO"))
+            .args(["build", "--quiet", "--offline", "--package", "fake-nvml", "--target-dir"])
+            .arg(target)
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .status();
+        // Where the tests run as another user than the one who built them, cargo is out of reach and its work is done.
+        assert!(
+            built.is_ok_and(|status| status.success()) || library.exists(),
+            "the fake NVML cannot be built"
+        );
+        library
+    })
+}
