@@ -100,8 +100,11 @@ fn control_characters_of_an_image_stay_off_the_terminal() {
 fn what_cannot_be_had_is_told() {
     need!(userns, fuse, tool "busybox");
     let sandbox = sandbox();
-    let output =
-        sandbox.slipway(["run"]).args([sandbox.path("home/box.sif").to_str().unwrap(), "pwd"]).cwd("/usr").run();
+    let output = sandbox
+        .slipway(["run"])
+        .args([sandbox.path("home/box.sif").to_str().unwrap(), "pwd"])
+        .cwd("/usr")
+        .run();
     assert_eq!(output.stdout, "/\n", "{output}");
     assert_eq!(
         output.stderr,
