@@ -21,6 +21,7 @@ mod merge;
 mod quickstart_parts;
 mod registry;
 mod run_cli;
+mod run_flags;
 mod sif;
 mod slurm;
 mod squashfs_read;

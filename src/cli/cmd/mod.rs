@@ -12,6 +12,7 @@ pub(super) mod load;
 mod locate;
 mod publish;
 pub(super) mod pull;
+mod request;
 pub(super) mod run;
 
 use std::collections::BTreeMap;
