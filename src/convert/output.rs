@@ -57,8 +57,7 @@ impl Output {
         file.write_all(head)?;
         file.sync_all()?;
         std::fs::rename(&self.partial, &self.target)?;
-        let directory = self.partial.parent().unwrap_or(Path::new("."));
-        File::open(directory)?.sync_all()
+        crate::sys::file::sync_parent(&self.target)
     }
 }
 

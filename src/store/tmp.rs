@@ -92,15 +92,10 @@ fn sync_file(path: &Path) -> Result<(), StoreError> {
     synced.map_err(|error| StoreError::of("write", path, error))
 }
 
-/// Makes a new name durable. Some file systems refuse to sync a directory; they have no later moment to offer.
+/// Makes a new name durable.
 pub(super) fn sync_parent(path: &Path) -> Result<(), StoreError> {
-    let Some(parent) = path.parent() else { return Ok(()) };
-    match File::open(parent).and_then(|directory| directory.sync_all()) {
-        Err(error) if !matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported) => {
-            Err(StoreError::of("sync", parent, error))
-        }
-        _ => Ok(()),
-    }
+    crate::sys::file::sync_parent(path)
+        .map_err(|error| StoreError::of("sync", path.parent().unwrap_or(path), error))
 }
 
 /// Removes what dead processes of this host left behind. Files of other hosts are let alone, since nothing here says
