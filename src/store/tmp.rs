@@ -127,17 +127,19 @@ fn is_alive(pid: u32) -> bool {
     !exists(Path::new("/proc/self")) || exists(&PathBuf::from(format!("/proc/{pid}")))
 }
 
-/// This host in one word without dots. Process numbers mean nothing in another pid namespace, so that one is named.
+/// This host in one word without dots. Hosts with one name and one store do exist, so the boot is named too; process
+/// numbers mean nothing in another pid namespace, so that one is.
 fn host_token() -> &'static str {
     static TOKEN: OnceLock<String> = OnceLock::new();
     TOKEN.get_or_init(|| {
         let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
         let namespace = fs::read_link("/proc/self/ns/pid").unwrap_or_default();
-        token_of(host.trim(), &namespace.to_string_lossy())
+        let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+        token_of(host.trim(), boot.trim(), &namespace.to_string_lossy())
     })
 }
 
-fn token_of(host: &str, pid_namespace: &str) -> String {
+fn token_of(host: &str, boot_id: &str, pid_namespace: &str) -> String {
     // The number that every kernel gives to the pid namespace that it booted with (PROC_PID_INIT_INO).
     const FIRST_PID_NAMESPACE: &str = "4026531836";
     let plain = |c: char| if c.is_ascii_alphanumeric() { c } else { '-' };
@@ -145,6 +147,8 @@ fn token_of(host: &str, pid_namespace: &str) -> String {
     if token.is_empty() {
         token.push_str("unknown");
     }
+    token.push('-');
+    token.extend(boot_id.chars().filter(char::is_ascii_hexdigit).take(8));
     let number: String = pid_namespace.chars().filter(char::is_ascii_digit).collect();
     if number != FIRST_PID_NAMESPACE {
         token.push_str("-ns");
@@ -159,9 +163,12 @@ mod tests {
 
     #[test]
     fn a_name_tells_host_namespace_and_process() {
-        assert_eq!(token_of("gpu01.cluster.example", "pid:[4026531836]"), "gpu01-cluster-example");
-        assert_eq!(token_of("gpu01", "pid:[4026532201]"), "gpu01-ns4026532201");
-        assert_eq!(token_of("", "pid:[4026531836]"), "unknown");
+        const BOOT: &str = "0f3c-77d1-9b2e";
+        let (first, other) = ("pid:[4026531836]", "pid:[4026532201]");
+        assert_eq!(token_of("gpu01.cluster.example", BOOT, first), "gpu01-cluster-example-0f3c77d1");
+        assert_eq!(token_of("gpu01", BOOT, other), "gpu01-0f3c77d1-ns4026532201");
+        assert_eq!(token_of("", "", first), "unknown-");
+        assert_ne!(token_of("gpu01", BOOT, first), token_of("gpu01", "1a2b", first));
         for (name, expected) in [
             ("gpu01.12.0", Some(12)),
             ("gpu01.12.3.partial", Some(12)),
