@@ -42,6 +42,7 @@ pub use images::{ImageKey, ImageKeyError, ImageWriter};
 pub use layout::read_layout;
 pub use refs::RefRecord;
 pub use source::ImageError;
+pub(crate) use tmp::{partial_in, remove_stale_partials};
 
 /// A piece of an opened file that holds one layer as it was stored or sent (maybe compressed).
 #[derive(Debug, Clone)]

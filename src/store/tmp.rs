@@ -5,7 +5,7 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,6 +14,9 @@ use super::StoreError;
 
 /// Numbers the temporary files of this process.
 static COUNTER: AtomicU64 = AtomicU64::new(0);
+
+/// Begins the names of files that become a user's own, beside which they lie until then.
+const PARTIAL_PREFIX: &str = ".slipway-";
 
 /// A name under `tmp/` that nobody else has; what is there when this is dropped is removed.
 #[derive(Debug)]
@@ -24,8 +27,7 @@ pub(super) struct TmpPath {
 impl TmpPath {
     /// Takes a fresh name below `directory`, without making the file.
     pub(super) fn new(directory: &Path) -> Self {
-        let number = COUNTER.fetch_add(1, Ordering::Relaxed);
-        Self { path: directory.join(format!("{}.{}.{number}", host_token(), std::process::id())) }
+        Self { path: directory.join(fresh_name()) }
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -83,6 +85,17 @@ impl Drop for TmpPath {
     }
 }
 
+fn fresh_name() -> String {
+    let number = COUNTER.fetch_add(1, Ordering::Relaxed);
+    format!("{}.{}.{number}", host_token(), std::process::id())
+}
+
+/// A fresh name in `directory` for a file that becomes another one there. If its writer is killed, it is removed by
+/// [`remove_stale`] where `directory` is a store's, and elsewhere by [`remove_stale_partials`].
+pub(crate) fn partial_in(directory: &Path) -> PathBuf {
+    directory.join(format!("{PARTIAL_PREFIX}{}", fresh_name()))
+}
+
 fn exists(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok()
 }
@@ -101,10 +114,26 @@ pub(super) fn sync_parent(path: &Path) -> Result<(), StoreError> {
 /// Removes what dead processes of this host left behind. Files of other hosts are let alone, since nothing here says
 /// whether their writers live.
 pub(super) fn remove_stale(directory: &Path) {
+    remove_of_dead(directory, |_, name| Some(name.strip_prefix(PARTIAL_PREFIX).unwrap_or(name)));
+}
+
+/// The same for a directory of the user's, where only partial files are ours. Processes of other users may be hidden
+/// from us, so their files are let alone.
+pub(crate) fn remove_stale_partials(directory: &Path) {
+    let (uid, _) = crate::sys::process::real_ids();
+    remove_of_dead(directory, |entry, name| {
+        let name = name.strip_prefix(PARTIAL_PREFIX)?;
+        entry.metadata().is_ok_and(|facts| facts.is_file() && facts.uid() == uid).then_some(name)
+    });
+}
+
+/// Removes what was made by dead processes of this host; `name_of` gives the temporary name of an entry that is ours.
+fn remove_of_dead(directory: &Path, name_of: impl for<'n> Fn(&fs::DirEntry, &'n str) -> Option<&'n str>) {
     let Ok(entries) = fs::read_dir(directory) else { return };
     for entry in entries.flatten() {
         let name = entry.file_name();
-        if name.to_str().and_then(|name| pid_of(name, host_token())).is_some_and(|pid| !is_alive(pid)) {
+        let name = name.to_str().and_then(|name| name_of(&entry, name));
+        if name.and_then(|name| pid_of(name, host_token())).is_some_and(|pid| !is_alive(pid)) {
             // Another process may have been faster.
             let _ = fs::remove_file(entry.path());
         }
@@ -219,5 +248,23 @@ mod tests {
         let mut expected = vec![format!("{host}.{own}.0"), format!("elsewhere.{dead}.0"), "x".into()];
         expected.sort();
         assert_eq!(left, expected);
+    }
+
+    #[test]
+    fn partial_files_are_removed_in_stores_and_beside_targets() {
+        let root = tempfile::tempdir().unwrap();
+        let (own, dead) = (std::process::id(), u32::MAX);
+        let left = |remove: fn(&Path)| {
+            let mine = partial_in(root.path()).file_name().unwrap().to_str().unwrap().to_owned();
+            let of_dead = mine.replace(&format!(".{own}."), &format!(".{dead}."));
+            let tmp_of_dead = of_dead.trim_start_matches(PARTIAL_PREFIX);
+            for name in [&mine, &of_dead, tmp_of_dead] {
+                fs::write(root.path().join(name), "").unwrap();
+            }
+            remove(root.path());
+            [&mine, &of_dead, tmp_of_dead].map(|name| exists(&root.path().join(name)))
+        };
+        assert_eq!(left(remove_stale), [true, false, false]);
+        assert_eq!(left(remove_stale_partials), [true, false, true], "only what is surely ours");
     }
 }
