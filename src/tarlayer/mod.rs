@@ -7,7 +7,7 @@ mod encoding;
 mod merge;
 mod reader;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 
 pub use encoding::Encoding;
 pub use merge::{FileSink, LayerRest, Limits, MergeError, Merger, NameError};
