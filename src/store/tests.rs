@@ -37,6 +37,19 @@ fn makes_private_directories() {
 }
 
 #[test]
+fn a_blob_that_was_cut_short_is_replaced() {
+    let (_root, store) = store();
+    let digest = store.put_blob(b"hello").unwrap();
+    assert!(store.has_blob_of(&digest, 5) && !store.has_blob_of(&digest, 4));
+    fs::write(store.blob_path(&digest), "hel").unwrap();
+    assert!(!store.has_blob_of(&digest, 5));
+    let mut writer = store.blob_writer(Some(digest), Some(5)).unwrap();
+    writer.append(b"hello").unwrap();
+    writer.commit().unwrap();
+    assert_eq!(fs::read(store.blob_path(&digest)).unwrap(), b"hello");
+}
+
+#[test]
 fn a_blob_appears_when_it_is_whole() {
     let (_root, store) = store();
     let digest = Digest::of(b"hello");
