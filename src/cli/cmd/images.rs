@@ -30,8 +30,11 @@ struct Row {
 }
 
 pub(in crate::cli) fn run(args: &ImagesArgs, session: &Session) -> Result<(), Failure> {
-    let rows: Vec<Row> =
-        session.store()?.list_refs()?.iter().map(|(name, record)| row(name, record)).collect();
+    let (refs, unreadable) = session.store()?.readable_refs()?;
+    for error in unreadable {
+        term::note(&format_args!("warning: {error}"));
+    }
+    let rows: Vec<Row> = refs.iter().map(|(name, record)| row(name, record)).collect();
     if args.json {
         let text = serde_json::to_string_pretty(&rows)
             .map_err(|error| Failure::new(format!("the list cannot be shown as JSON: {error}"), None))?;

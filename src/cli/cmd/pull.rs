@@ -15,7 +15,8 @@ pub(in crate::cli) fn run(args: &PullArgs, session: &Session) -> Result<(), Fail
     let wanted = platform(args.platform.as_deref())?;
     let store = session.store()?;
     let client = session.client();
-    let before = store.get_ref(&reference.to_string())?;
+    // It is only compared with, and a damaged ref is replaced by this pull.
+    let before = store.get_ref(&reference.to_string()).unwrap_or_default();
     let say = |event: PullEvent| {
         if let Some(line) = line_of(&event, args.quiet) {
             term::note(&line);
