@@ -37,9 +37,9 @@ pub struct Pushed {
 /// What happens during a push. Events of several blobs are interleaved.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PushEvent {
-    /// Something happened to a layer or the config.
+    /// Something happened to a layer. The config is too small to tell of.
     Blob {
-        /// The blob.
+        /// The layer.
         digest: Digest,
         /// Its length.
         size_bytes: u64,
@@ -140,7 +140,7 @@ impl Push<'_> {
                 if self.stopped.load(Ordering::Relaxed) {
                     return;
                 }
-                let Err(error) = self.blob(blob) else { continue };
+                let Err(error) = self.blob(blob, blob.digest != manifest.config.digest) else { continue };
                 self.stopped.store(true, Ordering::Relaxed);
                 // Those that end because of the first one come later.
                 first_error.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
@@ -154,9 +154,11 @@ impl Push<'_> {
         first_error.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
     }
 
-    fn blob(&self, blob: &Descriptor) -> Result<(), RegistryError> {
+    fn blob(&self, blob: &Descriptor, is_layer: bool) -> Result<(), RegistryError> {
         let tell = |state| {
-            (self.on_event)(PushEvent::Blob { digest: blob.digest, size_bytes: blob.size_bytes, state });
+            if is_layer {
+                (self.on_event)(PushEvent::Blob { digest: blob.digest, size_bytes: blob.size_bytes, state });
+            }
         };
         let told = AtomicUsize::new(0);
         let on_bytes = |done_bytes: u64| {

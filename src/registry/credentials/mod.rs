@@ -147,6 +147,12 @@ impl CredentialSources {
         }
     }
 
+    /// The login for a registry, if it can be read.
+    #[must_use]
+    pub fn login_for(&self, host: &str) -> Option<Login> {
+        self.find(host, "").login
+    }
+
     /// The login for a repository of a registry (`host` or `host:port`).
     pub(super) fn find(&self, host: &str, repository: &str) -> Found {
         let keys = Keys::of(host, repository);
