@@ -292,6 +292,7 @@ fn hint_for(why: &Reach) -> Option<String> {
         Reach::Tls { .. } => {
             "if its certificate is of the site's own authority, point SSL_CERT_FILE to that, or put it into `~/.config/containers/certs.d/HOST/ca.crt`; if the registry speaks plain http, list it in `registry.insecure` of slipway.toml"
         }
+        Reach::Proxy { .. } => "check HTTPS_PROXY and HTTP_PROXY, or name the registry in NO_PROXY",
         Reach::Trust { .. } => "mend that file, or point SSL_CERT_FILE to another",
         Reach::ReadTimeout => "try again; `registry.read_timeout_seconds` says how long is waited",
         Reach::Broken { .. } => "try again; what has arrived of finished layers is kept",

@@ -22,6 +22,7 @@ mod quickstart_parts;
 mod registry;
 mod registry_login;
 mod registry_push;
+mod registry_ways;
 mod run_cli;
 mod sif;
 mod slurm;

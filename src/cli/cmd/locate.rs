@@ -14,6 +14,7 @@ use crate::store::{Meant, Store, StoredImage};
 
 use super::Session;
 use crate::cli::failure::Failure;
+use crate::cli::term;
 
 /// A word that begins with `/` or `.`, ends in `.sif`, `.sqsh` or `.squashfs`, or names a file that exists, is a file;
 /// any other is an image name, looked up in the store and pulled if it is not there.
@@ -32,6 +33,7 @@ pub(super) fn run_file(word: &OsStr, session: &Session) -> Result<PathBuf, Failu
         return Ok(path);
     }
     ImageRef::parse(text)?;
+    term::note(&format_args!("Unable to find image '{text}' locally"));
     pull_in_child(text)?;
     stored(&store, text)?
         .ok_or_else(|| Failure::new(format!("`{text}` was pulled but is not in the store"), None))

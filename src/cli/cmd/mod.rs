@@ -30,7 +30,7 @@ use crate::config::{NoOpen, Settings, Sources, default_files};
 use crate::host::{self, LaunchFacts};
 use crate::launch::ServeSettings;
 use crate::oci::Platform;
-use crate::registry::{Client, ClientOptions, CredentialSources, TrustSources};
+use crate::registry::{Client, ClientOptions, CredentialSources, Proxies, TrustSources};
 use crate::store::Store;
 
 use super::failure::Failure;
@@ -74,6 +74,8 @@ impl Session {
             parallel_layers: to_usize(settings.parallel_layers.value).max(1),
             credentials: self.credentials(),
             trust: TrustSources::from_env(&with_home(&self.env)),
+            proxies: Proxies::from_env(&self.env),
+            mirrors: settings.mirrors.value.clone(),
             ..ClientOptions::default()
         })
     }

@@ -45,6 +45,10 @@ fn pull_one(
     client: &Client,
     session: &Session,
 ) -> Result<(), Failure> {
+    if !args.quiet {
+        let tag = reference.manifest_reference();
+        term::note(&format_args!("{tag}: Pulling from {}", reference.path()));
+    }
     let before = store.get_ref(&reference.to_string())?;
     let say = |event: PullEvent| {
         if let Some(line) = line_of(&event, args.quiet) {
@@ -86,6 +90,7 @@ fn line_of(event: &PullEvent, quiet: bool) -> Option<String> {
             Some(format!("warning: the image is for {found}, and there is none for {wanted}"))
         }
         PullEvent::Waiting { why, wait } => Some(format!("{why}; next try in {} s", wait.as_secs())),
+        PullEvent::MirrorFailed { why } => Some(format!("warning: {why}; asking the next place")),
         _ if quiet => None,
         PullEvent::Resolved { layers, size_bytes, .. } => {
             Some(format!("{layers} layers, {}", human_size(*size_bytes)))
