@@ -16,6 +16,7 @@ mod fuse_mount;
 mod gpu;
 mod gpu_cli;
 mod image_verbs;
+mod launch_hygiene;
 mod ldcache;
 mod merge;
 mod quickstart_parts;

@@ -11,6 +11,7 @@ use crate::image::Image;
 use crate::oci::{Document, Manifest, media};
 use crate::reference::ImageRef;
 use crate::store::{Meant, Store, StoredImage};
+use crate::sys::process::WaitableChildren;
 
 use super::Session;
 use crate::cli::failure::Failure;
@@ -41,7 +42,16 @@ pub(super) fn run_file(word: &OsStr, session: &Session) -> Result<PathBuf, Failu
 
 /// The run file of the image that a name, an id or the beginning of one means.
 fn stored(store: &Store, word: &str) -> Result<Option<PathBuf>, Failure> {
-    let key = store.find_image(word)?.and_then(|(image, _)| image.record.image);
+    // A start by name reads one file, however many images there are.
+    let by_name = match ImageRef::parse(word) {
+        Ok(reference) => store.get_ref(&reference.to_string())?,
+        Err(_) => None,
+    };
+    let record = match by_name {
+        Some(record) => Some(record),
+        None => store.find_image(word)?.map(|(image, _)| image.record),
+    };
+    let key = record.and_then(|record| record.image);
     Ok(key.filter(|key| store.has_image(key)).map(|key| store.image_path(&key)))
 }
 
@@ -83,12 +93,16 @@ pub(super) fn documents(store: &Store, image: &StoredImage) -> Result<(Value, Op
 /// Pulling starts threads, and the launcher must have none: a child does it. Its words go to standard error, so that
 /// standard output stays the workload's.
 fn pull_in_child(name: &str) -> Result<(), Failure> {
+    let failed = |error: &dyn std::fmt::Display| {
+        Failure::new(format!("cannot start a child to pull `{name}`: {error}"), None)
+    };
+    let _waitable = WaitableChildren::new().map_err(|errno| failed(&errno))?;
     let status = Command::new("/proc/self/exe")
         .args(["pull", "--quiet", name])
         .stdin(Stdio::null())
         .stdout(std::io::stderr())
         .status()
-        .map_err(|error| Failure::new(format!("cannot start a child to pull `{name}`: {error}"), None))?;
+        .map_err(|error| failed(&error))?;
     // The child has said why.
     if status.success() { Ok(()) } else { Err(Failure::quiet_own()) }
 }
