@@ -16,11 +16,15 @@ mod archive;
 mod blobs;
 mod error;
 mod fault;
+mod find;
 mod images;
+mod keep;
 mod layout;
 mod members;
 mod outer;
 mod refs;
+mod remove;
+mod save;
 mod source;
 #[cfg(test)]
 mod tests;
@@ -38,9 +42,12 @@ pub use archive::{ArchiveImage, read_archive, read_archive_stream};
 pub use blobs::BlobWriter;
 pub use error::StoreError;
 pub use fault::{ArchiveError, ArchiveFault};
+pub use find::{FindError, Meant, StoredImage};
 pub use images::{ImageKey, ImageKeyError, ImageWriter};
 pub use layout::read_layout;
 pub use refs::RefRecord;
+pub use remove::Removed;
+pub use save::{SaveError, SavedImage};
 pub use source::ImageError;
 pub(crate) use tmp::{partial_in, remove_stale_partials};
 
@@ -112,7 +119,7 @@ impl Store {
 fn check_owner(directory: &Path) -> Result<(), StoreError> {
     const OTHERS_WRITE: u32 = 0o022;
     let facts = fs::metadata(directory).map_err(|error| StoreError::of("read", directory, error))?;
-    let (uid, _) = crate::sys::process::real_ids();
+    let (uid, _) = crate::sys::process::own_ids();
     if facts.uid() != uid {
         return Err(StoreError::Owner { path: directory.into(), owner: facts.uid(), uid });
     }

@@ -120,7 +120,7 @@ pub(super) fn remove_stale(directory: &Path) {
 /// The same for a directory of the user's, where only partial files are ours. Processes of other users may be hidden
 /// from us, so their files are let alone.
 pub(crate) fn remove_stale_partials(directory: &Path) {
-    let (uid, _) = crate::sys::process::real_ids();
+    let (uid, _) = crate::sys::process::own_ids();
     remove_of_dead(directory, |entry, name| {
         let name = name.strip_prefix(PARTIAL_PREFIX)?;
         entry.metadata().is_ok_and(|facts| facts.is_file() && facts.uid() == uid).then_some(name)

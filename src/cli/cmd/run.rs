@@ -1,16 +1,14 @@
 //! `slipway run`: from words to the workload.
 
-use std::ffi::{OsStr, OsString};
-use std::path::Path;
+use std::ffi::OsString;
 
-use crate::bundle::{self, EnvRequest, Request, Volume, parse_apptainer_binds, parse_docker_volume};
+use crate::bundle;
 use crate::image::Image;
 use crate::launch::{self, Context};
 use crate::plan::{self, ImageSource, LaunchPlan};
 use crate::squashfs::read::Reader;
 
-use super::Session;
-use super::locate;
+use super::{Session, locate, request};
 use crate::cli::args::RunArgs;
 use crate::cli::failure::Failure;
 use crate::cli::term;
@@ -18,6 +16,12 @@ use crate::cli::term;
 /// Becomes the workload, or says why not. Returns only for `--plan`.
 pub(in crate::cli) fn run(args: &RunArgs, session: &Session) -> Result<(), Failure> {
     let (word, command) = args.words.split_first().ok_or_else(|| Failure::new("no image is named", None))?;
+    if word.as_encoded_bytes().starts_with(b"-") {
+        return Err(Failure::new(
+            format!("unknown flag `{}`", word.to_string_lossy()),
+            "`slipway run --help` lists the flags; those of the command come behind the image",
+        ));
+    }
     let path = locate::run_file(word, session)?;
     let name = word.to_string_lossy().into_owned();
     let image = Image::open(&path)?;
@@ -26,7 +30,11 @@ pub(in crate::cli) fn run(args: &RunArgs, session: &Session) -> Result<(), Failu
     if args.plan {
         return show(&plan, args.json);
     }
-    let context = Context { image_name: &name, serve: session.serve_settings(), image: &image };
+    for warning in &plan.warnings {
+        term::warn(warning);
+    }
+    let context =
+        Context { image_name: &name, serve: session.serve_settings(), image: &image, warn: term::warn };
     let error = launch::apply(&plan, &context);
     let code = error.exit_code();
     Err(Failure::from(error).with_code(code))
@@ -43,10 +51,9 @@ fn make_plan(
     let files = launch::image_files(&reader, name)?;
     let caller = launch::caller(&session.env);
     let grants = super::grants::for_run(args, session, image, &reader, name)?;
-    let cwd = caller.cwd.as_deref().unwrap_or(Path::new("/"));
-    let request = request(args, command, session, cwd)?;
+    let request = request::request(args, command, session, caller.cwd.as_deref())?;
     let bundle = bundle::build(&image.config.config, &files, &request, &caller, grants)?;
-    let facts = launch::look_up(&plan::needed(&bundle)?, &reader, name)?;
+    let facts = launch::look_up(&bundle, &reader, name)?;
     let source = ImageSource {
         path: image.path.clone(),
         offset_bytes: image.offset_bytes,
@@ -55,40 +62,6 @@ fn make_plan(
     let plan = plan::make(&bundle, &source, &facts)?;
     plan::check(&plan)?;
     Ok(plan)
-}
-
-fn request(args: &RunArgs, command: &[OsString], session: &Session, cwd: &Path) -> Result<Request, Failure> {
-    let mut volumes: Vec<Volume> = Vec::new();
-    for text in &session.settings.run.binds.value {
-        volumes.extend(parse_apptainer_binds(text, cwd)?);
-    }
-    for text in &args.bind {
-        volumes.extend(parse_apptainer_binds(text, cwd)?);
-    }
-    for text in &args.volume {
-        volumes.push(parse_docker_volume(text, cwd)?);
-    }
-    Ok(Request {
-        entrypoint: args.entrypoint.clone(),
-        args: command.to_vec(),
-        env: args.env.iter().map(|text| env_request(text)).collect(),
-        workdir: args.workdir.clone(),
-        volumes,
-        mount_home: session.settings.run.mount_home.value,
-        mount_tmp: session.settings.run.mount_tmp.value,
-    })
-}
-
-fn env_request(text: &OsStr) -> EnvRequest {
-    use std::os::unix::ffi::OsStrExt as _;
-    let bytes = text.as_bytes();
-    match bytes.iter().position(|byte| *byte == b'=') {
-        Some(at) => EnvRequest::Set(
-            OsStr::from_bytes(&bytes[..at]).to_os_string(),
-            OsStr::from_bytes(&bytes[at + 1..]).to_os_string(),
-        ),
-        None => EnvRequest::Inherit(text.to_os_string()),
-    }
 }
 
 fn check_architecture(image: &Image, name: &str) -> Result<(), Failure> {
@@ -110,16 +83,4 @@ fn show(plan: &LaunchPlan, json: bool) -> Result<(), Failure> {
     let text = serde_json::to_string_pretty(plan)
         .map_err(|error| Failure::new(format!("the plan cannot be shown as JSON: {error}"), None))?;
     term::print(&format_args!("{text}\n"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn reads_variables() {
-        assert_eq!(env_request(OsStr::new("A=b=c")), EnvRequest::Set("A".into(), "b=c".into()));
-        assert_eq!(env_request(OsStr::new("A=")), EnvRequest::Set("A".into(), "".into()));
-        assert_eq!(env_request(OsStr::new("A")), EnvRequest::Inherit("A".into()));
-    }
 }
