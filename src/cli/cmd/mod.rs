@@ -92,6 +92,7 @@ impl Session {
             compressor: settings.compression.value,
             threads: threads(settings.threads.value, &LaunchFacts::read(Path::new("/"))),
             max_entries: settings.max_entries.value,
+            max_bytes: settings.max_bytes.value.0,
         }
     }
 

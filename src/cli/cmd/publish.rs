@@ -2,7 +2,7 @@
 
 use crate::base::Digest;
 use crate::base::sizes::human_size;
-use crate::convert;
+use crate::convert::{self, ConvertError};
 use crate::oci::{ImageConfig, Platform};
 use crate::reference::ImageRef;
 use crate::store::{ImageKey, LayerSet, RefRecord, Store};
@@ -37,7 +37,8 @@ pub(super) fn convert(
     let key = ImageKey::new(&set.manifest_digest, convert::WRITER_VERSION, &options.compressor.to_string());
     if !store.has_image(&key) {
         let writer = store.image_writer(&key);
-        let report = convert::convert(set, writer.path(), &options)?;
+        let converted = convert::convert(set, writer.path(), &options);
+        let report = converted.map_err(|error| forget_damaged(error, store))?;
         writer.publish()?;
         if !quiet {
             term::note(&format_args!(
@@ -61,6 +62,15 @@ pub(super) fn name(record: &RefRecord, names: &[ImageRef], store: &Store) -> Res
         store.keep_nameless(record)?;
     }
     Ok(())
+}
+
+/// A stored layer that was damaged on disk must not spoil the next pull as well.
+fn forget_damaged(error: ConvertError, store: &Store) -> ConvertError {
+    if let ConvertError::Digest { layer, .. } = &error {
+        // If it cannot be removed, the error says all that matters.
+        let _ = store.remove_if_damaged(&layer.digest);
+    }
+    error
 }
 
 fn record(set: &LayerSet, store: &Store, key: ImageKey) -> Result<RefRecord, Failure> {
