@@ -70,6 +70,9 @@ pub(super) struct RunArgs {
     /// Keep standard input open; always so
     #[arg(short = 'i', long)]
     pub(super) interactive: bool,
+    /// Record anew which blocks of the image this start reads, for the next start of the same command
+    #[arg(long)]
+    pub(super) record_hot: bool,
     /// Print the steps of the launch and run nothing
     #[arg(long)]
     pub(super) plan: bool,

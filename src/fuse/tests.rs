@@ -24,7 +24,15 @@ fn shared(no_open: bool) -> Shared {
     let (image, _) = writer.finish(&Tree { nodes, root: 0 }).unwrap();
     let synthetic = vec![Synthetic { path: RelPath::parse(b"a/b").unwrap(), kind: SyntheticKind::File }];
     let image = Arc::new(image.into_inner());
-    let spec = ServerSpec { image, synthetic, uid: 3, gid: 4, cache_bytes: 1 << 20, no_open };
+    let spec = ServerSpec {
+        image,
+        synthetic,
+        uid: 3,
+        gid: 4,
+        cache_bytes: 1 << 20,
+        no_open,
+        tuning: Tuning::default(),
+    };
     Server::load(spec).unwrap().shared
 }
 

@@ -1,7 +1,8 @@
 //! `slipway run`: from words to the workload.
 
 use std::ffi::{OsStr, OsString};
-use std::path::Path;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
 
 use crate::bundle::{self, EnvRequest, Request, Volume, parse_apptainer_binds, parse_docker_volume};
 use crate::image::Image;
@@ -26,7 +27,10 @@ pub(in crate::cli) fn run(args: &RunArgs, session: &Session) -> Result<(), Failu
     if args.plan {
         return show(&plan, args.json);
     }
-    let context = Context { image_name: &name, serve: session.serve_settings(), image: &image };
+    let mut serve = session.serve_settings();
+    serve.tuning.record_hot = args.record_hot;
+    serve.tuning.hot_list = hot_list(&image.path, args, command, session);
+    let context = Context { image_name: &name, serve, image: &image };
     let error = launch::apply(&plan, &context);
     let code = error.exit_code();
     Err(Failure::from(error).with_code(code))
@@ -57,6 +61,33 @@ fn make_plan(
     Ok(plan)
 }
 
+/// Where the hot list of an image and a program is: in the store for an image of the store, where it is made by itself,
+/// and beside any other, where it is made on demand only.
+fn hot_list(image: &Path, args: &RunArgs, command: &[OsString], session: &Session) -> Option<PathBuf> {
+    /// Longest name of a program in a file name, in bytes.
+    const MAX_PROGRAM_BYTES: usize = 64;
+    let program = command.first().and_then(|word| Path::new(word).file_name()).unwrap_or_default();
+    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"._+-".contains(byte);
+    let mut list = image.file_name()?.to_os_string();
+    list.push(".");
+    list.push(if !program.is_empty() && program.as_bytes().iter().all(plain) {
+        program
+    } else {
+        "run".as_ref()
+    });
+    if list.len() > image.file_name()?.len() + MAX_PROGRAM_BYTES {
+        return None;
+    }
+    let store = &session.settings.store.dir.value;
+    if image.starts_with(store) {
+        return Some(store.join("hot").join(list));
+    }
+    list.push(".hot");
+    let beside = image.with_file_name(list);
+    let cwd = std::env::current_dir().ok()?;
+    (args.record_hot || beside.exists()).then(|| cwd.join(beside))
+}
+
 fn request(args: &RunArgs, command: &[OsString], session: &Session, cwd: &Path) -> Result<Request, Failure> {
     let mut volumes: Vec<Volume> = Vec::new();
     for text in &session.settings.run.binds.value {
@@ -80,7 +111,6 @@ fn request(args: &RunArgs, command: &[OsString], session: &Session, cwd: &Path) 
 }
 
 fn env_request(text: &OsStr) -> EnvRequest {
-    use std::os::unix::ffi::OsStrExt as _;
     let bytes = text.as_bytes();
     match bytes.iter().position(|byte| *byte == b'=') {
         Some(at) => EnvRequest::Set(
