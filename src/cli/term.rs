@@ -1,9 +1,7 @@
 //! The only place that prints.
 
-#![expect(clippy::print_stderr, reason = "this is the one place that prints")]
-
 use std::fmt::Display;
-use std::io::{self, Write as _};
+use std::io::{self, IsTerminal as _, Read as _, Write};
 
 use super::failure::Failure;
 
@@ -19,12 +17,65 @@ pub(super) fn print(text: &impl Display) -> Result<(), Failure> {
     })
 }
 
-/// Prints a line of progress or a warning to standard error.
+/// Prints a line of progress to standard error.
 pub(super) fn note(text: &impl Display) {
-    eprintln!("{text}");
+    complain(&format_args!("{text}\n"));
 }
 
-/// Prints a text that has its line ends to standard error.
+/// Prints a warning to standard error.
+pub(super) fn warn(text: &str) {
+    note(&format_args!("warning: {text}"));
+}
+
+/// Prints a text that has its line ends to standard error. What comes from an image or a server could hold control
+/// characters, which would act on the terminal; they are shown by their codes.
 pub(super) fn complain(text: &impl Display) {
-    eprint!("{text}");
+    let mut shown = String::new();
+    for character in text.to_string().chars() {
+        if character.is_control() && character != '\n' {
+            shown.extend(character.escape_default());
+        } else {
+            shown.push(character);
+        }
+    }
+    // There is nobody left to tell that standard error is gone.
+    let _ = io::stderr().lock().write_all(shown.as_bytes());
+}
+
+/// Standard output for bytes that are no text.
+pub(super) fn raw_output() -> impl Write {
+    io::stdout().lock()
+}
+
+/// Whether standard output is a terminal.
+pub(super) fn output_is_terminal() -> bool {
+    io::stdout().is_terminal()
+}
+
+/// Whether standard input is a terminal.
+pub(super) fn input_is_terminal() -> bool {
+    io::stdin().is_terminal()
+}
+
+/// Reads a short text from standard input to its end.
+pub(super) fn read_input(limit_bytes: u64) -> io::Result<String> {
+    let mut text = String::new();
+    io::stdin().lock().take(limit_bytes).read_to_string(&mut text)?;
+    Ok(text)
+}
+
+/// Asks at the terminal, and does not show what is typed if it is `hidden`.
+pub(super) fn ask(question: &str, hidden: bool) -> io::Result<String> {
+    eprint!("{question}");
+    let line = if hidden { crate::sys::term::read_hidden_line() } else { read_line() };
+    if hidden {
+        eprintln!();
+    }
+    line
+}
+
+fn read_line() -> io::Result<String> {
+    let mut line = String::new();
+    io::stdin().read_line(&mut line)?;
+    Ok(line.trim_end_matches(['\r', '\n']).to_owned())
 }

@@ -28,13 +28,12 @@ mod apptainer;
 mod created;
 mod error;
 mod graft;
-mod inflate;
 mod layers;
 mod output;
 mod stream;
 
+pub use crate::tarlayer::Encoding;
 pub use error::{ConvertError, LayerName};
-pub use inflate::Encoding;
 
 /// Counts up whenever the same image would give other bytes than before; part of the key of a stored run file.
 pub const WRITER_VERSION: u32 = 1;

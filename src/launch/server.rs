@@ -31,23 +31,30 @@ pub(super) struct FileServer {
     socket: OwnedFd,
 }
 
-/// Starts the server process. It loads the image's tables at once and then waits for the device fds; if this process
-/// ends before it sends them, the server ends too.
+/// What the plan says of the file system to serve.
+struct View<'a> {
+    mount_points: &'a [MountPoint],
+    /// User and group id as the namespace of the mount has them.
+    owner: (u32, u32),
+}
+
+/// Starts the server process. It opens the image at once and then waits for the device fds; if this process ends before
+/// it sends them, the server ends too.
 pub(super) fn start(
     witness: &SingleThreaded,
     plan: &LaunchPlan,
     context: &Context<'_>,
 ) -> Result<FileServer> {
     let (ours, theirs) = socket::pair()?;
-    let mount_points = plan
-        .ops
-        .iter()
-        .find_map(|op| match op {
-            Op::MountImage { mount_points, .. } => Some(mount_points.as_slice()),
-            _ => None,
-        })
-        .unwrap_or_default();
-    process::spawn_detached(witness, || serve(&theirs, mount_points, context))?;
+    let mut view = View { mount_points: &[], owner: process::own_ids() };
+    for op in &plan.ops {
+        match op {
+            Op::MountImage { mount_points, .. } => view.mount_points = mount_points,
+            Op::NewNamespaces { uid_inside, gid_inside, .. } => view.owner = (*uid_inside, *gid_inside),
+            _ => {}
+        }
+    }
+    process::spawn_detached(witness, || serve(&theirs, &view, context))?;
     Ok(FileServer { socket: ours })
 }
 
@@ -64,24 +71,33 @@ impl FileServer {
     /// What a server that could not serve has said. Waits only if the server is still there and silent, which cannot
     /// be when a step has failed for its sake; so the socket is asked without waiting.
     pub(super) fn complaint(&self) -> Option<String> {
-        let (text, _) = socket::try_receive(&self.socket, COMPLAINT_BYTES).ok()??;
+        let receive = || socket::try_receive(&self.socket, COMPLAINT_BYTES);
+        // A server that ended with our fds unread makes the first look ECONNRESET; its words come with the second.
+        let (text, _) = receive().or_else(|_| receive()).ok()??;
         Some(String::from_utf8_lossy(&text).into_owned())
     }
 }
 
 /// The server's whole life. Runs in its own process; the exit status is for nobody.
-fn serve(socket: &OwnedFd, mount_points: &[MountPoint], context: &Context<'_>) -> i32 {
+fn serve(socket: &OwnedFd, view: &View<'_>, context: &Context<'_>) -> i32 {
+    process::forget_command_line();
     process::set_name(c"slipway-fuse");
     process::ignore_signals();
     process::take_report_signal();
     process::share_allocator_arenas();
-    if process::keep_only_fds(&[socket.as_fd(), context.image.file.fd()]).is_err()
-        || process::change_directory(std::path::Path::new("/")).is_err()
-    {
+    let complain = |text: String| {
+        // The launcher may be gone, and then nobody wants to know.
+        let _ = socket::send(socket, text.as_bytes(), &[]);
+    };
+    let settled = process::keep_only_fds(&[socket.as_fd(), context.image.file.fd()])
+        .and_then(|()| process::change_directory(std::path::Path::new("/")));
+    if let Err(errno) = settled {
+        complain(format!("the file server cannot leave its caller: {}", errno.desc()));
         return 1;
     }
-    let (uid, gid) = process::real_ids();
-    let synthetic = mount_points
+    let (uid, gid) = view.owner;
+    let synthetic = view
+        .mount_points
         .iter()
         .map(|point| Synthetic {
             path: point.path.clone(),
@@ -105,8 +121,7 @@ fn serve(socket: &OwnedFd, mount_points: &[MountPoint], context: &Context<'_>) -
     let server = match server {
         Ok(server) => server,
         Err(error) => {
-            // The launcher may be gone, and then nobody wants to know.
-            let _ = socket::send(socket, error.to_string().as_bytes(), &[]);
+            complain(error.to_string());
             return 1;
         }
     };

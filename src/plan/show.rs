@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::fmt;
 use std::os::unix::ffi::OsStrExt as _;
 
-use super::{LaunchPlan, Op, PathKind};
+use super::{LaunchPlan, Op, PathKind, Upper};
 
 impl Op {
     /// The step's name, as it stands in errors: `new user namespace`.
@@ -12,10 +12,15 @@ impl Op {
     pub fn title(&self) -> String {
         match self {
             Self::NewNamespaces { .. } => "new user namespace".into(),
+            Self::HostName { name } => format!("host name `{name}`"),
+            Self::LoopbackUp => "bring the loopback up".into(),
+            Self::Limit { name, .. } => format!("limit `{name}`"),
             Self::SlavePropagation => "cut mount propagation".into(),
             Self::MountImage { .. } => "mount the image".into(),
             Self::PivotRoot => "enter the image".into(),
             Self::Tmpfs { target, .. } => format!("tmpfs on `{}`", target.display()),
+            Self::Terminals { target } => format!("terminals on `{}`", target.display()),
+            Self::LimitCapabilities => "limit capabilities".into(),
             Self::MakeDirectory { target } => format!("make directory `{}`", target.display()),
             Self::MakeFile { target, .. } => format!("make file `{}`", target.display()),
             Self::MakeLink { target, .. } => format!("make link `{}`", target.display()),
@@ -36,23 +41,45 @@ impl Op {
 impl fmt::Display for Op {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NewNamespaces { uid, gid } => {
-                write!(f, "namespaces  user (uid {uid}, gid {gid}) and mount")
+            Self::NewNamespaces { uid, gid, uid_inside, gid_inside, network, host_name } => {
+                write!(f, "namespaces  user (uid {uid}, gid {gid}")?;
+                if (uid, gid) != (uid_inside, gid_inside) {
+                    write!(f, " as uid {uid_inside}, gid {gid_inside}")?;
+                }
+                f.write_str("), mount")?;
+                f.write_str(if *network { ", network" } else { "" })?;
+                f.write_str(if *host_name { ", host name" } else { "" })
+            }
+            Self::HostName { name } => write!(f, "host name   {name}"),
+            Self::LoopbackUp => f.write_str("loopback    up"),
+            Self::Limit { name, soft, hard } => {
+                let word =
+                    |value: &u64| if *value == u64::MAX { "unlimited".into() } else { value.to_string() };
+                write!(f, "limit       {name} {} (hard {})", word(soft), word(hard))
             }
             Self::SlavePropagation => f.write_str("propagation slave on every mount"),
-            Self::MountImage { image, mount_points } => write!(
-                f,
-                "image       {} at byte {} ({} bytes), {} mount points added",
-                image.path.display(),
-                image.offset_bytes,
-                image.size_bytes,
-                mount_points.len()
-            ),
+            Self::MountImage { image, mount_points, upper } => {
+                write!(
+                    f,
+                    "image       {} at byte {} ({} bytes), {} mount points added",
+                    image.path.display(),
+                    image.offset_bytes,
+                    image.size_bytes,
+                    mount_points.len()
+                )?;
+                match upper {
+                    None => Ok(()),
+                    Some(Upper::Memory { .. }) => f.write_str(", changes in memory"),
+                    Some(Upper::Directory { path }) => write!(f, ", changes in {}", path.display()),
+                }
+            }
             Self::PivotRoot => f.write_str("pivot       the image is /"),
             Self::Tmpfs { target, mode, size_bytes } => {
                 write!(f, "tmpfs       {} mode {mode:o}", target.display())?;
                 size_bytes.map_or(Ok(()), |size| write!(f, ", at most {size} bytes"))
             }
+            Self::Terminals { target } => write!(f, "terminals   {} of its own", target.display()),
+            Self::LimitCapabilities => f.write_str("privileges  Docker's capabilities at most"),
             Self::MakeDirectory { target } => write!(f, "mkdir       {}", target.display()),
             Self::MakeFile { target, mode, content } => {
                 write!(f, "file        {} mode {mode:o}, {} bytes", target.display(), content.len())
@@ -96,6 +123,7 @@ impl fmt::Display for LaunchPlan {
         for (index, op) in self.ops.iter().enumerate() {
             writeln!(f, "{:3}  {op}", index + 1)?;
         }
+        self.warnings.iter().try_for_each(|warning| writeln!(f, "warning: {warning}"))?;
         self.notes.iter().try_for_each(|note| writeln!(f, "note: {note}"))
     }
 }
