@@ -185,7 +185,7 @@ impl Pull<'_> {
     fn layers(&self, layers: &[&Descriptor]) -> Result<(), RegistryError> {
         let mut missing = Vec::new();
         for layer in layers {
-            if self.store.has_blob(&layer.digest) {
+            if self.store.has_blob_of(&layer.digest, layer.size_bytes) {
                 self.tell(layer, LayerState::Present);
             } else {
                 missing.push(*layer);

@@ -60,10 +60,11 @@ fn is_name(name: &str) -> bool {
 }
 
 impl Store {
-    /// All images, each once, by their first names; those without a name last.
+    /// All images whose refs can be read ([`Store::readable_refs`]), each once, by their first names; those without a
+    /// name last.
     pub fn images(&self) -> Result<Vec<StoredImage>, StoreError> {
         let mut images: Vec<StoredImage> = Vec::new();
-        for (name, record) in self.list_refs()? {
+        for (name, record) in self.readable_refs()?.0 {
             let at = images.iter().position(|image| image.record.manifest == record.manifest);
             let at = at.unwrap_or_else(|| {
                 images.push(StoredImage { record: record.clone(), names: Vec::new(), digests: Vec::new() });

@@ -25,6 +25,7 @@ mod registry_login;
 mod registry_push;
 mod registry_ways;
 mod run_cli;
+mod run_flags;
 mod sif;
 mod slurm;
 mod squashfs_read;

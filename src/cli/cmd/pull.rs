@@ -49,25 +49,38 @@ fn pull_one(
         let tag = reference.manifest_reference();
         term::note(&format_args!("{tag}: Pulling from {}", reference.path()));
     }
-    let before = store.get_ref(&reference.to_string())?;
+    // It is only compared with, and a damaged ref is replaced by this pull.
+    let before = store.get_ref(&reference.to_string()).unwrap_or_default();
     let say = |event: PullEvent| {
         if let Some(line) = line_of(&event, args.quiet) {
             term::note(&line);
         }
     };
-    let pinned = registry::pull(client, reference, wanted, store, &say)?;
-    if args.platform.is_some() && !wanted.runnable().contains(&pinned.platform.normalized()) {
-        return Err(Failure::new(
-            format!(
-                "cannot pull `{}` for {wanted}: there is only an image for {}",
-                args.name, pinned.platform
-            ),
-            "leave out `--platform`, or ask the image's makers for one",
-        ));
-    }
-    let set = store.layer_set(&reference.familiar(), &pinned.manifest_digest)?;
-    let names = std::slice::from_ref(reference);
-    let record = publish(&set, names, Some(pinned.top_digest), store, session, args.quiet)?;
+    let mut is_first = true;
+    let (pinned, record) = loop {
+        let pinned = registry::pull(client, reference, wanted, store, &say)?;
+        if args.platform.is_some() && !wanted.runnable().contains(&pinned.platform.normalized()) {
+            return Err(Failure::new(
+                format!(
+                    "cannot pull `{}` for {wanted}: there is only an image for {}",
+                    args.name, pinned.platform
+                ),
+                "leave out `--platform`, or ask the image's makers for one",
+            ));
+        }
+        let set = store.layer_set(&reference.familiar(), &pinned.manifest_digest)?;
+        // A stored layer that turns out to be damaged is removed, and fetched by one more pull.
+        let is_whole =
+            || set.layers.iter().all(|layer| layer.digest.is_none_or(|digest| store.has_blob(&digest)));
+        let names = std::slice::from_ref(reference);
+        match publish(&set, names, Some(pinned.top_digest), store, session, args.quiet) {
+            Err(_) if is_first && !is_whole() => {
+                is_first = false;
+                term::note(&"warning: a layer in the store was damaged and is fetched again");
+            }
+            result => break (pinned, result?),
+        }
+    };
     if args.quiet {
         return term::print(&format_args!("{reference}\n"));
     }
