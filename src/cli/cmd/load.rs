@@ -23,12 +23,20 @@ pub(in crate::cli) fn run(args: &LoadArgs, session: &Session) -> Result<(), Fail
     let store = session.store()?;
     for image in store::read_archive(input, &store, &Platform::host())? {
         let names = image.names.iter().map(|name| ImageRef::parse(name)).collect::<Result<Vec<_>, _>>()?;
-        // The conversion verifies everything, so that nothing of a damaged archive is kept.
-        let mut record = publish::convert(&image.layers, &store, session, args.quiet)?;
-        if session.settings.store.keep_blobs.value {
-            record.manifest = store.keep(&image)?.manifest_digest;
-        } else {
-            store.put_blob(&image.layers.config)?;
+        // The copy runs beside the conversion, which verifies everything: nothing of a damaged archive is published.
+        let keep = session.settings.store.keep_blobs.value;
+        let (record, keeping) = std::thread::scope(|scope| {
+            let keeping = keep.then(|| scope.spawn(|| store.keep(&image)));
+            let record = publish::convert(&image.layers, &store, session, args.quiet);
+            (record, keeping.map(|copy| copy.join()))
+        });
+        let mut record = record?;
+        match keeping {
+            Some(Ok(keeping)) => record.manifest = keeping?.publish()?,
+            Some(Err(panic)) => std::panic::resume_unwind(panic),
+            None => {
+                store.put_blob(&image.layers.config)?;
+            }
         }
         publish::name(&record, &names, &store)?;
         warn_of_foreign(&image.layers.config, &image.layers.name);
