@@ -17,12 +17,22 @@ pub(in crate::cli) fn run(args: &PullArgs, session: &Session) -> Result<(), Fail
     let wanted = platform(args.platform.as_deref())?;
     let store = session.store()?;
     let client = session.client_with_retries(args.retry);
+    let pull = |reference: &ImageRef| {
+        let pull_one = || pull_one(reference, &wanted, args, &store, &client, session);
+        pull_one().or_else(|failure| {
+            if !failure.is_mended() {
+                return Err(failure);
+            }
+            term::note(&"warning: a layer in the store was damaged and is fetched again");
+            pull_one()
+        })
+    };
     let is_tagged = args.name.rsplit('/').next().unwrap_or_default().contains([':', '@']);
     if !args.all_tags {
         if !is_tagged && !args.quiet {
             term::note(&"Using default tag: latest");
         }
-        return pull_one(&reference, &wanted, args, &store, &client, session);
+        return pull(&reference);
     }
     if is_tagged {
         return Err(Failure::new(
@@ -32,7 +42,7 @@ pub(in crate::cli) fn run(args: &PullArgs, session: &Session) -> Result<(), Fail
     }
     for tag in client.tags(&reference)? {
         let one = ImageRef::parse(&format!("{}:{tag}", reference.repository()))?;
-        pull_one(&one, &wanted, args, &store, &client, session)?;
+        pull(&one)?;
     }
     Ok(())
 }
@@ -56,31 +66,19 @@ fn pull_one(
             term::note(&line);
         }
     };
-    let mut is_first = true;
-    let (pinned, record) = loop {
-        let pinned = registry::pull(client, reference, wanted, store, &say)?;
-        if args.platform.is_some() && !wanted.runnable().contains(&pinned.platform.normalized()) {
-            return Err(Failure::new(
-                format!(
-                    "cannot pull `{}` for {wanted}: there is only an image for {}",
-                    args.name, pinned.platform
-                ),
-                "leave out `--platform`, or ask the image's makers for one",
-            ));
-        }
-        let set = store.layer_set(&reference.familiar(), &pinned.manifest_digest)?;
-        // A stored layer that turns out to be damaged is removed, and fetched by one more pull.
-        let is_whole =
-            || set.layers.iter().all(|layer| layer.digest.is_none_or(|digest| store.has_blob(&digest)));
-        let names = std::slice::from_ref(reference);
-        match publish(&set, names, Some(pinned.top_digest), store, session, args.quiet) {
-            Err(_) if is_first && !is_whole() => {
-                is_first = false;
-                term::note(&"warning: a layer in the store was damaged and is fetched again");
-            }
-            result => break (pinned, result?),
-        }
-    };
+    let pinned = registry::pull(client, reference, wanted, store, &say)?;
+    if args.platform.is_some() && !wanted.runnable().contains(&pinned.platform.normalized()) {
+        return Err(Failure::new(
+            format!(
+                "cannot pull `{}` for {wanted}: there is only an image for {}",
+                args.name, pinned.platform
+            ),
+            "leave out `--platform`, or ask the image's makers for one",
+        ));
+    }
+    let set = store.layer_set(&reference.familiar(), &pinned.manifest_digest)?;
+    let names = std::slice::from_ref(reference);
+    let record = publish(&set, names, Some(pinned.top_digest), store, session, args.quiet)?;
     if args.quiet {
         return term::print(&format_args!("{reference}\n"));
     }
