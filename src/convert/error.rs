@@ -191,9 +191,11 @@ impl Hint for ConvertError {
     fn hint(&self) -> Option<String> {
         let again = "pull or load the image again; if it stays, whoever made the image has to make it again";
         match self {
-            Self::CutShort { .. } | Self::Digest { .. } | Self::Inflate { .. } | Self::DiffId { .. } => {
-                Some(again.into())
-            }
+            Self::CutShort { .. }
+            | Self::Digest { .. }
+            | Self::Inflate { .. }
+            | Self::DiffId { .. }
+            | Self::Tar { .. } => Some(again.into()),
             Self::Compression { .. } => {
                 Some("make the image again with `--output type=oci-archive,compression=zstd`".into())
             }

@@ -58,7 +58,9 @@ impl Output {
         file.sync_all()?;
         std::fs::rename(&self.partial, &self.target)?;
         let directory = self.partial.parent().unwrap_or(Path::new("."));
-        File::open(directory)?.sync_all()
+        // Not every file system can sync a directory. A name that a crash takes back costs one more conversion.
+        let _ = File::open(directory).and_then(|directory| directory.sync_all());
+        Ok(())
     }
 }
 
