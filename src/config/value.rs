@@ -197,6 +197,16 @@ impl Value for Compressor {
 /// An enum of words: the words, once.
 macro_rules! words {
     ($type:ident, $expected:literal, $($word:literal => $variant:ident),+) => {
+        impl $type {
+            /// The word that a configuration file has for it.
+            #[must_use]
+            pub fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $word,)+
+                }
+            }
+        }
+
         impl Value for $type {
             const EXPECTED: &'static str = $expected;
 
@@ -212,9 +222,7 @@ macro_rules! words {
             }
 
             fn to_toml(&self) -> String {
-                match self {
-                    $(Self::$variant => quoted($word),)+
-                }
+                quoted(self.as_str())
             }
         }
     };

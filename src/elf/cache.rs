@@ -467,4 +467,27 @@ mod tests {
         check(55, 0xff, "damaged loader cache: bad string");
         check(35, 0xff, "damaged loader cache: bad extension");
     }
+
+    proptest::proptest! {
+        #[test]
+        fn what_is_written_is_read_again(
+            rows in proptest::collection::vec((0_u32..3, "[a-z0-9.]{1,8}", "/[a-z0-9/]{0,8}", 0_u64..3), 0..40),
+            hwcaps in proptest::collection::vec("[a-z0-9-]{1,9}", 0..3),
+            generator in proptest::option::of("[a-z ]{1,9}"),
+        ) {
+            let entries = rows.into_iter().map(|(flags, soname, path, hwcap)| {
+                Entry { flags, soname: soname.into(), path: path.into(), hwcap }
+            });
+            let mut cache = Cache {
+                entries: entries.collect(),
+                generator: generator.map(String::into_bytes),
+                hwcaps: hwcaps.into_iter().map(String::into_bytes).collect(),
+            };
+            cache.sort();
+            for pair in cache.entries.windows(2) {
+                proptest::prop_assert_ne!(compare(&pair[0].soname, &pair[1].soname), Ordering::Less);
+            }
+            proptest::prop_assert_eq!(Cache::parse(&cache.to_bytes()), Ok(cache));
+        }
+    }
 }

@@ -84,6 +84,7 @@ impl Cache {
     }
 
     /// True if the block is at hand or being loaded.
+    #[cfg(test)]
     pub(super) fn has(&self, place: BlockPlace) -> bool {
         self.shard(place).slots.contains_key(&place)
     }

@@ -3,7 +3,7 @@
 use std::io::IoSlice;
 
 use super::cache::{Block, Cache, Unreadable};
-use super::table::{File, Table};
+use super::nodes::FileMap;
 use crate::squashfs::read::{BlockPlace, Reader};
 
 /// What holes are made of.
@@ -35,8 +35,7 @@ impl Content {
     /// The bytes of a file from `offset` on, `count` of them or up to the file's end, as pieces behind `out`.
     pub(super) fn read(
         &self,
-        table: &Table,
-        file: &File,
+        file: &FileMap,
         offset: u64,
         count: u32,
         out: &mut Vec<Piece>,
@@ -50,7 +49,8 @@ impl Content {
             let length = to_usize((file.size_bytes - block_start).min(block_bytes))?;
             let within = to_usize(at - block_start)?;
             let upto = to_usize((end - block_start).min(block_bytes))?;
-            out.push(match table.block(file, index) {
+            let own = file.blocks.get(to_usize(index)?).copied();
+            out.push(match own {
                 Some(place) if place.size_word == 0 => Piece::Hole(upto - within),
                 Some(place) => {
                     let block = self.block(place, length)?;
@@ -61,7 +61,7 @@ impl Content {
                     Piece::Bytes { block, start: within, end: upto }
                 }
                 None => {
-                    let (place, start) = table.tail(file).ok_or(Unreadable)?;
+                    let (place, start) = file.tail.ok_or(Unreadable)?;
                     let block = self.block(place, self.block_bytes)?;
                     let end = start.checked_add(upto).filter(|end| *end <= block.len()).ok_or(Unreadable)?;
                     Piece::Bytes { block, start: start + within, end }

@@ -1,16 +1,16 @@
 //! Our FUSE server: a read-only squashfs served on `/dev/fuse` by several threads.
 //!
-//! All metadata is in memory before the first request, and never changes, so lookups take no lock and the kernel may
-//! remember for ever what it was told: a warm path sends no message at all. Data blocks are decompressed once each, however
-//! many threads ask, and go from a bounded cache to the kernel without another copy.
+//! An image never changes, so the kernel may remember for ever what it was told: a warm path sends no message at all.
+//! Nothing is loaded before it is asked for, so a start does not wait for a large image. Data blocks are decompressed once
+//! each, however many threads ask, and go from a bounded cache to the kernel without another copy.
 //!
 //! The server must not end before its mount does, whatever the image holds: a damaged block is EIO for who reads it.
 
 mod cache;
 mod content;
 mod graft;
+mod nodes;
 mod serve;
-mod table;
 mod wire;
 
 use std::os::fd::OwnedFd;
@@ -22,10 +22,10 @@ use crate::squashfs::read::Reader;
 use crate::sys::Errno;
 
 use content::Content;
-use table::Table;
+use nodes::Nodes;
 
-/// Most threads that load the tables: 200,000 inodes are some ten megabytes, and more threads cost more than they save.
-const MAX_LOADERS: usize = 4;
+/// Memory for decompressed metadata, in bytes: all of an image with half a million files.
+const METADATA_BYTES: usize = 32 << 20;
 
 /// What a synthesised mount point is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,12 +73,6 @@ pub enum ServeError {
     /// The image is damaged.
     #[error(transparent)]
     Image(#[from] crate::squashfs::read::ReadError),
-    /// The image's directories are no tree.
-    #[error("the squashfs is damaged: {what}")]
-    Tree {
-        /// What is wrong.
-        what: &'static str,
-    },
     /// A mount point does not fit what the image has.
     #[error("`/{target}` cannot be a mount point: the image has a {found} at `/{at}`")]
     Conflict {
@@ -101,9 +95,6 @@ impl Hint for ServeError {
     fn hint(&self) -> Option<String> {
         match self {
             Self::Image(error) => error.hint(),
-            Self::Tree { .. } => {
-                Some("make the image again; whatever wrote it made no sound tree".to_owned())
-            }
             Self::Conflict { .. } => Some("bind at another place in the container".to_owned()),
             Self::Device { .. } => None,
         }
@@ -117,18 +108,18 @@ pub struct Server {
 }
 
 impl Server {
-    /// Loads all metadata and adds the mount points.
+    /// Opens the image and adds the mount points.
     pub fn load(spec: ServerSpec) -> Result<Self, ServeError> {
-        let reader = Reader::open(spec.image)?;
-        let threads = std::thread::available_parallelism().map_or(1, usize::from).min(MAX_LOADERS);
-        let mut table = Table::load(&reader, threads)?;
-        graft::graft(&mut table, &spec.synthetic, reader.superblock().mtime)?;
+        let reader = Reader::open_with_memory(spec.image, METADATA_BYTES)?;
+        let mut nodes = Nodes::new(reader.clone())?;
+        for point in &spec.synthetic {
+            graft::graft(&mut nodes, point)?;
+        }
         let shared = serve::Shared {
-            table,
-            content: Content::new(reader.clone(), spec.cache_bytes),
-            reader,
-            uid: spec.uid,
-            gid: spec.gid,
+            nodes,
+            superblock: reader.superblock().clone(),
+            content: Content::new(reader, spec.cache_bytes),
+            owner: (spec.uid, spec.gid),
             no_open: spec.no_open,
             kernel_flags: AtomicU32::new(0),
         };

@@ -6,10 +6,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::content::{Content, Piece, to_parts};
-use super::table::{Body, Index, Node, Table};
+use super::nodes::{Named, Node, Nodes};
 use super::wire::{self, Dirent, Request, init, opcode};
-use crate::squashfs::format::NO_XATTR;
-use crate::squashfs::read::Reader;
+use crate::base::tree::Xattrs;
+use crate::squashfs::format::Superblock;
+use crate::squashfs::read::{Inode, InodeKind, ReadError};
 use crate::sys::{Errno, fuse_dev};
 
 /// Room for one request. The kernel demands 8 KiB (`FUSE_MIN_READ_BUFFER`) and fills more with forgotten nodes only.
@@ -22,11 +23,11 @@ const MAX_READAHEAD_BYTES: u32 = 1 << 20;
 /// What all threads share.
 #[derive(Debug)]
 pub(super) struct Shared {
-    pub(super) table: Table,
+    pub(super) nodes: Nodes,
     pub(super) content: Content,
-    pub(super) reader: Reader,
-    pub(super) uid: u32,
-    pub(super) gid: u32,
+    pub(super) superblock: Superblock,
+    /// Every node is shown as owned by this user and group.
+    pub(super) owner: (u32, u32),
     /// Answer OPEN and OPENDIR with ENOSYS where the kernel says that it understands.
     pub(super) no_open: bool,
     /// What the kernel said at INIT.
@@ -107,30 +108,31 @@ impl Shared {
             opcode::INIT => self.init(request, body)?,
             opcode::LOOKUP => self.lookup(request, body)?,
             opcode::GETATTR => {
-                let (_, node) = self.node(request)?;
-                wire::put_attr_answer(body, &self.table.attr(node, self.uid, self.gid));
+                let node = self.node(request)?;
+                wire::put_attr_answer(body, &self.nodes.attr(request.node_id, &node, self.owner));
             }
-            opcode::READLINK => {
-                let (_, node) = self.node(request)?;
-                body.extend_from_slice(self.table.target(node).ok_or(Errno::EINVAL)?);
-            }
+            opcode::READLINK => match self.node(request)? {
+                Node::Image(Inode { kind: InodeKind::Symlink(target), .. }) => {
+                    body.extend_from_slice(&target)
+                }
+                _ => return Err(Errno::EINVAL),
+            },
             opcode::OPEN => self.open(init::NO_OPEN_SUPPORT, wire::OPEN_KEEP_CACHE, body)?,
             opcode::OPENDIR => {
                 let flags = wire::OPEN_KEEP_CACHE | wire::OPEN_CACHE_DIR;
                 self.open(init::NO_OPENDIR_SUPPORT, flags, body)?;
             }
             opcode::READ => {
-                let (_, node) = self.node(request)?;
-                let Body::File(file) = &node.body else { return Err(Errno::EISDIR) };
                 let (offset, count) = (request.u64(8)?, request.u32(16)?);
-                self.content.read(&self.table, file, offset, count, pieces).map_err(|_| Errno::EIO)?;
+                let file = self.nodes.file(request.node_id).map_err(unreadable)?.ok_or(Errno::EISDIR)?;
+                self.content.read(&file, offset, count, pieces).map_err(|_| Errno::EIO)?;
             }
             opcode::READDIR => self.list(request, false, body)?,
             opcode::READDIRPLUS => self.list(request, true, body)?,
             opcode::STATFS => {
-                let superblock = self.reader.superblock();
-                let blocks = superblock.bytes_used.div_ceil(superblock.block_bytes.into());
-                wire::put_statfs(body, blocks, superblock.block_bytes, self.table.nodes.len() as u64);
+                let block_bytes = self.superblock.block_bytes;
+                let blocks = self.superblock.bytes_used.div_ceil(block_bytes.into());
+                wire::put_statfs(body, blocks, block_bytes, self.nodes.count());
             }
             opcode::GETXATTR => self.get_xattr(request, body)?,
             opcode::LISTXATTR => self.list_xattrs(request, body)?,
@@ -155,8 +157,8 @@ impl Shared {
         Ok(Answer::Reply)
     }
 
-    fn node(&self, request: &Request<'_>) -> Result<(Index, &Node), Errno> {
-        self.table.by_id(request.node_id).ok_or(Errno::ESTALE)
+    fn node(&self, request: &Request<'_>) -> Result<Node, Errno> {
+        self.nodes.get(request.node_id).map_err(unreadable)
     }
 
     fn init(&self, request: &Request<'_>, body: &mut Vec<u8>) -> Result<(), Errno> {
@@ -178,11 +180,10 @@ impl Shared {
     }
 
     fn lookup(&self, request: &Request<'_>, body: &mut Vec<u8>) -> Result<(), Errno> {
-        let (_, directory) = self.node(request)?;
-        match self.table.lookup(directory, request.name(0)?) {
-            Some(index) => {
-                let node = self.table.nodes.get(index as usize).ok_or(Errno::EIO)?;
-                wire::put_entry(body, self.table.id_of(index), &self.table.attr(node, self.uid, self.gid));
+        match self.nodes.lookup(request.node_id, request.name(0)?).map_err(unreadable)? {
+            Some(id) => {
+                let node = self.nodes.get(id).map_err(unreadable)?;
+                wire::put_entry(body, id, &self.nodes.attr(id, &node, self.owner));
             }
             None => wire::put_absent_entry(body),
         }
@@ -197,54 +198,43 @@ impl Shared {
         Ok(())
     }
 
+    /// Names are counted: 1 is behind `.`, 2 behind `..`.
     fn list(&self, request: &Request<'_>, plus: bool, body: &mut Vec<u8>) -> Result<(), Errno> {
-        let (index, directory) = self.node(request)?;
-        let Body::Directory { parent, .. } = directory.body else { return Err(Errno::ENOTDIR) };
-        let from = request.u64(8)?;
+        let id = request.node_id;
+        let node = self.node(request)?;
+        let parent = self.nodes.parent_number(&node).map_err(unreadable)?.ok_or(Errno::ENOTDIR)?;
+        let from = usize::try_from(request.u64(8)?).map_err(|_| Errno::EINVAL)?;
         let limit = request.u32(16)?.min(MAX_LISTING_BYTES) as usize;
-        let number =
-            |index: Index| self.table.nodes.get(index as usize).map_or(0, |node| u64::from(node.number));
-        let dots = [(b".".as_slice(), index), (b"..".as_slice(), parent.unwrap_or(index))];
-        for (at, (name, index)) in (1..).zip(dots).skip(usize::try_from(from).unwrap_or(usize::MAX).min(2)) {
-            let mode = directory.mode;
-            let entry = Dirent { name, number: number(index), next: at, mode, plus: plus.then_some(None) };
+        let dots = [(b".".as_slice(), self.nodes.number(id, &node), 1), (b"..", parent, 2)];
+        for (name, number, next) in dots.into_iter().skip(from) {
+            let kind = super::nodes::kind::DIRECTORY;
+            let entry = Dirent { name, number, next, kind, plus: plus.then_some(None) };
             if !wire::put_dirent(body, &entry, limit) {
                 return Ok(());
             }
         }
-        let entries = self.table.entries(directory);
-        let skipped = from.saturating_sub(2);
-        let first = usize::try_from(skipped).unwrap_or(usize::MAX).min(entries.len());
-        for (at, entry) in (first as u64 + 3..).zip(&entries[first..]) {
-            let node = self.table.nodes.get(entry.node as usize).ok_or(Errno::EIO)?;
-            let attr = || (self.table.id_of(entry.node), self.table.attr(node, self.uid, self.gid));
-            let entry = Dirent {
-                name: self.table.name(entry),
-                number: u64::from(node.number),
-                next: at,
-                mode: node.mode,
-                plus: plus.then(|| Some(attr())),
+        let put = |at: usize, named: &Named<'_>| {
+            let mut entry = Dirent {
+                name: named.name,
+                number: named.number,
+                next: at as u64 + 3,
+                kind: named.kind,
+                plus: None,
             };
-            if !wire::put_dirent(body, &entry, limit) {
-                break;
+            if plus {
+                let attr = self.nodes.attr(named.id, &self.nodes.get(named.id)?, self.owner);
+                entry.plus = Some(Some((named.id, attr)));
             }
-        }
-        Ok(())
+            Ok(wire::put_dirent(body, &entry, limit))
+        };
+        self.nodes.list(id, &node, from.saturating_sub(2), put).map_err(unreadable)
     }
 
-    /// The attributes of a node that are shown: those of users. What `security.` and `trusted.` say is without effect
-    /// on a mount without setuid, and would be without meaning for other owners.
-    fn xattrs(&self, request: &Request<'_>) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Errno> {
-        if !self.reader.has_xattrs() {
+    fn xattrs(&self, request: &Request<'_>) -> Result<Xattrs, Errno> {
+        if self.nodes.lacks_xattrs() {
             return Err(Errno::ENOSYS);
         }
-        let (_, node) = self.node(request)?;
-        if node.xattr == NO_XATTR {
-            return Ok(Vec::new());
-        }
-        let mut xattrs = self.reader.xattr_set(node.xattr).map_err(|_| Errno::EIO)?;
-        xattrs.retain(|(name, _)| name.starts_with(b"user."));
-        Ok(xattrs)
+        self.nodes.xattrs(request.node_id).map_err(unreadable)
     }
 
     fn get_xattr(&self, request: &Request<'_>, body: &mut Vec<u8>) -> Result<(), Errno> {
@@ -263,6 +253,11 @@ impl Shared {
         }
         put_sized(body, &list, size)
     }
+}
+
+/// The reason has nobody to go to.
+fn unreadable(_: ReadError) -> Errno {
+    Errno::EIO
 }
 
 /// Bytes for a caller who has room for `size`; 0 asks how many there are.

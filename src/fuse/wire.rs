@@ -242,8 +242,8 @@ pub(super) struct Dirent<'a> {
     pub(super) number: u64,
     /// Where to go on behind it.
     pub(super) next: u64,
-    /// Kind and permissions.
-    pub(super) mode: u32,
+    /// Kind as in a mode.
+    pub(super) kind: u32,
     /// For READDIRPLUS: the node and its attributes; `None` for `.` and `..`, which the kernel knows.
     pub(super) plus: Option<Option<(u64, Attr)>>,
 }
@@ -264,7 +264,7 @@ pub(super) fn put_dirent(out: &mut Vec<u8>, entry: &Dirent<'_>, limit: usize) ->
     }
     put_longs(out, &[entry.number, entry.next]);
     let name_bytes = u32::try_from(entry.name.len()).unwrap_or(0);
-    put_words(out, &[name_bytes, entry.mode >> 12]);
+    put_words(out, &[name_bytes, entry.kind >> 12]);
     out.extend_from_slice(entry.name);
     out.resize(end, 0);
     true
@@ -305,7 +305,7 @@ mod tests {
     #[test]
     fn directory_entries_are_padded_and_stop_at_the_limit() {
         let mut out = Vec::new();
-        let mut entry = Dirent { name: b"abc", number: 3, next: 4, mode: 0o40_755, plus: None };
+        let mut entry = Dirent { name: b"abc", number: 3, next: 4, kind: 0o40_000, plus: None };
         assert!(put_dirent(&mut out, &entry, 32));
         assert_eq!(out.len(), 32);
         assert_eq!(out[20], 4, "DT_DIR");

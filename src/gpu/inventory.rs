@@ -149,55 +149,50 @@ pub(super) fn number_gpus(gpus: &mut [Gpu]) {
     }
 }
 
-pub(super) fn merge_nvml(inventory: &mut Inventory, report: &NvmlReport) {
+pub(super) fn merge_nvml(inventory: &mut Inventory, report: &NvmlReport, access: &Access) {
     if inventory.vendor.is_none() && !report.gpus.is_empty() {
         inventory.vendor = Some("nvidia".into());
     }
     if inventory.driver_version.is_none() {
         inventory.driver_version.clone_from(&report.driver_version);
     }
-    inventory.cuda_version.clone_from(&report.cuda_version);
-    let from_files = inventory.gpus.len();
-    let mut seen = vec![false; from_files];
-    for found in &report.gpus {
-        if let Some(error) = &found.error {
-            let which = found.pci_address.clone().unwrap_or_else(|| format!("number {}", found.index));
-            inventory.findings.push(format!("NVML cannot ask GPU {which}: {error}"));
-        }
-        match inventory.gpus[..from_files].iter().position(|gpu| is_same(gpu, found)) {
-            Some(place) => {
-                seen[place] = true;
-                let gpu = &mut inventory.gpus[place];
-                take(&mut gpu.name, &found.name);
-                take(&mut gpu.uuid, &found.uuid);
-                take(&mut gpu.pci_address, &found.pci_address);
-                gpu.memory_bytes = found.memory_bytes.or(gpu.memory_bytes);
-            }
-            None => {
-                let Some(minor) = found.minor else { continue };
-                if from_files > 0 {
-                    inventory
-                        .findings
-                        .push(format!("NVML shows GPU minor {minor}, which the driver's procfs does not"));
-                }
-                inventory.gpus.push(Gpu {
-                    index: 0,
-                    name: found.name.clone(),
-                    uuid: found.uuid.clone(),
-                    pci_address: found.pci_address.clone(),
-                    minor,
-                    memory_bytes: found.memory_bytes,
-                    node: format!("/dev/nvidia{minor}").into(),
-                });
-            }
+    take(&mut inventory.cuda_version, &report.cuda_version);
+    let mut left: Vec<&NvmlGpu> = report.gpus.iter().collect();
+    let mut findings = Vec::new();
+    for gpu in &mut inventory.gpus {
+        if let Some(place) = left.iter().position(|found| is_same(gpu, found)) {
+            let found = left.remove(place);
+            take(&mut gpu.name, &found.name);
+            take(&mut gpu.uuid, &found.uuid);
+            take(&mut gpu.pci_address, &found.pci_address);
+            gpu.memory_bytes = found.memory_bytes.or(gpu.memory_bytes);
+        } else if access.get(&gpu.node) == Some(&NodeAccess::Open) {
+            // A GPU that cannot be asked has no address; both sides number in PCI order.
+            let error =
+                left.iter().find(|found| found.index == gpu.index).and_then(|found| found.error.as_deref());
+            let name = gpu.pci_address.clone().unwrap_or_else(|| gpu.node.display().to_string());
+            findings.push(match error {
+                Some(error) => format!("NVML cannot ask GPU {name}: {error}"),
+                None => format!("NVML does not show GPU {name}: it may be lost"),
+            });
         }
     }
-    for (gpu, _) in inventory.gpus.iter().zip(&seen).filter(|(_, seen)| !**seen) {
-        let which = gpu.pci_address.clone().unwrap_or_else(|| gpu.node.display().to_string());
-        inventory
-            .findings
-            .push(format!("NVML does not show GPU {which}: the job may not use it, or it is lost"));
+    let is_listed = !inventory.gpus.is_empty();
+    for (found, minor) in left.iter().filter_map(|found| Some((found, found.minor?))) {
+        if is_listed {
+            findings.push(format!("NVML shows GPU minor {minor}, which the driver's procfs does not"));
+        }
+        inventory.gpus.push(Gpu {
+            index: 0,
+            name: found.name.clone(),
+            uuid: found.uuid.clone(),
+            pci_address: found.pci_address.clone(),
+            minor,
+            memory_bytes: found.memory_bytes,
+            node: format!("/dev/nvidia{minor}").into(),
+        });
     }
+    inventory.findings.append(&mut findings);
     number_gpus(&mut inventory.gpus);
 }
 
@@ -257,31 +252,38 @@ mod tests {
 
     #[test]
     fn merges_by_address_and_tells_what_only_one_side_knows() {
-        let mut inventory = Inventory {
-            vendor: Some("nvidia".into()),
-            gpus: vec![gpu(Some("0000:1b:00.0"), None, 2), gpu(Some("0000:43:00.0"), Some("GPU-0"), 0)],
-            ..Inventory::default()
-        };
+        let mut gpus = vec![
+            gpu(Some("0000:1b:00.0"), None, 2),
+            gpu(Some("0000:43:00.0"), Some("GPU-0"), 0),
+            gpu(Some("0000:61:00.0"), None, 1),
+            gpu(Some("0000:62:00.0"), None, 3),
+        ];
+        number_gpus(&mut gpus);
+        let denied = |gpu: &Gpu| if gpu.minor == 3 { NodeAccess::DeniedByCgroup } else { NodeAccess::Open };
+        let access = gpus.iter().map(|gpu| (gpu.node.clone(), denied(gpu))).collect();
+        let mut inventory = Inventory { vendor: Some("nvidia".into()), gpus, ..Inventory::default() };
+        let failed = |index| NvmlGpu { index, error: Some("lost".into()), ..NvmlGpu::default() };
         let report = NvmlReport {
             driver_version: Some("1.2".into()),
             cuda_version: Some("13.0".into()),
             gpus: vec![
                 found(0, "00000000:1B:00.0", 2),
-                found(1, "00000000:52:00.0", 5),
-                NvmlGpu { index: 2, error: Some("lost".into()), ..NvmlGpu::default() },
+                failed(1),
+                found(9, "00000000:52:00.0", 5),
+                failed(3),
             ],
         };
-        merge_nvml(&mut inventory, &report);
+        merge_nvml(&mut inventory, &report, &access);
         let rows: Vec<_> =
             inventory.gpus.iter().map(|gpu| (gpu.index, gpu.minor, gpu.memory_bytes)).collect();
-        assert_eq!(rows, [(0, 2, Some(80)), (1, 0, None), (2, 5, Some(80))]);
+        assert_eq!(rows, [(0, 2, Some(80)), (1, 0, None), (2, 5, Some(80)), (3, 1, None), (4, 3, None)]);
         assert_eq!(inventory.gpus[0].uuid.as_deref(), Some("GPU-2"));
         assert_eq!(
             inventory.findings,
             [
+                "NVML cannot ask GPU 0000:43:00.0: lost",
+                "NVML does not show GPU 0000:61:00.0: it may be lost",
                 "NVML shows GPU minor 5, which the driver's procfs does not",
-                "NVML cannot ask GPU number 2: lost",
-                "NVML does not show GPU 0000:43:00.0: the job may not use it, or it is lost",
             ]
         );
     }
@@ -290,7 +292,7 @@ mod tests {
     fn nvml_alone_makes_an_inventory() {
         let mut inventory = Inventory::default();
         let report = NvmlReport { gpus: vec![found(0, "0:1b:00.0", 3)], ..NvmlReport::default() };
-        merge_nvml(&mut inventory, &report);
+        merge_nvml(&mut inventory, &report, &Access::new());
         assert_eq!(inventory.gpus[0].node, PathBuf::from("/dev/nvidia3"));
         assert_eq!(inventory.findings, Vec::<String>::new());
     }
@@ -303,7 +305,7 @@ mod tests {
             ..Inventory::default()
         };
         let report = NvmlReport { gpus: vec![found(0, "0:1b:00.0", 3)], ..NvmlReport::default() };
-        merge_nvml(&mut inventory, &report);
+        merge_nvml(&mut inventory, &report, &Access::new());
         assert_eq!(inventory.gpus.len(), 1);
         assert_eq!(inventory.gpus[0].pci_address.as_deref(), Some("0000:1b:00.0"));
     }

@@ -159,9 +159,9 @@ impl Hint for GpuError {
 }
 
 /// Adds what NVML says to what procfs said: names, memory and versions. GPUs are matched by PCI address, else by UUID,
-/// else by minor. A GPU that only one of both knows is told as a finding.
-pub fn merge_nvml(inventory: &mut Inventory, report: &NvmlReport) {
-    inventory::merge_nvml(inventory, report);
+/// else by minor. A GPU that only one of both knows is told as a finding, unless `access` says that it is not ours.
+pub fn merge_nvml(inventory: &mut Inventory, report: &NvmlReport, access: &Access) {
+    inventory::merge_nvml(inventory, report, access);
 }
 
 /// The library that [`query_nvml`] should load: NVML beside the driver's other libraries, wherever the host keeps them.

@@ -187,11 +187,12 @@ fn nvml_adds_memory_and_versions() {
     let mut found = inventory(&host);
     let library = gpu::nvml_library(&found, &host.root()).unwrap();
     let report = gpu::query_nvml(program(), Some(&library), Duration::from_secs(60)).unwrap();
-    gpu::merge_nvml(&mut found, &report);
+    let access = read_access(&host.root(), &found);
+    gpu::merge_nvml(&mut found, &report, &access);
     assert_eq!(found.findings, Vec::<String>::new());
     assert_eq!(found.cuda_version.as_deref(), Some("12.4"));
     assert!(found.gpus.iter().all(|gpu| gpu.memory_bytes == Some(81_559 << 20)));
-    let owned = granted(&found, &JobGpus::default(), &read_access(&host.root(), &found));
+    let owned = granted(&found, &JobGpus::default(), &access);
     let listing = gpu::listing(&found, &owned);
     let first =
         "0       NVIDIA H100 80GB HBM3   81559 MiB   0000:1b:00.0   0       yes     GPU-00000000-1b1b";

@@ -40,7 +40,9 @@ fn archive_of(programs: &[&str], home: &Path) -> PathBuf {
     let mut files: BTreeSet<PathBuf> = programs.iter().map(PathBuf::from).collect();
     for program in programs {
         let output = Command::new("ldd").arg(program).output().unwrap();
-        files.extend(stdout(&output).split_whitespace().filter(|word| word.starts_with('/')).map(PathBuf::from));
+        files.extend(
+            stdout(&output).split_whitespace().filter(|word| word.starts_with('/')).map(PathBuf::from),
+        );
     }
     for file in files {
         let inside = root.join(file.strip_prefix("/").unwrap());
@@ -48,7 +50,8 @@ fn archive_of(programs: &[&str], home: &Path) -> PathBuf {
         fs::copy(fs::canonicalize(&file).unwrap(), &inside).unwrap();
     }
     let tar = |archive: &Path, directory: &Path| {
-        let status = Command::new("tar").arg("-cf").arg(archive).arg("-C").arg(directory).arg(".").status().unwrap();
+        let status =
+            Command::new("tar").arg("-cf").arg(archive).arg("-C").arg(directory).arg(".").status().unwrap();
         assert!(status.success());
     };
     let image = home.join("image");
@@ -152,7 +155,8 @@ fn container_without_gpus_has_nothing_of_the_driver() {
     need!(userns, fuse, tool "unshare", tool "setpriv", tool "ldd", tool "tar");
     let home = home();
     let sif = sif_of(&["/bin/sh", "/bin/ls"], home.path());
-    let script = "for f in /dev/nvidia* /.slipway/run/lib/* /etc/ld.so.cache; do [ -e $f ] && echo $f; done; true";
+    let script =
+        "for f in /dev/nvidia* /.slipway/run/lib/* /etc/ld.so.cache; do [ -e $f ] && echo $f; done; true";
     for (scenario, flags) in [("dgx-h100", &["--gpus", "none"][..]), ("no-driver", &[])] {
         let host = Host::build(scenario);
         let args = [&["run"], flags, &[sif.to_str().unwrap(), "/bin/sh", "-c", script]].concat();

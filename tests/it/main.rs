@@ -2,7 +2,6 @@
 
 #![expect(clippy::disallowed_methods, reason = "tests touch the world")]
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a panic fails the test, and a skip is told")]
-#![expect(clippy::unwrap_used, reason = "a panic fails the test")]
 
 #[macro_use]
 mod support;
@@ -15,7 +14,9 @@ mod floors;
 mod foreign_image;
 mod fuse_mount;
 mod gpu;
+mod gpu_cli;
 mod ldcache;
+mod merge;
 mod quickstart_parts;
 mod registry;
 mod run_cli;
@@ -24,3 +25,4 @@ mod slurm;
 mod squashfs_read;
 mod squashfs_write;
 mod store;
+mod tar_oracle;

@@ -1,7 +1,5 @@
 //! Pulls from a real registry, and from little servers that misbehave.
 
-use std::io::{Read as _, Write as _};
-use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -14,7 +12,7 @@ use slipway::store::Store;
 use tempfile::TempDir;
 
 use crate::support::registry::{
-    OCI_INDEX, OCI_MANIFEST, OciImage, Packing, Registry, Reply, Seen, WebServer, noise, run,
+    OCI_INDEX, OCI_MANIFEST, OciImage, Packing, Registry, Reply, Seen, WebServer, cutting_proxy, noise, run,
 };
 
 fn client() -> Client {
@@ -59,6 +57,8 @@ impl TestStore {
             let raw = self.store.read_blob(digest, u64::MAX).unwrap().unwrap();
             assert_eq!(raw, image.blob(*digest));
         }
+        let layers = self.store.layer_set("x", &image.manifest).unwrap();
+        assert_eq!(layers.layers.iter().map(|layer| layer.digest.unwrap()).collect::<Vec<_>>(), image.layers);
     }
 }
 
@@ -257,42 +257,6 @@ fn two_pulls_at_once_both_succeed() {
     });
     store.has_all(&image);
     assert_eq!(store.files().len(), 8);
-}
-
-/// A TCP proxy that closes its first long answer after `cut_after` bytes.
-fn cutting_proxy(target: String, cut_after: usize) -> (String, std::sync::Arc<AtomicUsize>) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let host = listener.local_addr().unwrap().to_string();
-    let cuts = std::sync::Arc::new(AtomicUsize::new(0));
-    let counter = std::sync::Arc::clone(&cuts);
-    std::thread::spawn(move || {
-        for client in listener.incoming() {
-            let (client, server) = (client.unwrap(), TcpStream::connect(&target).unwrap());
-            let (mut from_client, mut to_server) = (client.try_clone().unwrap(), server.try_clone().unwrap());
-            std::thread::spawn(move || {
-                // Either side may close first.
-                let _ = std::io::copy(&mut from_client, &mut to_server);
-                let _ = to_server.shutdown(Shutdown::Write);
-            });
-            let counter = std::sync::Arc::clone(&counter);
-            std::thread::spawn(move || {
-                let (mut from_server, mut to_client) = (server, client);
-                let mut total = 0;
-                let mut buffer = vec![0; 64 * 1024];
-                while let Ok(count) = from_server.read(&mut buffer) {
-                    total += count;
-                    let cut = total > cut_after
-                        && counter.compare_exchange(0, 1, Ordering::SeqCst, Ordering::SeqCst).is_ok();
-                    if count == 0 || cut || to_client.write_all(&buffer[..count]).is_err() {
-                        break;
-                    }
-                }
-                let _ = to_client.shutdown(Shutdown::Both);
-                let _ = from_server.shutdown(Shutdown::Both);
-            });
-        }
-    });
-    (host, cuts)
 }
 
 #[test]

@@ -1,11 +1,47 @@
 //! The example scripts under a real Slurm: four virtual nodes with two fake GPUs each.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
+use super::support::host::Host;
 use super::support::image::TestImage;
 use super::support::layers::Tar;
 use super::support::sandbox::Sandbox;
 use super::support::slurm::{JobEnd, Slurm};
+
+/// A node with two GPUs whose minors are those of slurm-box's device nodes.
+const SCENARIO: &str = r#"
+driver_version = "550.54.15"
+cuda_version = 12040
+
+[[gpu]]
+name = "NVIDIA A100-SXM4-80GB"
+uuid = "GPU-00000000-0000-0000-0000-000000000000"
+pci_address = "0000:07:00.0"
+minor = 0
+
+[[gpu]]
+name = "NVIDIA A100-SXM4-80GB"
+uuid = "GPU-00000001-0000-0000-0000-000000000001"
+pci_address = "0000:0f:00.0"
+minor = 1
+"#;
+
+/// Lays the built host ($TREE) over the mount namespace of the daemons. /dev has the GPUs already: they are Slurm's.
+const DRESS_UP: &str = r#"
+for place in proc/driver sys/module; do
+    mount -t tmpfs none "/$place"
+    cp -R "$TREE/$place/." "/$place/"
+done
+mount --bind "$TREE/proc/devices" /proc/devices
+mknod -m 666 /dev/nvidiactl c 240 255
+mknod -m 666 /dev/nvidia-uvm c 241 0
+find "$TREE/usr" ! -type d -printf '%h
+' | sort -u | while read -r place; do
+    inside=${place#"$TREE"}
+    mount -t overlay overlay -o "ro,lowerdir=$place:$inside" "$inside"
+done
+"#;
 
 const EXAMPLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/configs/examples");
 
@@ -19,7 +55,8 @@ for node in /dev/nvidia[0-9]*; do
     *) denied="$denied ${node#/dev/nvidia}" ;;
     esac
 done
-echo "task ${SLURM_PROCID:-none} of ${SLURM_NTASKS:-none} on $SLURMD_NODENAME as $(id -u): $* sees${gpus:- none}${denied:+, denied$denied}"
+[ ! -e /.slipway/run/lib/libcuda.so.1 ] || driver=", has the driver"
+echo "task ${SLURM_PROCID:-none} on $SLURMD_NODENAME as $(id -u): $* sees${gpus:- none}${denied:+, denied$denied}$driver"
 exit "${END_WITH:-0}"
 "#;
 
@@ -30,6 +67,24 @@ fn sandbox() -> Sandbox {
     image.layers.push(Tar::new().file("bin/python", 0o755, PYTHON).finish());
     image.convert(&sandbox, "train.sif");
     sandbox
+}
+
+/// A Slurm whose nodes have GPUs and a driver.
+fn start(sandbox: &Sandbox) -> (Slurm, Host) {
+    let host = Host::build_from(SCENARIO);
+    // The tree's stand-in for a library of the distribution would break the daemons, which use the real one.
+    for stand_in in
+        std::fs::read_dir(host.path(&host.library_directory().to_string_lossy()[1..])).unwrap().flatten()
+    {
+        if stand_in.file_name().to_string_lossy().starts_with("libz.") {
+            std::fs::remove_file(stand_in.path()).unwrap();
+        }
+    }
+    let tree = host.path("").display().to_string();
+    let script = sandbox
+        .write("dress-up", format!("#!/bin/sh\nset -eu\nTREE={}\n{DRESS_UP}", tree.trim_end_matches('/')));
+    std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).unwrap();
+    (Slurm::start(Some(&script)), host)
 }
 
 /// The lines of a job's output file, sorted.
@@ -48,13 +103,13 @@ fn completed() -> JobEnd {
 fn the_example_jobs_see_exactly_their_gpus() {
     need!(root, slurm, cgroup, userns, fuse, tool "busybox");
     let sandbox = sandbox();
-    let slurm = Slurm::start(None);
+    let (slurm, _host) = start(&sandbox);
     let uid = sandbox.user.uid;
 
     let one = Path::new(EXAMPLES).join("one-gpu.sbatch");
     let end = slurm.run_job(&sandbox, &one, &[]);
     assert_eq!(end, completed(), "{:?}\n{}", output(&sandbox, 1), slurm.log());
-    assert_eq!(output(&sandbox, 1), [format!("task 0 of 1 on n1 as {uid}: train.py sees 0")]);
+    assert_eq!(output(&sandbox, 1), [format!("task 0 on n1 as {uid}: train.py sees 0, has the driver")]);
     sandbox.assert_nothing_left();
 
     let two = Path::new(EXAMPLES).join("two-nodes.sbatch");
@@ -64,7 +119,7 @@ fn the_example_jobs_see_exactly_their_gpus() {
         .iter()
         .enumerate()
         .map(|(task, (node, gpu))| {
-            format!("{task}: task {task} of 4 on {node} as {uid}: train.py sees {gpu}")
+            format!("{task}: task {task} on {node} as {uid}: train.py sees {gpu}, has the driver")
         })
         .collect();
     assert_eq!(output(&sandbox, 2), expected);
@@ -75,7 +130,7 @@ fn the_example_jobs_see_exactly_their_gpus() {
 fn exit_codes_reach_slurm() {
     need!(root, slurm, cgroup, userns, fuse, tool "busybox");
     let sandbox = sandbox();
-    let slurm = Slurm::start(None);
+    let (slurm, _host) = start(&sandbox);
     for (script, code) in [("one-gpu.sbatch", "7:0"), ("two-nodes.sbatch", "7:0")] {
         let end = slurm.run_job(&sandbox, &Path::new(EXAMPLES).join(script), &[("END_WITH", "7")]);
         assert_eq!(end, JobEnd { state: "FAILED".into(), exit_code: code.into() }, "{script}");
@@ -111,7 +166,7 @@ echo "left in the step: $(left)"
 fn nothing_of_ours_outlives_the_container_in_its_step() {
     need!(root, slurm, cgroup, userns, fuse, tool "busybox");
     let sandbox = sandbox();
-    let slurm = Slurm::start(None);
+    let (slurm, _host) = start(&sandbox);
     let script = sandbox.write("home/list.sbatch", LIST_STEP);
     let cgroups = slurm.cgroups();
     let end = slurm.run_job(&sandbox, &script, &[("SLURM_BOX_CGROUPS", cgroups.to_str().unwrap())]);

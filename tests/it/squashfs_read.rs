@@ -371,15 +371,6 @@ fn read_through(image: Vec<u8>) {
     for path in ["usr/bin/one", "lib/b/c", "loop-a", "many/a"] {
         let _ = reader.resolve_path(&RelPath::parse(path.as_bytes()).unwrap());
     }
-    if let Ok(tables) = reader.tables(2) {
-        let _ = tables.for_each_inode(|_, inode| {
-            if let InodeKind::Directory(directory) = &inode.kind {
-                let _ = tables.for_each_entry(directory, |_, _| {});
-            }
-            Ok(())
-        });
-    }
-    let _ = reader.fragments();
 }
 
 #[test]

@@ -21,7 +21,8 @@ pub(in crate::cli) fn run(args: &GpusArgs, session: &Session) -> Result<(), Fail
         let deadline = Duration::from_secs(session.settings.gpu.nvml_timeout_seconds.value.into());
         match gpu::query_nvml(Path::new("/proc/self/exe"), library.as_deref(), deadline) {
             Ok(report) => {
-                gpu::merge_nvml(&mut inventory, &report);
+                let access = gpu::read_access(&root, &inventory);
+                gpu::merge_nvml(&mut inventory, &report, &access);
                 gpu::remember(&root, &hints, &inventory);
             }
             // What procfs says is shown all the same.

@@ -22,6 +22,15 @@ pub(in crate::cli) fn run(args: &PullArgs, session: &Session) -> Result<(), Fail
         }
     };
     let pinned = registry::pull(&client, &reference, &wanted, &store, &say)?;
+    if args.platform.is_some() && !wanted.runnable().contains(&pinned.platform.normalized()) {
+        return Err(Failure::new(
+            format!(
+                "cannot pull `{}` for {wanted}: there is only an image for {}",
+                args.name, pinned.platform
+            ),
+            "leave out `--platform`, or ask the image's makers for one",
+        ));
+    }
     let set = store.layer_set(&reference.familiar(), &pinned.manifest_digest)?;
     let record = publish(&set, std::slice::from_ref(&reference), &store, session, args.quiet)?;
     if args.quiet {

@@ -15,7 +15,9 @@ pub(super) fn grants(inventory: &Inventory, chosen: &Chosen, image: &ImageLibc, 
     add_nodes(&mut grants, inventory, chosen, root);
     add_libraries(&mut grants, inventory, chosen, root);
     add_programs_and_sockets(&mut grants, inventory, chosen, root);
-    add_loader_facts(&mut grants, image);
+    if !grants.libraries.is_empty() {
+        add_loader_facts(&mut grants, image);
+    }
     add_environment(&mut grants, chosen);
     grants
 }

@@ -38,9 +38,10 @@ const SOCKETS: [&str; 2] = ["/run/nvidia-persistenced/socket", "/run/nvidia-fabr
 
 /// Finds the driver's files. Where several versions are installed, the one of the loaded module wins.
 pub(super) fn find_files(root: &HostRoot, hints: &Hints, module_version: Option<&str>) -> DriverFiles {
-    let mut candidates = hints.library_path.clone();
-    candidates.extend(loader_directories(root));
+    let mut candidates = loader_directories(root);
     candidates.extend(usual_directories(module_version));
+    // Last: an LD_LIBRARY_PATH often holds CUDA's own compatibility libraries, which are not the host's driver.
+    candidates.extend(hints.library_path.iter().cloned());
     let sockets = SOCKETS.iter().map(PathBuf::from).filter(|path| root.is_socket(path)).collect();
     let Some((directory, version)) = find_main(root, &candidates, module_version) else {
         return DriverFiles { sockets, ..DriverFiles::default() };

@@ -48,5 +48,14 @@ pub(super) fn find_faults(root: &HostRoot, inventory: &Inventory) -> Vec<String>
                 .into()
         });
     }
+    for gpu in &inventory.gpus {
+        let instances = format!("/proc/driver/nvidia/capabilities/gpu{}/mig", gpu.minor);
+        if root.list(Path::new(&instances)).iter().any(|name| name.starts_with("gi")) {
+            let node = gpu.node.display();
+            findings.push(format!(
+                "{node} is divided into MIG instances, which cannot be given to a container yet"
+            ));
+        }
+    }
     findings
 }

@@ -120,7 +120,7 @@ enum Answer {
     Error(String),
 }
 
-/// Asks NVML in a child process: `program` is this program's own file, `library` a `libnvidia-ml.so.1` where the loader
+/// Asks NVML in a child process: `program` is this program's own file (absolute), `library` a `libnvidia-ml.so.1` where the loader
 /// would not find it.
 pub fn query_nvml(
     program: &Path,
@@ -137,9 +137,7 @@ pub fn query_nvml(
         .stderr(Stdio::null())
         .spawn()
         .map_err(|source| NvmlError::Start { program: program.to_path_buf(), source })?;
-    let Some(mut output) = child.stdout.take() else {
-        unreachable!("stdout was asked to be a pipe");
-    };
+    let mut output = child.stdout.take().expect("stdout was asked to be a pipe");
     let line = read_line(&mut output, deadline);
     let status = match &line {
         Ok(Some(_)) => reap(&mut child).or_else(|| kill(&mut child)),
@@ -206,7 +204,7 @@ pub fn nvml_child_main(library: Option<&OsStr>) -> u8 {
     // The handle stays open past the printing, so that the answer is out before anything is closed.
     let nvml = builder.init();
     let answer = match &nvml {
-        Ok(nvml) => Answer::Report(report(nvml)),
+        Ok(nvml) => report(nvml).map_or_else(|code| Answer::Error(words(&code)), Answer::Report),
         Err(code) => Answer::Error(words(code)),
     };
     let Ok(mut line) = serde_json::to_vec(&answer) else { return 1 };
@@ -214,17 +212,16 @@ pub fn nvml_child_main(library: Option<&OsStr>) -> u8 {
     u8::from(io::stdout().write_all(&line).is_err())
 }
 
-fn report(nvml: &Nvml) -> NvmlReport {
-    let count = nvml.device_count().unwrap_or(0);
-    let gpus = (0..count).map(|index| match nvml.device_by_index(index) {
+fn report(nvml: &Nvml) -> Result<NvmlReport, Code> {
+    let gpus = (0..nvml.device_count()?).map(|index| match nvml.device_by_index(index) {
         Ok(device) => gpu(index, &device),
         Err(code) => NvmlGpu { index, error: Some(words(&code)), ..NvmlGpu::default() },
     });
-    NvmlReport {
+    Ok(NvmlReport {
         driver_version: nvml.sys_driver_version().ok(),
         cuda_version: nvml.sys_cuda_driver_version().ok().map(cuda_words),
         gpus: gpus.collect(),
-    }
+    })
 }
 
 fn gpu(index: u32, device: &Device<'_>) -> NvmlGpu {

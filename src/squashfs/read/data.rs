@@ -4,14 +4,15 @@ use std::sync::{Arc, PoisonError};
 
 use super::error::ReadError;
 use super::inode::{FileData, Inode, InodeKind};
-use super::metadata::Chain;
+use super::metadata::{Chain, Cursor, Place};
 use super::{Reader, Shared};
 use crate::squashfs::format::BLOCK_STORED;
 
 /// Most fragment blocks of an image: 2 TiB of small files in blocks of 128 KiB.
 const MAX_FRAGMENTS: u32 = 1 << 24;
-/// Bytes of an entry in the fragment table.
-const FRAGMENT_BYTES: u64 = 16;
+/// Bytes of an entry in the fragment table, and entries of one of its blocks.
+const FRAGMENT_BYTES: u32 = 16;
+const FRAGMENTS_PER_BLOCK: u32 = 512;
 
 /// Where a data block lies in the image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -58,44 +59,70 @@ impl Reader {
     pub fn read_at(&self, inode: &Inode, offset: u64, buf: &mut [u8]) -> Result<usize, ReadError> {
         let file = file_of(inode)?;
         let block_bytes = u64::from(self.shared.superblock.block_bytes);
-        let mut done = 0;
-        while done < buf.len() {
-            let at = offset.saturating_add(done as u64);
-            if at >= file.size_bytes {
-                break;
-            }
-            let within = usize::try_from(at % block_bytes).unwrap_or(usize::MAX);
-            let (block, start, end) = self.block_with(file, at / block_bytes)?;
-            let have = block.get(start..end).and_then(|bytes| bytes.get(within..)).unwrap_or_default();
-            let count = have.len().min(buf.len() - done);
-            if count == 0 {
+        let end = offset.saturating_add(buf.len() as u64).min(file.size_bytes);
+        let mut blocks = self.walk_blocks(file, offset / block_bytes)?;
+        let (mut at, mut done) = (offset, 0);
+        while at < end {
+            let block_start = at - at % block_bytes;
+            let length = to_usize((file.size_bytes - block_start).min(block_bytes))?;
+            let (block, start) = match blocks.next() {
+                Some(place) => (self.block_again(place?, length)?, 0),
+                None => {
+                    let (place, start) = self.tail(file)?;
+                    (self.block_again(place, to_usize(block_bytes)?)?, start)
+                }
+            };
+            let within = to_usize(at - block_start)?;
+            let have =
+                block.get(start..).and_then(|rest| rest.get(..length)).and_then(|own| own.get(within..));
+            let Some(have) = have.filter(|have| !have.is_empty()) else {
                 let reason = "is shorter than the file that it belongs to";
                 return Err(ReadError::Damaged { what: "data block", offset: file.start, reason });
-            }
+            };
+            let count = have.len().min(buf.len() - done);
             buf[done..done + count].copy_from_slice(&have[..count]);
             done += count;
+            at += count as u64;
         }
         Ok(done)
     }
 
-    /// The block that holds the file's bytes from `index` blocks on, and which part of it is the file's.
-    fn block_with(&self, file: &FileData, index: u64) -> Result<(Arc<Vec<u8>>, usize, usize), ReadError> {
-        let block_bytes = u64::from(self.shared.superblock.block_bytes);
-        let left = file.size_bytes.saturating_sub(index.saturating_mul(block_bytes));
-        let length = usize::try_from(left.min(block_bytes)).unwrap_or(usize::MAX);
-        let position = usize::try_from(index).unwrap_or(usize::MAX);
-        if let Some(size_word) = file.block_sizes.get(position) {
-            let mut offset = file.start;
-            for before in &file.block_sizes[..position] {
-                offset = offset.saturating_add(u64::from(before & !BLOCK_STORED));
+    /// The places of all blocks of a file's own, in order.
+    pub fn blocks(&self, file: &FileData) -> Result<Vec<BlockPlace>, ReadError> {
+        self.walk_blocks(file, 0)?.collect()
+    }
+
+    /// The fragment block with a file's tail, and the offset in it.
+    pub fn tail(&self, file: &FileData) -> Result<(Fragment, usize), ReadError> {
+        let Some(fragment) = file.fragment else {
+            let reason = "is missing: the file has neither block nor fragment for its end";
+            return Err(ReadError::Damaged { what: "data block", offset: file.start, reason });
+        };
+        Ok((self.fragment(fragment.index)?, fragment.offset as usize))
+    }
+
+    /// The places of a file's own blocks, from block `first` on.
+    fn walk_blocks(
+        &self,
+        file: &FileData,
+        first: u64,
+    ) -> Result<impl Iterator<Item = Result<BlockPlace, ReadError>>, ReadError> {
+        let count = file.block_count;
+        let mut cursor = (first < count)
+            .then(|| Cursor::new(&self.shared, self.shared.inode_chain(), file.block_list))
+            .transpose()?;
+        let mut offset = file.start;
+        let mut next = move |cursor: &mut Cursor<'_>| {
+            let place = BlockPlace { offset, size_word: cursor.u32()? };
+            offset = offset.saturating_add(place.packed_bytes().into());
+            Ok(place)
+        };
+        if let Some(cursor) = &mut cursor {
+            for _ in 0..first {
+                next(cursor)?;
             }
-            let place = BlockPlace { offset, size_word: *size_word };
-            return Ok((self.block_again(place, length)?, 0, length));
         }
-        let Some(fragment) = file.fragment else { return Ok((Arc::default(), 0, 0)) };
-        let place = self.fragment(fragment.index)?;
-        let start = fragment.offset as usize;
-        Ok((self.block_again(place, self.shared.superblock.block_bytes as usize)?, start, start + length))
+        Ok((first..count).map_while(move |_| cursor.as_mut().map(&mut next)))
     }
 
     /// [`Self::read_block`], with the block read last at hand.
@@ -154,37 +181,38 @@ impl Reader {
 
     /// One entry of the fragment table.
     pub fn fragment(&self, index: u32) -> Result<Fragment, ReadError> {
-        let chain = fragment_chain(&self.shared);
-        let superblock = &self.shared.superblock;
-        if index >= superblock.fragment_count {
-            let reason = "has fewer entries than a file asks for";
-            return Err(ReadError::Damaged { what: chain.what, offset: superblock.fragment_table, reason });
+        let (shared, chain) = (&self.shared, fragment_chain(&self.shared));
+        let blocks = match shared.fragment_blocks.get() {
+            Some(blocks) => blocks,
+            None => {
+                let blocks = self.read_fragment_blocks(chain)?;
+                shared.fragment_blocks.get_or_init(|| blocks)
+            }
+        };
+        let missing = || {
+            let (offset, reason) =
+                (shared.superblock.fragment_table, "has fewer entries than a file asks for");
+            ReadError::Damaged { what: chain.what, offset, reason }
+        };
+        if index >= shared.superblock.fragment_count {
+            return Err(missing());
         }
-        let mut cursor =
-            self.shared.indexed(chain, superblock.fragment_table, index.into(), FRAGMENT_BYTES)?;
+        let block = *blocks.get((index / FRAGMENTS_PER_BLOCK) as usize).ok_or_else(missing)?;
+        let offset = (index % FRAGMENTS_PER_BLOCK * FRAGMENT_BYTES) as usize;
+        let mut cursor = Cursor::new(shared, chain, Place { block, offset })?;
         let (offset, size_word) = (cursor.u64()?, cursor.u32()?);
         Ok(Fragment { offset, size_word })
     }
 
-    /// The whole fragment table.
-    pub fn fragments(&self) -> Result<Vec<Fragment>, ReadError> {
-        const PER_BLOCK: u32 = 512;
-        let (shared, chain) = (&self.shared, fragment_chain(&self.shared));
-        let count = shared.superblock.fragment_count;
+    fn read_fragment_blocks(&self, chain: Chain) -> Result<Vec<u64>, ReadError> {
+        let count = self.shared.superblock.fragment_count;
         if count > MAX_FRAGMENTS {
             let (value, limit) = (count.into(), MAX_FRAGMENTS.into());
             return Err(ReadError::TooLarge { what: "fragment blocks", value, limit });
         }
-        let mut fragments = Vec::new();
-        for first in (0..count).step_by(PER_BLOCK as usize) {
-            let list = shared.superblock.fragment_table;
-            let mut cursor = shared.indexed(chain, list, first.into(), FRAGMENT_BYTES)?;
-            for _ in first..count.min(first + PER_BLOCK) {
-                let (offset, size_word, _unused) = (cursor.u64()?, cursor.u32()?, cursor.u32()?);
-                fragments.push(Fragment { offset, size_word });
-            }
-        }
-        Ok(fragments)
+        let list = self.shared.superblock.fragment_table;
+        let blocks = u64::from(count.div_ceil(FRAGMENTS_PER_BLOCK));
+        (0..blocks).map(|index| self.shared.block_of_list(chain.what, list, index)).collect()
     }
 }
 
@@ -197,4 +225,9 @@ fn file_of(inode: &Inode) -> Result<&FileData, ReadError> {
         InodeKind::File(data) => Ok(data),
         _ => Err(ReadError::WrongKind { number: inode.number, wanted: "regular file" }),
     }
+}
+
+fn to_usize(count: u64) -> Result<usize, ReadError> {
+    let what = "bytes of a block";
+    usize::try_from(count).map_err(|_| ReadError::TooLarge { what, value: count, limit: usize::MAX as u64 })
 }

@@ -7,8 +7,8 @@ use super::error::ReadError;
 use super::inode::{Directory, Inode, InodeKind};
 use super::metadata::{Cursor, Place};
 
-/// Most bytes of one directory's listing: some ten million names.
-const MAX_LISTING_BYTES: u32 = 256 << 20;
+/// Most bytes of one directory's listing: some three million names.
+const MAX_LISTING_BYTES: u32 = 64 << 20;
 /// Most entries behind one header.
 const MAX_RUN: u32 = 256;
 /// Longest name, in bytes: Linux `NAME_MAX`.
@@ -24,12 +24,18 @@ pub struct DirectoryEntry {
     pub name: Box<[u8]>,
     /// For [`Reader::inode`].
     pub reference: u64,
+    /// The inode's number, as the listing says.
+    pub number: u32,
+    /// The basic kind ([`inode_type`](crate::squashfs::format::inode_type)), as the listing says.
+    pub kind: u16,
 }
 
 /// A name, while the listing is walked.
 pub(super) struct Found<'a> {
     pub(super) name: &'a [u8],
     pub(super) reference: u64,
+    pub(super) number: u32,
+    pub(super) kind: u16,
 }
 
 impl Reader {
@@ -37,7 +43,8 @@ impl Reader {
     pub fn read_dir(&self, inode: &Inode) -> Result<Vec<DirectoryEntry>, ReadError> {
         let mut entries = Vec::new();
         self.walk(directory_of(inode)?, None, |found| {
-            entries.push(DirectoryEntry { name: found.name.into(), reference: found.reference });
+            let Found { name, reference, number, kind } = found;
+            entries.push(DirectoryEntry { name: name.into(), reference, number, kind });
             ControlFlow::Continue(())
         })?;
         Ok(entries)
@@ -45,6 +52,12 @@ impl Reader {
 
     /// The inode of one name in a directory; `None` if there is none.
     pub fn lookup(&self, inode: &Inode, name: &[u8]) -> Result<Option<Inode>, ReadError> {
+        let reference = self.lookup_reference(inode, name)?;
+        reference.map(|reference| self.inode(reference)).transpose()
+    }
+
+    /// As [`Self::lookup`], but only the reference of the inode.
+    pub fn lookup_reference(&self, inode: &Inode, name: &[u8]) -> Result<Option<u64>, ReadError> {
         let directory = directory_of(inode)?;
         let mut reference = None;
         let from = self.seek(directory, name)?;
@@ -56,7 +69,7 @@ impl Reader {
             }
             std::cmp::Ordering::Greater => ControlFlow::Break(()),
         })?;
-        reference.map(|reference| self.inode(reference)).transpose()
+        Ok(reference)
     }
 
     /// The last run of entries that may hold `name`, by the directory's index: where it begins, and how many bytes of
@@ -81,7 +94,7 @@ impl Reader {
     }
 
     /// Calls `visit` with every entry from `from` on, until it breaks.
-    pub(super) fn walk(
+    fn walk(
         &self,
         directory: &Directory,
         from: Option<(Place, u32)>,
@@ -112,12 +125,13 @@ impl Reader {
                 return Err(cursor.damaged("has a header with too many entries"));
             }
             let block = u64::from(cursor.u32()?);
-            let _number = cursor.u32()?;
+            let base = cursor.u32()?;
             for _ in 0..=count {
-                let offset = u64::from(cursor.u16()?);
-                let _number_step = cursor.u16()?;
-                let _kind = cursor.u16()?;
-                let size = usize::from(cursor.u16()?) + 1;
+                let [o0, o1, n0, n1, k0, k1, s0, s1] = cursor.array()?;
+                let offset = u64::from(u16::from_le_bytes([o0, o1]));
+                let number = base.wrapping_add_signed(i16::from_le_bytes([n0, n1]).into());
+                let kind = u16::from_le_bytes([k0, k1]);
+                let size = usize::from(u16::from_le_bytes([s0, s1])) + 1;
                 let Some(name) = name.get_mut(..size) else {
                     return Err(cursor.damaged("holds a name that is longer than Linux allows"));
                 };
@@ -126,7 +140,7 @@ impl Reader {
                     return Err(cursor.damaged("holds a name that is none"));
                 }
                 rest = spend(&cursor, ENTRY_BYTES + u32::try_from(size).unwrap_or(u32::MAX))?;
-                let found = Found { name, reference: block << 16 | offset };
+                let found = Found { name, reference: block << 16 | offset, number, kind };
                 if visit(found).is_break() {
                     return Ok(());
                 }
@@ -149,13 +163,6 @@ pub(super) fn directory_of(inode: &Inode) -> Result<&Directory, ReadError> {
 fn index_entry(cursor: &mut Cursor<'_>) -> Result<(u32, u32, Vec<u8>), ReadError> {
     let (passed, block, size) = (cursor.u32()?, cursor.u32()?, index_name_bytes(cursor)?);
     Ok((passed, block, cursor.bytes(size)?))
-}
-
-/// Passes over one entry of a directory's index.
-pub(super) fn skip_index_entry(cursor: &mut Cursor<'_>) -> Result<(), ReadError> {
-    cursor.skip(8)?;
-    let size = index_name_bytes(cursor)?;
-    cursor.skip(size)
 }
 
 fn index_name_bytes(cursor: &mut Cursor<'_>) -> Result<usize, ReadError> {

@@ -81,9 +81,10 @@ pub struct FileData {
     pub size_bytes: u64,
     /// File offset of the first data block.
     pub start: u64,
-    /// Bytes that each full block takes in the image, with the bit for "stored"; 0 is a hole. A file without a
-    /// fragment has its tail here, too.
-    pub block_sizes: Vec<u32>,
+    /// Blocks of its own. A file without a fragment has its tail in the last.
+    pub block_count: u64,
+    /// Where the list of their sizes lies in the inode table.
+    pub(super) block_list: Place,
     /// The tail that is shorter than a block, if it lies in a block that files share.
     pub fragment: Option<FileFragment>,
 }
@@ -144,7 +145,7 @@ impl Reader {
     }
 }
 
-/// Parses the inode under the cursor and leaves the cursor behind it.
+/// Parses the inode under the cursor.
 pub(super) fn parse(shared: &Shared, cursor: &mut Cursor<'_>) -> Result<Inode, ReadError> {
     let kind = cursor.u16()?;
     let mode = cursor.u16()? & 0o7777;
@@ -204,9 +205,6 @@ fn directory(shared: &Shared, cursor: &mut Cursor<'_>, extended: bool) -> Result
         xattr = None;
     }
     let index = (index_count > 0).then(|| (cursor.place(), index_count));
-    for _ in 0..index_count {
-        super::directory::skip_index_entry(cursor)?;
-    }
     let listing = Place {
         block: shared.superblock.directory_table.saturating_add(start.into()),
         offset: usize::from(offset),
@@ -238,17 +236,22 @@ fn file(shared: &Shared, cursor: &mut Cursor<'_>, extended: bool) -> Result<Body
     if has_fragment && fragment >= shared.superblock.fragment_count {
         return Err(cursor.damaged("holds a file with a fragment that is not in the fragment table"));
     }
-    let count = if has_fragment { size_bytes / block_bytes } else { size_bytes.div_ceil(block_bytes) };
-    if count > MAX_FILE_BLOCKS {
-        return Err(ReadError::TooLarge { what: "blocks of one file", value: count, limit: MAX_FILE_BLOCKS });
+    let block_count = if has_fragment { size_bytes / block_bytes } else { size_bytes.div_ceil(block_bytes) };
+    if block_count > MAX_FILE_BLOCKS {
+        return Err(ReadError::TooLarge {
+            what: "blocks of one file",
+            value: block_count,
+            limit: MAX_FILE_BLOCKS,
+        });
     }
-    // Not reserved ahead: the count is only a claim until the table has been read that far.
-    let mut block_sizes = Vec::new();
-    for _ in 0..count {
-        block_sizes.push(cursor.u32()?);
-    }
+    // The list is read when someone wants a block: the inode of a large file costs no more than that of a small one.
+    let block_list = cursor.place();
     let fragment = has_fragment.then_some(FileFragment { index: fragment, offset });
-    Ok((InodeKind::File(FileData { size_bytes, start, block_sizes, fragment }), link_count, xattr))
+    Ok((
+        InodeKind::File(FileData { size_bytes, start, block_count, block_list, fragment }),
+        link_count,
+        xattr,
+    ))
 }
 
 fn symlink(cursor: &mut Cursor<'_>, extended: bool) -> Result<Body, ReadError> {

@@ -1,7 +1,7 @@
 //! Metadata blocks: at most 8 KiB each, behind a 16-bit header, one after the other. A table is a chain of them that is
 //! read as one stream; a place in it is the file offset of a block and an offset in what the block holds.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::Shared;
@@ -9,9 +9,7 @@ use super::error::ReadError;
 use crate::squashfs::format::{METADATA_BYTES, METADATA_STORED};
 
 /// Blocks that a reader keeps, 2 MiB: a start that resolves some thirty paths meets a few dozen.
-const CACHED_BLOCKS: usize = 256;
-/// Most memory for all inodes and directories of an image together, in bytes: some ten million files.
-const MAX_TABLES_BYTES: u64 = 1 << 30;
+pub(super) const CACHED_BLOCKS: usize = 256;
 /// Bytes of a metadata block's header.
 const HEADER_BYTES: u64 = 2;
 
@@ -32,8 +30,8 @@ pub(super) struct Cache {
 #[derive(Debug, Default)]
 struct Blocks {
     map: HashMap<u64, Arc<Block>>,
-    /// Blocks that stay beyond [`CACHED_BLOCKS`], since someone reads whole tables.
-    pinned: usize,
+    /// The same, oldest first.
+    order: VecDeque<u64>,
 }
 
 /// A stretch of the image that holds a chain of metadata blocks.
@@ -60,11 +58,6 @@ impl Place {
         let offset = (reference & 0xffff) as usize;
         Self { block: table.saturating_add(reference >> 16), offset }
     }
-
-    /// The packed form.
-    pub(super) fn to_reference(self, table: u64) -> u64 {
-        self.block.saturating_sub(table) << 16 | self.offset as u64
-    }
 }
 
 impl Cache {
@@ -72,20 +65,17 @@ impl Cache {
         if let Some(block) = self.lock().map.get(&at) {
             return Ok(block.clone());
         }
+        // Two threads may do this for one block: that costs some microseconds, and waiting would cost a lock.
         let block = Arc::new(read_block(shared, chain, at)?);
         let mut blocks = self.lock();
-        if blocks.map.len() >= CACHED_BLOCKS + blocks.pinned {
-            // Crude and bounded: a reader that meets so many blocks reads tables through, and comes back to none.
-            blocks.map.clear();
-            blocks.pinned = 0;
+        if blocks.map.insert(at, block.clone()).is_none() {
+            blocks.order.push_back(at);
         }
-        blocks.map.insert(at, block.clone());
+        while blocks.order.len() > shared.cached_blocks {
+            let oldest = blocks.order.pop_front();
+            oldest.and_then(|oldest| blocks.map.remove(&oldest));
+        }
         Ok(block)
-    }
-
-    /// Drops every block.
-    pub(super) fn clear(&self) {
-        *self.lock() = Blocks::default();
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Blocks> {
@@ -140,77 +130,6 @@ fn damaged(chain: Chain, offset: u64, reason: &'static str) -> ReadError {
     ReadError::Damaged { what: chain.what, offset, reason }
 }
 
-/// Decompresses every block from `start` to the chain's end, on several threads, and keeps them until [`Cache::clear`].
-/// Returns the bytes that they hold together.
-pub(super) fn preload(shared: &Shared, chain: Chain, start: u64, threads: usize) -> Result<u64, ReadError> {
-    let length = chain.end.saturating_sub(start);
-    if length > MAX_TABLES_BYTES {
-        return Err(ReadError::TooLarge { what: chain.what, value: length, limit: MAX_TABLES_BYTES });
-    }
-    let mut raw = vec![0; usize::try_from(length).unwrap_or(0)];
-    shared.read_exact(&mut raw, start)?;
-    let places = split(chain, start, &raw)?;
-    let most = (places.len() as u64).saturating_mul(METADATA_BYTES as u64);
-    if most > MAX_TABLES_BYTES {
-        return Err(ReadError::TooLarge { what: chain.what, value: most, limit: MAX_TABLES_BYTES });
-    }
-    let share = places.len().div_ceil(threads.max(1)).max(1);
-    let unpack_all = |places: &[Raw<'_>]| -> Result<Vec<(u64, Arc<Block>)>, ReadError> {
-        let unpack_one = |raw: &Raw<'_>| {
-            let bytes = unpack(shared, chain, raw.at, raw.stored, raw.body)?;
-            let next = raw.at + HEADER_BYTES + raw.body.len() as u64;
-            Ok((raw.at, Arc::new(Block { bytes, next })))
-        };
-        places.iter().map(unpack_one).collect()
-    };
-    let parts: Vec<Result<Vec<_>, ReadError>> = std::thread::scope(|scope| {
-        let mut shares = places.chunks(share);
-        let mine = shares.next();
-        let workers: Vec<_> = shares.map(|part| scope.spawn(move || unpack_all(part))).collect();
-        let mine = mine.map(unpack_all);
-        let theirs = workers.into_iter().map(|worker| {
-            let gone = || Err(damaged(chain, start, "made its reader fail"));
-            worker.join().unwrap_or_else(|_| gone())
-        });
-        mine.into_iter().chain(theirs).collect()
-    });
-    let mut total = 0;
-    let mut blocks = shared.metadata.lock();
-    for part in parts {
-        for (at, block) in part? {
-            total += block.bytes.len() as u64;
-            blocks.map.insert(at, block);
-        }
-    }
-    blocks.pinned = blocks.map.len();
-    Ok(total)
-}
-
-/// A block as it lies in the file.
-struct Raw<'a> {
-    at: u64,
-    stored: bool,
-    body: &'a [u8],
-}
-
-fn split(chain: Chain, start: u64, raw: &[u8]) -> Result<Vec<Raw<'_>>, ReadError> {
-    let mut places = Vec::new();
-    let (mut at, mut rest) = (start, raw);
-    while let Some((header, tail)) = rest.split_first_chunk::<2>() {
-        let (stored, size) = parse_header(*header, chain, at)?;
-        let Some((body, tail)) = tail.split_at_checked(size) else {
-            return Err(damaged(chain, at, "ends behind the end of its table"));
-        };
-        places.push(Raw { at, stored, body });
-        at += HEADER_BYTES + size as u64;
-        rest = tail;
-    }
-    if !rest.is_empty() {
-        return Err(damaged(chain, at, "is cut short"));
-    }
-    Ok(places)
-}
-
 /// Reads a chain as one stream.
 #[derive(Debug)]
 pub(super) struct Cursor<'a> {
@@ -232,16 +151,6 @@ impl<'a> Cursor<'a> {
     /// Where the next byte is read from.
     pub(super) fn place(&self) -> Place {
         self.place
-    }
-
-    /// Moves to the next block if this one is used up, so that the place is the one that references name.
-    pub(super) fn settle(&mut self) -> Result<(), ReadError> {
-        self.rest().map(drop)
-    }
-
-    /// True if no byte follows.
-    pub(super) fn at_end(&self) -> bool {
-        self.place.offset >= self.block.bytes.len() && self.block.next >= self.chain.end
     }
 
     /// An error about what is being read.
@@ -268,17 +177,8 @@ impl<'a> Cursor<'a> {
         Ok(out)
     }
 
-    /// Passes over `count` bytes.
-    pub(super) fn skip(&mut self, mut count: usize) -> Result<(), ReadError> {
-        while count > 0 {
-            let step = self.rest()?.len().min(count);
-            self.place.offset += step;
-            count -= step;
-        }
-        Ok(())
-    }
-
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], ReadError> {
+    /// The next `N` bytes.
+    pub(super) fn array<const N: usize>(&mut self) -> Result<[u8; N], ReadError> {
         if let Some(array) = self.block.bytes.get(self.place.offset..).and_then(<[u8]>::first_chunk::<N>) {
             let array = *array;
             self.place.offset += N;

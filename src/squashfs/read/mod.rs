@@ -11,21 +11,19 @@ mod inode;
 mod metadata;
 mod path;
 mod superblock;
-mod tables;
 mod xattr;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use crate::base::ReadAt;
 use crate::squashfs::compress::BlockDecompressor;
-use crate::squashfs::format::{NO_TABLE, SUPERBLOCK_BYTES, Superblock};
+use crate::squashfs::format::{METADATA_BYTES, NO_TABLE, SUPERBLOCK_BYTES, Superblock};
 
 pub use data::{BlockPlace, Fragment};
 pub use directory::DirectoryEntry;
 pub use error::ReadError;
 pub use inode::{Directory, FileData, FileFragment, Inode, InodeKind};
 pub use path::Resolved;
-pub use tables::Tables;
 
 use metadata::{Chain, Cursor, Place};
 
@@ -42,6 +40,10 @@ struct Shared {
     /// Owners and groups, by their index in inodes.
     ids: Vec<u32>,
     metadata: metadata::Cache,
+    /// Metadata blocks that are kept.
+    cached_blocks: usize,
+    /// Where the blocks of the fragment table lie, once someone has asked.
+    fragment_blocks: OnceLock<Vec<u64>>,
     /// The data block read last: small files of one directory share a fragment.
     last_block: Mutex<Option<(BlockPlace, Arc<Vec<u8>>)>>,
     /// Warm decompressors that no thread uses at the moment.
@@ -63,6 +65,12 @@ impl std::fmt::Debug for Shared {
 impl Reader {
     /// Reads and checks the superblock and the table of owners.
     pub fn open(image: Arc<dyn ReadAt>) -> Result<Self, ReadError> {
+        Self::open_with_memory(image, metadata::CACHED_BLOCKS * METADATA_BYTES)
+    }
+
+    /// As [`Self::open`], with so many bytes of memory for decompressed metadata.
+    pub fn open_with_memory(image: Arc<dyn ReadAt>, metadata_bytes: usize) -> Result<Self, ReadError> {
+        let cached_blocks = (metadata_bytes / METADATA_BYTES).max(1);
         let have_bytes = image.size_bytes();
         let mut bytes = [0; SUPERBLOCK_BYTES];
         if have_bytes < SUPERBLOCK_BYTES as u64 {
@@ -75,6 +83,8 @@ impl Reader {
             superblock,
             ids: Vec::new(),
             metadata: metadata::Cache::default(),
+            cached_blocks,
+            fragment_blocks: OnceLock::new(),
             last_block: Mutex::default(),
             idle: Mutex::default(),
         };
@@ -126,7 +136,7 @@ impl Shared {
         index: u64,
         record_bytes: u64,
     ) -> Result<Cursor<'_>, ReadError> {
-        let per_block = crate::squashfs::format::METADATA_BYTES as u64 / record_bytes;
+        let per_block = METADATA_BYTES as u64 / record_bytes;
         let block = self.block_of_list(chain.what, list, index / per_block)?;
         let offset = usize::try_from(index % per_block * record_bytes).unwrap_or(usize::MAX);
         Cursor::new(self, chain, Place { block, offset })

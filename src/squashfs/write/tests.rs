@@ -1,1 +1,209 @@
+//! What the writer refuses, and that it leaves nothing behind when it does.
+
+use std::io::{self, Cursor, SeekFrom};
+
 use super::*;
+use crate::base::Hint;
+use crate::base::tree::{Node, NodeId, NodeKind};
+
+fn options(threads: usize) -> Options {
+    Options { compressor: Compressor::Zstd(1), threads, mtime: 0 }
+}
+
+fn writer() -> Writer<Cursor<Vec<u8>>> {
+    Writer::new(Cursor::new(Vec::new()), options(2)).unwrap()
+}
+
+fn node(kind: NodeKind) -> Node {
+    Node { kind, mode: 0o755, uid: 0, gid: 0, mtime: 0, xattrs: None }
+}
+
+fn directory(children: &[(&[u8], NodeId)]) -> Node {
+    node(NodeKind::Directory(children.iter().map(|&(name, child)| (name.into(), child)).collect()))
+}
+
+/// The message about a tree whose node 0 is the root.
+fn refusal(nodes: Vec<Node>) -> String {
+    writer().finish(&Tree { nodes, root: 0 }).unwrap_err().to_string()
+}
+
+#[test]
+fn refuses_names() {
+    let check = |name: &[u8], expected: &str| {
+        let nodes = vec![directory(&[(b"usr", 1)]), directory(&[(name, 2)]), node(NodeKind::Fifo)];
+        assert_eq!(refusal(nodes), expected);
+    };
+    check(b"", "`usr/` cannot be stored: its name is empty");
+    check(b".", "`usr/.` cannot be stored: its name is the directory itself or the one above");
+    check(b"..", "`usr/..` cannot be stored: its name is the directory itself or the one above");
+    check(b"a/b", "`usr/a/b` cannot be stored: its name holds a slash");
+    check(b"a\0", "`usr/a\0` cannot be stored: its name holds a NUL byte");
+    let long = [b'x'; 257];
+    let expected = format!("`usr/{}` cannot be stored: its name is longer than 256 bytes", "x".repeat(257));
+    check(&long, &expected);
+    let nodes = vec![directory(&[(&long[..256], 1)]), node(NodeKind::Fifo)];
+    assert!(writer().finish(&Tree { nodes, root: 0 }).is_ok());
+}
+
+#[test]
+fn refuses_trees_that_are_none() {
+    let check = |nodes: Vec<Node>, expected: &str| assert_eq!(refusal(nodes), expected);
+    let fifo = || node(NodeKind::Fifo);
+    check(vec![], "the root of the tree is not a directory");
+    check(vec![fifo()], "the root of the tree is not a directory");
+    check(vec![directory(&[(b"a", 1), (b"b", 1), (b"a", 1)]), fifo()], "`a` is there twice");
+    check(vec![directory(&[(b"a", 7)])], "`a` is node 7, which the tree of 1 nodes does not have");
+    check(vec![directory(&[(b"a", 0)])], "directory `a` has a second name");
+    let twice = vec![directory(&[(b"a", 1), (b"b", 2)]), directory(&[]), directory(&[(b"c", 1)])];
+    check(twice, "directory `b/c` has a second name");
+    // A ring that hangs on nothing is not reached.
+    let ring = vec![directory(&[]), directory(&[(b"x", 2)]), directory(&[(b"y", 1)])];
+    assert!(writer().finish(&Tree { nodes: ring, root: 0 }).is_ok());
+    check(
+        vec![directory(&[(b"a", 1)]), node(NodeKind::File(FileId(3)))],
+        "`a` has content 3, but only 0 files were added",
+    );
+}
+
+#[test]
+fn refuses_what_inodes_cannot_hold() {
+    let check = |node: Node, expected: &str| {
+        assert_eq!(refusal(vec![directory(&[(b"d", 1)]), directory(&[(b"it", 2)]), node]), expected);
+    };
+    let symlink = |target: &[u8]| node(NodeKind::Symlink(target.into()));
+    check(symlink(b""), "symbolic link `d/it` cannot be stored: its target is empty");
+    check(symlink(b"a\0b"), "symbolic link `d/it` cannot be stored: its target holds a NUL byte");
+    check(
+        symlink(&[b'x'; 4096]),
+        "symbolic link `d/it` cannot be stored: its target is longer than 4095 bytes",
+    );
+    check(
+        node(NodeKind::CharDevice { major: 4096, minor: 0 }),
+        "device `d/it` cannot be stored: 4096:0 is more than 12 bits of major and 20 of minor",
+    );
+    let mut odd = node(NodeKind::Fifo);
+    odd.xattrs = Some(Box::new(vec![(b"nfs4.acl".to_vec(), Vec::new())]));
+    check(
+        odd,
+        "extended attribute `nfs4.acl` of `d/it` cannot be stored: it has none of the prefixes user., trusted. and \
+         security.",
+    );
+}
+
+#[test]
+fn refuses_more_ids_than_the_format_numbers() {
+    let names: Vec<_> = (0..40_000_u32).map(|number| number.to_string()).collect();
+    let children: Vec<_> = (1..).zip(&names).map(|(child, name)| (name.as_bytes(), child)).collect();
+    let owned = |number: u32| Node { uid: 2 * number, gid: 2 * number + 1, ..node(NodeKind::Fifo) };
+    let nodes = std::iter::once(directory(&children)).chain((0..40_000).map(owned)).collect();
+    let expected = "more than 65535 different owners and groups, which squashfs cannot number";
+    assert_eq!(refusal(nodes), expected);
+}
+
+#[test]
+fn content_must_have_the_announced_size() {
+    let check = |size_bytes: u64, content: &[u8], expected: &str| {
+        let mut writer = writer();
+        assert_eq!(writer.add_file(size_bytes, &mut &*content).unwrap_err().to_string(), expected);
+        // What is missing stays missing.
+        assert!(matches!(writer.add_file(0, &mut io::empty()), Err(WriteError::GivenUp)));
+        let tree = Tree { nodes: vec![directory(&[])], root: 0 };
+        assert!(matches!(writer.finish(&tree), Err(WriteError::GivenUp)));
+    };
+    check(4, b"abc", "file content ends after 3 bytes, 4 bytes were announced");
+    check(2, b"abc", "file content goes on after the 2 bytes that were announced");
+    check(0, b"a", "file content goes on after the 0 bytes that were announced");
+    let large = vec![7; 300_000];
+    check(300_001, &large, "file content ends after 300000 bytes, 300001 bytes were announced");
+    check(262_144, &large, "file content goes on after the 262144 bytes that were announced");
+    check(
+        u64::MAX,
+        &large,
+        "a file of 18446744073709551615 bytes is larger than the 4398046511104 bytes that one file may have",
+    );
+}
+
+/// Content that fails after some bytes, interrupted before.
+struct Failing(usize);
+
+impl Read for Failing {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        self.0 += 1;
+        match self.0 {
+            1 => Err(io::ErrorKind::Interrupted.into()),
+            2 => {
+                buf[..10].fill(1);
+                Ok(10)
+            }
+            _ => Err(io::Error::other("the archive is torn")),
+        }
+    }
+}
+
+#[test]
+fn content_errors_surface() {
+    let error = writer().add_file(20, &mut Failing(0)).unwrap_err();
+    assert_eq!(error.to_string(), "reading file content: the archive is torn");
+}
+
+/// An output with room for some bytes.
+#[derive(Debug)]
+struct Full(Cursor<Vec<u8>>, usize);
+
+impl Write for Full {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        if self.0.position() + buf.len() as u64 > self.1 as u64 {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        self.0.write(buf)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Seek for Full {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        self.0.seek(to)
+    }
+}
+
+#[test]
+fn output_errors_surface_wherever_they_happen() {
+    let write = |room: usize| {
+        let mut writer = Writer::new(Full(Cursor::new(Vec::new()), room), options(3))?;
+        for number in 0..100_u8 {
+            let block = [number.wrapping_mul(7); 200_000];
+            writer.add_file(block.len() as u64, &mut block.as_slice())?;
+        }
+        let mut nodes = vec![directory(&[(b"a", 1)])];
+        nodes.push(node(NodeKind::File(FileId(99))));
+        writer.finish(&Tree { nodes, root: 0 })
+    };
+    let (_, size_bytes) = write(usize::MAX).unwrap();
+    let size_bytes = usize::try_from(size_bytes).unwrap();
+    assert!(write(size_bytes).is_ok());
+    for room in [0, 95, 96, 200, size_bytes / 2, size_bytes - 200, size_bytes - 1] {
+        let error = write(room).unwrap_err();
+        assert!(matches!(&error, WriteError::Output { .. }), "{room}: {error}");
+        assert!(error.hint().unwrap().contains("free space"));
+    }
+}
+
+#[test]
+fn an_image_starts_where_the_output_stood() {
+    let image = |head: &[u8]| {
+        let mut out = Cursor::new(head.to_vec());
+        out.set_position(head.len() as u64);
+        let mut writer = Writer::new(out, options(1)).unwrap();
+        let file = writer.add_file(200_000, &mut [5; 200_000].as_slice()).unwrap();
+        let nodes = vec![directory(&[(b"a", 1)]), node(NodeKind::File(file))];
+        let (out, size_bytes) = writer.finish(&Tree { nodes, root: 0 }).unwrap();
+        assert_eq!(out.position(), head.len() as u64 + size_bytes);
+        out.into_inner()
+    };
+    let head = [b'h'; 1000];
+    assert!(image(&head)[1000..] == image(b""));
+    assert!(image(&head)[..1000] == head);
+}

@@ -51,6 +51,8 @@ pub(super) struct Paths {
     name_index: Index,
     nodes: Vec<PathNode>,
     node_index: Index,
+    /// The directory of the entry before, as written and as a path.
+    known_directory: (Vec<u8>, PathId),
     /// Last names of targets whose directory is not certain.
     claimed_names: HashSet<NameId>,
     hasher: RandomState,
@@ -66,6 +68,7 @@ impl Paths {
             name_index: Index::default(),
             nodes: vec![root],
             node_index: Index::default(),
+            known_directory: (Vec::new(), ROOT),
             claimed_names: HashSet::new(),
             hasher: RandomState::new(),
         }
@@ -121,6 +124,18 @@ impl Paths {
             hasher.hash_one((node.parent, node.name))
         });
         id
+    }
+
+    /// The directory that was set last, if it is this one.
+    pub(super) fn known_directory(&self, written: &[u8]) -> Option<PathId> {
+        (self.known_directory.0 == written).then_some(self.known_directory.1)
+    }
+
+    /// Remembers the directory that `child` stands in for [`Self::known_directory`].
+    pub(super) fn set_known_directory(&mut self, written: &[u8], child: PathId) {
+        self.known_directory.0.clear();
+        self.known_directory.0.extend_from_slice(written);
+        self.known_directory.1 = self.parent(child);
     }
 
     pub(super) fn parent(&self, path: PathId) -> PathId {

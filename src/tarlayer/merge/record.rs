@@ -98,6 +98,18 @@ pub enum NameError {
 pub(super) fn meaning(paths: &mut Paths, written: &[u8]) -> Result<Meaning, NameError> {
     let path = RelPath::parse(written)?;
     let shown = || path.to_string();
+    let bytes = path.as_bytes();
+    let (directory, name) = match bytes.iter().rposition(|&byte| byte == b'/') {
+        Some(slash) => (&bytes[..slash], &bytes[slash + 1..]),
+        None => (&b""[..], bytes),
+    };
+    // Most entries stand beside the one before them.
+    if let Some(parent) = paths.known_directory(directory)
+        && !name.is_empty()
+        && !name.starts_with(WHITEOUT)
+    {
+        return Ok(Meaning::Plain(paths.child(parent, name)));
+    }
     let mut parent = ROOT;
     let mut is_aufs_link = false;
     let mut components = path.components().peekable();
@@ -126,7 +138,13 @@ pub(super) fn meaning(paths: &mut Paths, written: &[u8]) -> Result<Meaning, Name
         }
         return Ok(Meaning::Whiteout(paths.child(parent, hidden)));
     }
-    Ok(if is_aufs_link { Meaning::AufsLink(parent) } else { Meaning::Plain(parent) })
+    if is_aufs_link {
+        return Ok(Meaning::AufsLink(parent));
+    }
+    if parent != ROOT {
+        paths.set_known_directory(directory, parent);
+    }
+    Ok(Meaning::Plain(parent))
 }
 
 /// The number of a path that a hard link names.

@@ -52,8 +52,10 @@ impl Scenario {
             |fault: &&Fault| fault.function == function && (fault.device.is_none() || fault.device == device);
         let fault = self.fault.iter().find(is_meant)?;
         std::thread::sleep(Duration::from_millis(fault.delay_ms));
-        while fault.hang {
-            std::thread::park();
+        if fault.hang {
+            loop {
+                std::thread::park();
+            }
         }
         fault.code
     }

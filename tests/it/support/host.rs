@@ -276,13 +276,17 @@ fn fake_nvml() -> &'static Path {
         // …/target/debug/deps/it-…: the same target directory, so that a second build of the tests finds it made.
         let own = std::env::current_exe().unwrap();
         let target = own.ancestors().nth(3).unwrap();
-        let status = Command::new(env!("CARGO"))
+        let library = target.join("debug/libnvidia_ml.so");
+        let built = Command::new(env!("CARGO"))
             .args(["build", "--quiet", "--offline", "--package", "fake-nvml", "--target-dir"])
             .arg(target)
             .current_dir(env!("CARGO_MANIFEST_DIR"))
-            .status()
-            .unwrap();
-        assert!(status.success(), "the fake NVML cannot be built");
-        target.join("debug/libnvidia_ml.so")
+            .status();
+        // Where the tests run as another user than the one who built them, cargo is out of reach and its work is done.
+        assert!(
+            built.is_ok_and(|status| status.success()) || library.exists(),
+            "the fake NVML cannot be built"
+        );
+        library
     })
 }

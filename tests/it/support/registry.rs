@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use slipway::base::Digest;
@@ -319,4 +320,40 @@ fn render(reply: &Reply) -> Vec<u8> {
     write!(head, "content-length: {}\r\n\r\n", reply.body.len()).unwrap();
     head.extend(&reply.body[..reply.cut_after.unwrap_or(reply.body.len())]);
     head
+}
+
+/// A TCP proxy that closes its first long answer after `cut_after` bytes.
+pub(crate) fn cutting_proxy(target: String, cut_after: usize) -> (String, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let host = listener.local_addr().unwrap().to_string();
+    let cuts = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&cuts);
+    std::thread::spawn(move || {
+        for client in listener.incoming() {
+            let (client, server) = (client.unwrap(), TcpStream::connect(&target).unwrap());
+            let (mut from_client, mut to_server) = (client.try_clone().unwrap(), server.try_clone().unwrap());
+            std::thread::spawn(move || {
+                // Either side may close first.
+                let _ = std::io::copy(&mut from_client, &mut to_server);
+                let _ = to_server.shutdown(Shutdown::Write);
+            });
+            let counter = Arc::clone(&counter);
+            std::thread::spawn(move || {
+                let (mut from_server, mut to_client) = (server, client);
+                let mut total = 0;
+                let mut buffer = vec![0; 64 * 1024];
+                while let Ok(count) = from_server.read(&mut buffer) {
+                    total += count;
+                    let cut = total > cut_after
+                        && counter.compare_exchange(0, 1, Ordering::SeqCst, Ordering::SeqCst).is_ok();
+                    if count == 0 || cut || to_client.write_all(&buffer[..count]).is_err() {
+                        break;
+                    }
+                }
+                let _ = to_client.shutdown(Shutdown::Both);
+                let _ = from_server.shutdown(Shutdown::Both);
+            });
+        }
+    });
+    (host, cuts)
 }
