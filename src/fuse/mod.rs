@@ -11,6 +11,8 @@ mod content;
 mod graft;
 mod nodes;
 mod serve;
+#[cfg(test)]
+mod tests;
 mod wire;
 
 use std::os::fd::OwnedFd;

@@ -36,7 +36,7 @@ pub(super) struct Shared {
 
 /// What comes of a request.
 #[derive(Debug, PartialEq, Eq)]
-enum Answer {
+pub(super) enum Answer {
     /// The body or pieces that were written.
     Reply,
     /// The kernel waits for none.
@@ -96,7 +96,7 @@ fn refuse(device: &OwnedFd, unique: u64, errno: Errno) {
 }
 
 impl Shared {
-    fn answer(
+    pub(super) fn answer(
         &self,
         request: &Request<'_>,
         body: &mut Vec<u8>,
@@ -175,7 +175,9 @@ impl Shared {
         }
         // A kernel of a later major asks again with ours.
         self.kernel_flags.store(flags, Ordering::Release);
-        wire::put_init(body, wire::MINOR, max_readahead.min(MAX_READAHEAD_BYTES), flags & WANTED);
+        let ours = if major == wire::MAJOR { wire::MINOR.min(minor) } else { wire::MINOR };
+        let (readahead, flags) = (max_readahead.min(MAX_READAHEAD_BYTES), flags & WANTED);
+        wire::put_init(body, ours, readahead, flags);
         Ok(())
     }
 

@@ -110,3 +110,23 @@ impl Superblock {
         out.try_into().expect("five words, six halves and eight longs are 96 bytes")
     }
 }
+
+/// What we neither write nor read, so that a hostile image cannot ask for more memory than an honest one needs.
+pub mod limits {
+    /// Longest name in a directory, in bytes: Linux `NAME_MAX`. The format itself allows 256.
+    pub const MAX_NAME_BYTES: usize = 255;
+    /// Longest target of a symbolic link, in bytes: Linux `PATH_MAX` without its NUL; the kernel refuses more than a page.
+    pub const MAX_TARGET_BYTES: usize = 4095;
+    /// Most data blocks of one file: 2 TiB in blocks of 128 KiB, and a list of 64 MiB in memory.
+    pub const MAX_FILE_BLOCKS: u64 = 1 << 24;
+    /// Most bytes of one directory's listing: some ten million names.
+    pub const MAX_LISTING_BYTES: u32 = 256 << 20;
+    /// Most extended attributes of one inode.
+    pub const MAX_XATTRS: usize = 4096;
+    /// Most bytes of all extended attributes of one inode.
+    pub const MAX_XATTR_SET_BYTES: usize = 4 << 20;
+    /// Longest name of an extended attribute with its prefix, in bytes: Linux `XATTR_NAME_MAX`.
+    pub const MAX_XATTR_NAME_BYTES: usize = 255;
+    /// Longest value of an extended attribute, in bytes: Linux `XATTR_SIZE_MAX`.
+    pub const MAX_XATTR_VALUE_BYTES: usize = 65_536;
+}

@@ -7,7 +7,7 @@
 //!            | inodes | directories | fragments | export | ids | xattrs
 //! ```
 //!
-//! Memory: a bounded number of blocks in flight, 40 bytes a file, 4 bytes a block, about 80 bytes for each small file
+//! Memory: a bounded number of blocks in flight, 48 bytes a file, 4 bytes a block, about 80 bytes for each small file
 //! (to find duplicates), and at the end the inode and directory tables, compressed.
 
 mod content;

@@ -7,7 +7,7 @@ use slipway::base::Digest;
 
 use super::support::image::{Shape, TestImage, goarch, pack};
 use super::support::layers::Tar;
-use super::support::registry::{OciImage, Packing, Registry};
+use super::support::registry::{OCI_INDEX, OCI_MANIFEST, OciImage, Packing, Registry};
 use super::support::sandbox::{Output, Run, Sandbox};
 
 /// Runs something that must fail with exactly this text, and looks for what it has left.
@@ -18,7 +18,9 @@ fn check(sandbox: &Sandbox, run: Run<'_>, code: i32, message: &str, hint: &str) 
     let hint = if hint.is_empty() { String::new() } else { format!("  hint: {hint}\n") };
     let expected = format!("error: {message}\n{hint}");
     let Output { code: got, stdout, stderr, .. } = &output;
-    let stderr = without_step_numbers(stderr);
+    // Lines of progress come before the error; nothing may come behind it.
+    let stderr = stderr.find("error: ").map_or(stderr.as_str(), |start| &stderr[start..]);
+    let stderr = without_temporary_name(&without_step_numbers(stderr));
     assert_eq!((*got, stderr.as_str(), stdout.as_str()), (Some(code), expected.as_str(), ""), "{output}");
     sandbox.assert_nothing_left();
     let new: Vec<_> = sandbox.files().into_iter().filter(|file| !before.contains(file)).collect();
@@ -31,6 +33,13 @@ fn without_step_numbers(text: &str) -> String {
     let Some((before, rest)) = text.split_once(": step ") else { return text.into() };
     let (_, rest) = rest.split_once(", ").unwrap();
     format!("{before}: step N of M, {rest}")
+}
+
+/// A file that is still being made has a name of host, process and number.
+fn without_temporary_name(text: &str) -> String {
+    let Some((before, rest)) = text.split_once("/slipway/tmp/") else { return text.into() };
+    let (_, rest) = rest.split_once('`').unwrap();
+    format!("{before}/slipway/tmp/NAME`{rest}")
 }
 
 /// An image without a program in it: enough for whatever fails before the start.
@@ -57,14 +66,14 @@ fn an_archive_that_is_cut_off() {
         convert(&sandbox, "docker-archive:image.tar"),
         1,
         "`image.tar`: the archive is truncated: it ends inside a header, at byte 8960",
-        "",
+        "copy the file again, or save the image again",
     );
     check(
         &sandbox,
         sandbox.slipway(["load", "-i", "image.tar"]),
         1,
         "`image.tar`: the archive is truncated: it ends inside a header, at byte 8960",
-        "",
+        "copy the file again, or save the image again",
     );
 }
 
@@ -95,7 +104,7 @@ fn an_archive_that_is_none() {
         &sandbox,
         convert(&sandbox, "docker-archive:absent.tar"),
         1,
-        "`absent.tar`: cannot be read: No such file or directory (os error 2)",
+        "`absent.tar`: it cannot be read: No such file or directory (os error 2)",
         "",
     );
 }
@@ -214,7 +223,13 @@ fn no_space_for_the_image() {
         "free space where the image is written, or write it elsewhere",
     );
     let load = full(&["load", "-i", "image.tar"]).env("HOME", sandbox.path("home/full"));
-    check(&sandbox, load, 1, "", "");
+    check(
+        &sandbox,
+        load,
+        1,
+        "converting to `[DIR]/home/full/.local/share/slipway/tmp/NAME`: writing the squashfs: No space left on device (os error 28)",
+        "free space where the image is written, or write it elsewhere",
+    );
 }
 
 /// `slipway run box.sif true` in a namespace where `prepare` was run as its root.
@@ -452,17 +467,46 @@ fn what_a_registry_does_not_have() {
     let image = OciImage::new(goarch(), &[(Packing::Gzip, b"content"), (Packing::Zstd, b"more")]);
     registry.push(&image, "app:1");
     let pull = |name: &str| sandbox.slipway(["pull", &format!("{host}/{name}")]);
-    check(&sandbox, pull("app:2"), 1, "", "");
-    check(&sandbox, pull("nobody/nothing"), 1, "", "");
-
-    let (own, other) = if cfg!(target_arch = "aarch64") { ("arm64", "amd64") } else { ("amd64", "arm64") };
-    registry.push(&OciImage::new(other, &[(Packing::Gzip, b"elsewhere")]), "other:1");
-    check(&sandbox, pull("other:1"), 1, "", "");
-    let _ = own;
+    let absent = |name: &str| format!("`{host}` has no image `{host}/{name}`");
+    let hint = "check the tag; tags are case sensitive";
+    check(&sandbox, pull("app:2"), 1, &absent("app:2"), hint);
+    check(&sandbox, pull("nobody/nothing"), 1, &absent("nobody/nothing:latest"), hint);
 
     let blob = registry.blob_file(image.layers[1]);
     let mut bytes = std::fs::read(&blob).unwrap();
     *bytes.last_mut().unwrap() ^= 1;
+    let (has, said) = (Digest::of(&bytes), image.layers[1]);
     std::fs::write(&blob, bytes).unwrap();
-    check(&sandbox, pull("app:1"), 1, "", "");
+    check(
+        &sandbox,
+        pull("app:1"),
+        1,
+        &format!("the layer {said} from `{host}` is damaged: its digest is {has}, not {said}"),
+        "nothing was kept; if it happens again, the registry or a proxy on the way holds a damaged copy",
+    );
+}
+
+#[test]
+fn an_index_without_an_image_for_this_machine() {
+    need!(registry, tool "skopeo");
+    let sandbox = Sandbox::new();
+    let registry = Registry::start();
+    let host = &registry.host;
+    let (own, other) = if cfg!(target_arch = "aarch64") { ("arm64", "amd64") } else { ("amd64", "arm64") };
+    let image = OciImage::new(other, &[(Packing::Gzip, b"elsewhere")]);
+    registry.push(&image, "app:1");
+    let entry = serde_json::json!({
+        "mediaType": OCI_MANIFEST,
+        "digest": image.manifest.to_string(),
+        "size": image.manifest_bytes,
+        "platform": {"os": "linux", "architecture": other},
+    });
+    let index = serde_json::json!({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [entry]});
+    registry.put_manifest("/v2/app/manifests/many", OCI_INDEX, &index.to_string());
+    let pull = sandbox.slipway(["pull", &format!("{host}/app:many")]);
+    let message = format!(
+        "cannot use `{host}/app:many`: the image is not there for linux/{own}, only for linux/{other}"
+    );
+    let hint = format!("ask for one that is there, such as `--platform linux/{other}`");
+    check(&sandbox, pull, 1, &message, &hint);
 }

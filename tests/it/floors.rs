@@ -50,7 +50,9 @@ fn sources() -> Vec<(PathBuf, String)> {
 
 /// The code without the unit tests at its end and without comments.
 fn code(text: &str) -> String {
-    let text = text.split("#[cfg(test)]\nmod tests {").next().unwrap();
+    let end =
+        text.find("\nmod tests {").and_then(|at| text[..at].rfind("\n#[cfg(test)]")).unwrap_or(text.len());
+    let text = &text[..end];
     text.lines().filter(|line| !line.trim_start().starts_with("//")).map(|line| format!("{line}\n")).collect()
 }
 

@@ -82,6 +82,7 @@ scenarios![
     adds_mount_points,
     many_readers_see_the_same,
     damage_is_an_error_for_who_reads_it,
+    an_image_that_shrinks_is_an_error_too,
     lists_a_huge_directory,
     the_owner_reads_what_root_would,
 ];
@@ -389,6 +390,23 @@ mod scenario {
             }
             assert!(failed > 0);
             mounted.end();
+        }
+    }
+
+    pub(super) fn an_image_that_shrinks_is_an_error_too() {
+        let place = tempfile::tempdir().unwrap();
+        let (tree, image, mount) =
+            (place.path().join("tree"), place.path().join("i"), place.path().join("m"));
+        make_tree(&tree);
+        pack(&tree, &image, &["-comp", "gzip"]);
+        for variant in VARIANTS {
+            let whole = fs::read(&image).unwrap();
+            let mounted = Mounted::new(&image, &mount, variant, Vec::new());
+            fs::OpenOptions::new().write(true).open(&image).unwrap().set_len(4096).unwrap();
+            assert_eq!(errno(fs::read(mount.join("usr/lib/one"))), libc::EIO);
+            assert_eq!(errno(fs::read_dir(mount.join("many")).map(drop)), libc::EIO);
+            mounted.end();
+            fs::write(&image, whole).unwrap();
         }
     }
 

@@ -135,7 +135,9 @@ fn node_without_driver_is_an_empty_list() {
 fn container_has_exactly_the_gpus_of_the_job() {
     need!(userns, fuse, tool "unshare", tool "setpriv", tool "ldd", tool "tar");
     let (host, home) = (Host::build("dgx-h100"), home());
-    let sif = sif_of(&["/bin/sh", "/bin/ls", "/bin/true"], home.path());
+    // The fake driver libraries are made by rustc and need this one; an image for CUDA has it.
+    let unwinder = format!("/lib/{}-linux-gnu/libgcc_s.so.1", std::env::consts::ARCH);
+    let sif = sif_of(&["/bin/sh", "/bin/ls", "/bin/true", &unwinder], home.path());
     let script = "ls -d /dev/nvidia*; echo $CUDA_VISIBLE_DEVICES $NVIDIA_VISIBLE_DEVICES; nvidia-smi; \
                   LD_PRELOAD='libcuda.so libnvidia-ml.so.1' /bin/true && echo loaded";
     let output = slipway(&host, home.path(), &["run", sif.to_str().unwrap(), "/bin/sh", "-c", script])

@@ -12,13 +12,17 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 
+use proptest::collection::vec;
+use proptest::prelude::*;
 use slipway::base::Digest;
 use slipway::base::tree::{FileId, Node, NodeKind, Tree};
 use slipway::squashfs::compress::Compressor;
+use slipway::squashfs::read::Reader;
 use slipway::squashfs::write::{Options, Writer};
 
-use self::model::{Content, Item, Model, What, assert_same_lines, lines_of_directory};
+use self::model::{Content, Item, Model, What, assert_same_lines, lines_of_directory, lines_of_image};
 
 const BLOCK: usize = 128 * 1024;
 const COMPRESSORS: [Compressor; 2] = [Compressor::Zstd(1), Compressor::Gzip(6)];
@@ -281,6 +285,106 @@ fn the_kernel_shows_every_kind() {
         let image = ImageFile::new(model.image(compressor, 2));
         let mounted = image.mount();
         assert_same_lines(&lines_of_directory(&mounted.0), &model.lines(), &format!("{compressor:?}"));
+    }
+}
+
+#[test]
+fn our_reader_shows_every_kind() {
+    for model in [everything(), Model::new(), deep(300), wide(3000)] {
+        for compressor in COMPRESSORS {
+            let lines = lines_of_image(model.image(compressor, 2));
+            assert_same_lines(&lines, &model.lines(), &format!("{compressor:?}"));
+        }
+    }
+}
+
+#[test]
+fn our_reader_finds_names_through_the_index() {
+    let reader = Reader::open(Arc::new(wide(20_000).image(Compressor::Zstd(1), 1))).unwrap();
+    let root = reader.root().unwrap();
+    let directory = reader.lookup(&root, b"wide").unwrap().unwrap();
+    let find = |name: &str| reader.lookup(&directory, name.as_bytes()).unwrap();
+    for number in (0..20_000).step_by(37).chain([500, 19_999]) {
+        let found = find(&format!("a name of an entry that is not short {number:06}")).unwrap();
+        assert_eq!(found.is_directory(), number == 500);
+    }
+    for missing in ["", "a", "a name of an entry that is not short 012345x", "z"] {
+        assert!(find(missing).is_none(), "{missing}");
+    }
+}
+
+/// What an item of a random tree is, by number, and its bytes.
+fn random_what(kind: usize, seed: u64) -> What {
+    let sizes = [0, 1, 100, 70_000, BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLOCK - 5];
+    let size = sizes[usize::try_from(seed % 8).unwrap()];
+    match kind {
+        0..=3 => What::Directory,
+        4 => What::File(Content::Bytes(noise(size, seed))),
+        5 => What::File(Content::Bytes(text(size))),
+        6 => What::File(Content::Hole(size as u64, noise(usize::try_from(seed % 500).unwrap(), seed))),
+        7 => What::File(Content::Bytes([noise(BLOCK, 1), vec![0; size], text(size)].concat())),
+        8 => What::Symlink(format!("../{seed}").into_bytes()),
+        9 => What::Char(u32::try_from(seed % 4096).unwrap(), u32::try_from(seed % 0x10_0000).unwrap()),
+        10 => What::Fifo,
+        _ => What::Socket,
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 40, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_tree_comes_back_as_it_was(
+        items in vec((vec("[ab\u{80}]{1,2}", 1..4), 0..12_usize, any::<u64>(), any::<(u16, u32, u32, u32)>()), 0..30),
+        threads in 1..4_usize,
+    ) {
+        let mut model = Model::new();
+        for (path, kind, seed, (mode, uid, gid, mtime)) in items {
+            // Directories that are missing are made; below anything else nothing can be.
+            let parents: Vec<_> = (1..path.len()).map(|end| path[..end].join("/")).collect();
+            if parents.iter().any(|parent| model.is_directory_at(parent) == Some(false)) {
+                continue;
+            }
+            for parent in &parents {
+                if model.is_directory_at(parent).is_none() {
+                    model.add(parent, What::Directory);
+                }
+            }
+            if model.is_directory_at(&path.join("/")).is_none() {
+                let item = model.add(path.join("/"), random_what(kind, seed));
+                (item.mode, item.uid, item.gid, item.mtime) = (mode & 0o7777, uid, gid, mtime);
+            }
+        }
+        for compressor in COMPRESSORS {
+            assert_same_lines(&lines_of_image(model.image(compressor, threads)), &model.lines(), "reader");
+        }
+    }
+}
+
+#[test]
+fn names_and_parents_agree_on_inode_numbers() {
+    need!(root, loop);
+    let model = everything();
+    let image = ImageFile::new(model.image(Compressor::Zstd(1), 2));
+    let mounted = image.mount();
+    let number = |path: &str| fs::symlink_metadata(mounted.0.join(path)).unwrap().ino();
+    assert_eq!(number("links/hard"), number("files/one"));
+    assert_eq!(number("links/harder"), number("files/one"));
+    assert_eq!(number("links/soft and hard"), number("links/relative"));
+    assert_ne!(number("files/empty"), number("files/also empty"));
+    for directory in ["dev", "files", "empty directory"] {
+        let mut listing = nix::dir::Dir::open(
+            &mounted.0.join(directory),
+            nix::fcntl::OFlag::O_DIRECTORY,
+            nix::sys::stat::Mode::empty(),
+        )
+        .unwrap();
+        let listed: Vec<_> = listing.iter().map(|entry| entry.unwrap()).collect();
+        let listed_number = |name: &std::ffi::CStr| {
+            listed.iter().find(|entry| entry.file_name() == name).map(nix::dir::Entry::ino)
+        };
+        assert_eq!(listed_number(c"."), Some(number(directory)));
+        assert_eq!(listed_number(c".."), Some(number("")));
     }
 }
 

@@ -5,8 +5,8 @@ use super::metadata::{Cursor, Place};
 use super::{Reader, Shared};
 use crate::squashfs::format::{NO_FRAGMENT, NO_XATTR, inode_type};
 
-/// Most data blocks of one file: 2 TiB in blocks of 128 KiB, and a list of 64 MiB in memory.
-const MAX_FILE_BLOCKS: u64 = 1 << 24;
+/// Most data blocks of one file: 512 GiB in blocks of 128 KiB, whose places take 64 MiB of memory.
+const MAX_FILE_BLOCKS: u64 = 1 << 22;
 /// Longest target of a symbolic link, in bytes: Linux `PATH_MAX` without its NUL.
 const MAX_TARGET_BYTES: u32 = 4095;
 /// Bytes of a directory's listing that count as `.` and `..` in its size and are not in the table.

@@ -11,6 +11,8 @@ mod inode;
 mod metadata;
 mod path;
 mod superblock;
+#[cfg(test)]
+mod tests;
 mod xattr;
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};

@@ -8,12 +8,13 @@ use super::output::Output;
 use super::pool::{Packed, Pool, Ticket};
 use crate::base::tree::FileId;
 use crate::base::{Digest, Hasher};
+use crate::squashfs::format::limits::MAX_FILE_BLOCKS;
 use crate::squashfs::format::{BLOCK_BYTES, NO_FRAGMENT};
 
 /// [`BLOCK_BYTES`] as a length.
 const BLOCK_LEN: usize = BLOCK_BYTES as usize;
-/// Largest file: its block list, which has to stay in memory, then takes 128 MiB.
-pub(super) const MAX_FILE_BYTES: u64 = 4 << 40;
+/// Largest file, for the sake of its block list, which has to stay in memory.
+const MAX_FILE_BYTES: u64 = MAX_FILE_BLOCKS * BLOCK_BYTES as u64;
 
 /// Where a file's content lies.
 #[derive(Debug, Clone, Copy)]

@@ -10,6 +10,7 @@
 use super::error::WriteError;
 use super::metadata::{MetadataPlace, MetadataWriter};
 use crate::squashfs::format::METADATA_BYTES;
+use crate::squashfs::format::limits::MAX_LISTING_BYTES;
 
 /// Most entries under one header: `SQUASHFS_DIR_COUNT` of the kernel.
 const MAX_ENTRIES_PER_HEADER: usize = 256;
@@ -19,8 +20,6 @@ const HEADER_BYTES: usize = 12;
 const ENTRY_BYTES: usize = 8;
 /// The kernel adds `.` and `..` to a listing's size as if they took three bytes.
 pub(super) const DOT_BYTES: u32 = 3;
-/// Largest listing, in bytes: the kernel counts it in a signed 32-bit number.
-pub(super) const MAX_LISTING_BYTES: u32 = i32::MAX.unsigned_abs() - DOT_BYTES;
 
 /// One entry, ready to be stored.
 #[derive(Debug, Clone, Copy)]
@@ -68,8 +67,8 @@ pub(super) fn write_listing<'a>(
     while let Some(first) = rest.first() {
         let (run, later) = rest.split_at(run_len(rest));
         let here = table.place()?;
-        // The kernel counts the index in 16 bits; what lies behind the last entry is found by reading on.
-        if here.block != indexed_block && listing.index.len() < usize::from(u16::MAX) {
+        // At most one entry for each 8 KiB of the largest listing: 16 bits count them.
+        if here.block != indexed_block {
             indexed_block = here.block;
             let offset_bytes = listing.size_bytes;
             listing.index.push(IndexEntry { offset_bytes, block: here.block, name: first.name });
@@ -116,7 +115,7 @@ fn put_run(bytes: &mut Vec<u8>, first: &Entry<'_>, run: &[Entry<'_>]) {
     for entry in run {
         let delta = number_delta(first.number, entry.number).expect("a run ends before a far number");
         let name_last =
-            u16::try_from(entry.name.len() - 1).expect("names are checked to have 1 to 256 bytes");
+            u16::try_from(entry.name.len() - 1).expect("names are checked to have 1 to 255 bytes");
         bytes.extend_from_slice(&entry.inode.offset.to_le_bytes());
         bytes.extend_from_slice(&delta.to_le_bytes());
         bytes.extend_from_slice(&entry.kind.to_le_bytes());

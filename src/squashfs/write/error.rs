@@ -154,7 +154,7 @@ pub enum WriteError {
         /// The limit.
         limit: u32,
     },
-    /// One directory is larger than the kernel reads.
+    /// One directory is larger than we read.
     #[error("directory `{path}` is too large: its names take more than {limit_bytes} bytes")]
     DirectoryTooLarge {
         /// Path from the image's root.

@@ -71,12 +71,13 @@ pub(super) fn put_directory(bytes: &mut Vec<u8>, common: &Common, parent: u32, l
         _ => {
             common.put_head(bytes, inode_type::DIRECTORY + inode_type::EXTENDED);
             put_words(bytes, &[common.links, size, place.block, parent]);
-            let count = u16::try_from(listing.index.len()).expect("an index has at most 65535 entries");
+            let count =
+                u16::try_from(listing.index.len()).expect("a listing has at most 32768 metadata blocks");
             bytes.extend_from_slice(&count.to_le_bytes());
             bytes.extend_from_slice(&place.offset.to_le_bytes());
             put_words(bytes, &[common.xattr]);
             for entry in &listing.index {
-                let last = u32::try_from(entry.name.len() - 1).expect("names have 1 to 256 bytes");
+                let last = u32::try_from(entry.name.len() - 1).expect("names have 1 to 255 bytes");
                 put_words(bytes, &[entry.offset_bytes, entry.block, last]);
                 bytes.extend_from_slice(entry.name);
             }

@@ -5,10 +5,9 @@
 //! in a listing are close to each other, and the root is last.
 
 use super::error::WriteError;
-use crate::base::tree::{NodeId, NodeKind, Tree};
+use crate::base::tree::{Node, NodeId, NodeKind, Tree};
+use crate::squashfs::format::limits::MAX_NAME_BYTES;
 
-/// Longest name, in bytes: `SQUASHFS_NAME_LEN` of the kernel.
-const MAX_NAME_BYTES: usize = 256;
 /// Largest number of inodes: the root's parent is numbered one higher, and that must fit too.
 pub(super) const MAX_INODES: u32 = u32::MAX - 1;
 
@@ -149,7 +148,7 @@ fn children(tree: &Tree, directory: NodeId) -> &[(Box<[u8]>, NodeId)] {
     }
 }
 
-fn is_directory(node: &crate::base::tree::Node) -> bool {
+fn is_directory(node: &Node) -> bool {
     matches!(node.kind, NodeKind::Directory(_))
 }
 
@@ -157,7 +156,7 @@ fn fault_of_name(name: &[u8]) -> Option<&'static str> {
     match name {
         b"" => Some("is empty"),
         b"." | b".." => Some("is the directory itself or the one above"),
-        _ if name.len() > MAX_NAME_BYTES => Some("is longer than 256 bytes"),
+        _ if name.len() > MAX_NAME_BYTES => Some("is longer than 255 bytes"),
         _ if name.contains(&b'/') => Some("holds a slash"),
         _ if name.contains(&0) => Some("holds a NUL byte"),
         _ => None,

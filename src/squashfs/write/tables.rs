@@ -5,7 +5,7 @@ use std::io::{Seek, Write};
 
 use super::Options;
 use super::content::{Content, Fragment};
-use super::directory::{Entry, Listing, MAX_LISTING_BYTES, write_listing};
+use super::directory::{Entry, Listing, write_listing};
 use super::error::WriteError;
 use super::ids::IdTable;
 use super::inode::{Common, encode_device, put_device, put_directory, put_file, put_ipc, put_symlink};
@@ -14,10 +14,8 @@ use super::order::{Order, index, sorted_children};
 use super::output::Output;
 use super::xattrs::XattrTable;
 use crate::base::tree::{NodeId, NodeKind, Tree};
+use crate::squashfs::format::limits::{MAX_LISTING_BYTES, MAX_TARGET_BYTES};
 use crate::squashfs::format::{BLOCK_BYTES, NO_TABLE, NO_XATTR, Superblock, flags, inode_type};
-
-/// Longest target of a symbolic link: Linux `PATH_MAX` without its NUL; the kernel refuses more than a page.
-const MAX_TARGET_BYTES: usize = 4095;
 
 /// Appends all tables and returns the superblock.
 pub(super) fn write_tables<W: Write + Seek>(

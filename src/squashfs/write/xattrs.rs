@@ -9,13 +9,12 @@ use super::output::Output;
 use crate::base::tree::Xattrs;
 use crate::squashfs::compress::Compressor;
 use crate::squashfs::format::NO_XATTR;
+use crate::squashfs::format::limits::{
+    MAX_XATTR_NAME_BYTES, MAX_XATTR_SET_BYTES, MAX_XATTR_VALUE_BYTES, MAX_XATTRS,
+};
 
 /// Prefixes that the format knows, by number; names are stored without them.
 const PREFIXES: [(&[u8], u16); 3] = [(b"user.", 0), (b"trusted.", 1), (b"security.", 2)];
-/// Longest name with its prefix: `XATTR_NAME_MAX` of Linux.
-const MAX_NAME_BYTES: usize = 255;
-/// Largest value: `XATTR_SIZE_MAX` of Linux.
-const MAX_VALUE_BYTES: usize = 65536;
 
 /// Sets of attributes seen so far.
 #[derive(Debug)]
@@ -115,10 +114,13 @@ fn set_bytes(xattrs: &Xattrs) -> Result<Vec<u8>, Fault> {
         if position > 0 && sorted[position - 1].0 == *name {
             return Err(fault("is there twice"));
         }
-        if name.len() > MAX_NAME_BYTES {
+        if position >= MAX_XATTRS {
+            return Err(fault("comes after 4096 others"));
+        }
+        if name.len() > MAX_XATTR_NAME_BYTES {
             return Err(fault("has a name longer than 255 bytes"));
         }
-        if value.len() > MAX_VALUE_BYTES {
+        if value.len() > MAX_XATTR_VALUE_BYTES {
             return Err(fault("has a value larger than 65536 bytes"));
         }
         let name_bytes = u16::try_from(rest.len()).expect("checked to be at most 255");
@@ -128,6 +130,9 @@ fn set_bytes(xattrs: &Xattrs) -> Result<Vec<u8>, Fault> {
         bytes.extend_from_slice(rest);
         bytes.extend_from_slice(&value_bytes.to_le_bytes());
         bytes.extend_from_slice(value);
+        if bytes.len() > MAX_XATTR_SET_BYTES {
+            return Err(fault("makes more than 4 MiB with the others"));
+        }
     }
     Ok(bytes)
 }

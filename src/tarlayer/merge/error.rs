@@ -132,8 +132,8 @@ impl Hint for MergeError {
             Self::Tar {
                 source: TarError::TruncatedHeader { .. } | TarError::TruncatedData { .. }, ..
             } => Some("pull or save the image again: a part of this layer is missing".to_owned()),
-            Self::TooManyEntries { .. } => {
-                Some("raise the limit on entries if you trust this image".to_owned())
+            Self::TooManyEntries { limit } => {
+                Some(format!("set `convert.max_entries` above {limit} if you trust this image"))
             }
             _ => None,
         }

@@ -126,6 +126,7 @@ impl Model {
                 _ => {}
             }
         }
+        let mut below = self.clone();
         for path in hidden {
             self.remove(&path);
         }
@@ -140,18 +141,39 @@ impl Model {
                 later.path == items[index].path && !matches!(later.kind, Kind::Whiteout | Kind::Opaque)
             })
         });
+        self.apply_late(items, &mut late, &listed)?;
+        // Last, what the layer itself hides or replaces.
+        for index in std::mem::take(&mut late) {
+            let Kind::Hard(target) = &items[index].kind else { unreachable!() };
+            let real = below.real(parent_of(target), &listed, false).unwrap_or(None);
+            let real = real.map(|real| join(&real, target.rsplit('/').next().unwrap()));
+            match real.and_then(|real| below.names.get(&real).copied()) {
+                None => late.push(index),
+                Some(inode) if matches!(self.inodes[inode].0, Kind::Directory) => return Err(index),
+                Some(inode) => {
+                    let path = &items[index].path;
+                    let directory = self.real(parent_of(path), &listed, true).map_err(|()| index)?.unwrap();
+                    self.put(&join(&directory, path.rsplit('/').next().unwrap()), inode);
+                }
+            }
+        }
+        self.apply_late(items, &mut late, &listed)?;
+        late.first().map_or(Ok(()), |&index| Err(index))
+    }
+
+    /// Applies links whose target came after them, as long as there are any.
+    fn apply_late(&mut self, items: &[Item], late: &mut Vec<usize>, listed: &Listed) -> Result<(), usize> {
         loop {
             let before = late.len();
-            for index in std::mem::take(&mut late).into_iter().rev() {
-                if !self.apply(&items[index], &listed).map_err(|()| index)? {
+            for index in std::mem::take(late).into_iter().rev() {
+                if !self.apply(&items[index], listed).map_err(|()| index)? {
                     late.insert(0, index);
                 }
             }
             if late.len() == before {
-                break;
+                return Ok(());
             }
         }
-        late.first().map_or(Ok(()), |&index| Err(index))
     }
 
     /// Applies an entry; false if the target of a hard link is missing.

@@ -4,6 +4,9 @@
 //! Then its entries in their order. A directory on the way to an entry is looked up in what is there so far:
 //! - a symbolic link is followed, root-relative, unless the layer lists a directory at that path, which replaces it;
 //! - what is missing is made, and what is no directory gives way, unless the layer itself put it there.
+//!
+//! A hard link takes what is at its target at that moment. Where nothing is, it waits for the end of its layer, and
+//! may then also take what its layer hides or replaces.
 
 use std::collections::{HashMap, HashSet};
 
@@ -94,6 +97,7 @@ impl Replay {
             };
             self.paths.list(record.path, self.layer, listing, index);
         }
+        let below = self.link_targets_below(&records);
         self.apply_whiteouts(&records)?;
         let mut waiting = Vec::new();
         for (index, record) in records.iter_mut().enumerate() {
@@ -101,11 +105,26 @@ impl Replay {
                 waiting.push(index);
             }
         }
-        self.apply_waiting_links(&mut records, waiting)?;
+        self.apply_waiting_links(&mut records, waiting, &below)?;
         if let Some(name) = self.paths.find_name(AUFS_LINKS) {
             self.names.remove(&(self.space(ROOT_NODE), name));
         }
         Ok(())
+    }
+
+    /// What the targets of hard links are in the layers below, for those that this layer hides or replaces: appliers
+    /// that go by the order of the archive make such a link if it stands before the whiteout.
+    fn link_targets_below(&mut self, records: &[Record]) -> HashMap<usize, NodeId> {
+        let mut below = HashMap::new();
+        for (index, record) in records.iter().enumerate() {
+            if let RecordKind::HardLink(target) = record.kind
+                // A target that cannot be reached is one that is not there.
+                && let Ok(Some(node)) = self.find(target)
+            {
+                below.insert(index, node);
+            }
+        }
+        below
     }
 
     /// Hides what lower layers have. All are looked up before the first takes effect, so their order is nothing.
@@ -177,14 +196,23 @@ impl Replay {
 
     /// Makes a further name of what is at `target`; false if nothing is there.
     fn link(&mut self, path: PathId, target: PathId) -> Result<bool, MergeError> {
-        let node = if target == ROOT {
-            Some(ROOT_NODE)
-        } else {
-            let directory = self.directory(self.paths.parent(target), Way::Look)?;
-            let name = self.paths.last_name(target);
-            directory.and_then(|directory| self.names.get(&(self.space(directory), name)).copied())
-        };
-        let Some(node) = node else { return Ok(false) };
+        match self.find(target)? {
+            Some(node) => self.link_to(path, target, node).map(|()| true),
+            None => Ok(false),
+        }
+    }
+
+    /// What is at a path, without making anything.
+    fn find(&mut self, path: PathId) -> Result<Option<NodeId>, MergeError> {
+        if path == ROOT {
+            return Ok(Some(ROOT_NODE));
+        }
+        let directory = self.directory(self.paths.parent(path), Way::Look)?;
+        let name = self.paths.last_name(path);
+        Ok(directory.and_then(|directory| self.names.get(&(self.space(directory), name)).copied()))
+    }
+
+    fn link_to(&mut self, path: PathId, target: PathId, node: NodeId) -> Result<(), MergeError> {
         if self.is_directory(node) {
             return Err(MergeError::HardLinkToDirectory {
                 path: self.paths.shown(path),
@@ -194,32 +222,30 @@ impl Replay {
         }
         let directory = self.made_directory(self.paths.parent(path))?;
         self.names.insert((self.space(directory), self.paths.last_name(path)), node);
-        Ok(true)
+        Ok(())
     }
 
-    /// Applies links whose target came behind them in the archive.
+    /// Applies links whose target came behind them in the archive, or is only `below`.
     fn apply_waiting_links(
         &mut self,
         records: &mut [Record],
         mut waiting: Vec<usize>,
+        below: &HashMap<usize, NodeId>,
     ) -> Result<(), MergeError> {
         // A later entry of the same path has taken the place of the link.
         waiting.retain(|&index| self.paths.is_last(records[index].path, self.layer, index));
-        for _ in 0..MAX_LINK_ROUNDS {
-            let before = waiting.len();
-            let mut still_waiting = Vec::new();
-            for index in waiting.into_iter().rev() {
-                if !self.apply_record(&mut records[index])? {
-                    still_waiting.push(index);
+        self.apply_links(records, &mut waiting)?;
+        let mut still_waiting = Vec::new();
+        for index in waiting {
+            match (&records[index], below.get(&index)) {
+                (&Record { path, kind: RecordKind::HardLink(target), .. }, Some(&node)) => {
+                    self.link_to(path, target, node)?;
                 }
-            }
-            still_waiting.reverse();
-            waiting = still_waiting;
-            if waiting.is_empty() || waiting.len() == before {
-                break;
+                _ => still_waiting.push(index),
             }
         }
-        match waiting.first().map(|&index| &records[index]) {
+        self.apply_links(records, &mut still_waiting)?;
+        match still_waiting.first().map(|&index| &records[index]) {
             Some(&Record { path, kind: RecordKind::HardLink(target), .. }) => {
                 Err(MergeError::HardLinkMissing {
                     path: self.paths.shown(path),
@@ -229,6 +255,25 @@ impl Replay {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Applies what can be applied of waiting links.
+    fn apply_links(&mut self, records: &mut [Record], waiting: &mut Vec<usize>) -> Result<(), MergeError> {
+        for _ in 0..MAX_LINK_ROUNDS {
+            let before = waiting.len();
+            let mut still_waiting = Vec::new();
+            for &index in waiting.iter().rev() {
+                if !self.apply_record(&mut records[index])? {
+                    still_waiting.push(index);
+                }
+            }
+            still_waiting.reverse();
+            *waiting = still_waiting;
+            if waiting.len() == before {
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// The directory at a path, made if missing.

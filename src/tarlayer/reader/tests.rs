@@ -426,3 +426,63 @@ fn a_failing_stream_is_named() {
     assert!(data.read(&mut [0; 8]).is_err());
     assert_eq!(data.into_error().unwrap().to_string(), "reading the archive at byte 512: no network");
 }
+
+/// One of everything, so that random damage meets every parser.
+fn assorted() -> Vec<u8> {
+    let sparse: &[(&str, &[u8])] = &[
+        ("GNU.sparse.major", b"1"),
+        ("GNU.sparse.minor", b"0"),
+        ("GNU.sparse.realsize", b"15"),
+        ("mtime", b"1.5"),
+    ];
+    let mut map = b"2\n5\n3\n10\n2\n".to_vec();
+    map.resize(512, 0);
+    map.extend(b"abcde");
+    archive(&[
+        pax(&[("path", b"p"), ("SCHILY.xattr.user.a", b"1"), ("size", b"3")]),
+        file("a", "abc"),
+        pax(sparse),
+        file("s", map),
+        Member { magic: GNU_MAGIC, data: b"abc".to_vec(), ..member(b'S', "o") }
+            .patch(386, "00000000001\x0000000000003\0")
+            .patch(483, "00000000010\0"),
+        file("l".repeat(120), ""),
+        hard_link("h", "a").size_field(3),
+        Member { device: (1, 3), ..member(b'3', "null") },
+    ])
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig { failure_persistence: None, ..Default::default() })]
+
+    #[test]
+    fn damage_never_panics(
+        edits in proptest::collection::vec((0..16_384_usize, proptest::num::u8::ANY), 1..8),
+        cut in 0..40_000_usize,
+    ) {
+        let mut bytes = assorted();
+        for (at, value) in edits {
+            let at = at % bytes.len();
+            bytes[at] = value;
+        }
+        // Right checksums, so that the damage is found behind them.
+        for block in bytes.chunks_exact_mut(512) {
+            let block: &mut [u8; 512] = block.try_into().unwrap();
+            if block[257..].starts_with(b"ustar") {
+                set_checksum(block);
+            }
+        }
+        bytes.truncate(cut);
+        let mut reader = TarReader::new(bytes.as_slice());
+        while let Ok(Some(entry)) = reader.next_entry() {
+            let mut left = entry.size_bytes.min(100_000);
+            let mut buf = [0; 1000];
+            while left > 0 {
+                match reader.read_data(&mut buf) {
+                    Ok(count) if count > 0 => left = left.saturating_sub(count as u64),
+                    _ => break,
+                }
+            }
+        }
+    }
+}

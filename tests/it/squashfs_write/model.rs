@@ -7,10 +7,12 @@ use std::io::{Cursor, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
 use std::path::Path;
+use std::sync::Arc;
 
 use slipway::base::Digest;
 use slipway::base::tree::{Node, NodeId, NodeKind, Tree};
 use slipway::squashfs::compress::Compressor;
+use slipway::squashfs::read::{InodeKind, Reader};
 use slipway::squashfs::write::{Options, Writer};
 
 use super::BLOCK;
@@ -99,6 +101,11 @@ impl Model {
 
     pub(super) fn bytes(&mut self, path: impl AsRef<[u8]>, bytes: impl AsRef<[u8]>) -> &mut Item {
         self.add(path, What::File(Content::Bytes(bytes.as_ref().to_vec())))
+    }
+
+    /// Whether something is a directory; `None` if it is not there.
+    pub(super) fn is_directory_at(&self, path: &str) -> Option<bool> {
+        self.0.get(&components(path.as_bytes())).map(|item| matches!(item.what, What::Directory))
     }
 
     pub(super) fn image(&self, compressor: Compressor, threads: usize) -> Vec<u8> {
@@ -249,6 +256,55 @@ pub(super) fn lines_of_directory(root: &Path) -> Vec<String> {
             write!(line, "block {major}:{minor}").unwrap();
         } else {
             line.push_str(if kind.is_fifo() { "fifo" } else { "socket" });
+        }
+        lines.push(line);
+    }
+    lines
+}
+
+/// What our own reader finds in an image, in the order and the lines of [`Model::lines`].
+pub(super) fn lines_of_image(image: Vec<u8>) -> Vec<String> {
+    let reader = Reader::open(Arc::new(image)).unwrap();
+    let mut lines = Vec::new();
+    let mut stack = vec![(Vec::new(), reader.root().unwrap(), reader.superblock().inode_count + 1)];
+    while let Some((path, inode, parent)) = stack.pop() {
+        let item = Item {
+            what: What::Directory,
+            mode: inode.mode,
+            uid: inode.uid,
+            gid: inode.gid,
+            mtime: inode.mtime,
+            xattrs: Vec::new(),
+        };
+        let mut line = head(&path, &item, usize::try_from(inode.link_count).unwrap());
+        match &inode.kind {
+            InodeKind::Directory(directory) => {
+                assert_eq!(directory.parent, parent);
+                line.push_str("directory");
+                for entry in reader.read_dir(&inode).unwrap().into_iter().rev() {
+                    let below = if path.is_empty() { Vec::new() } else { [path.as_slice(), b"/"].concat() };
+                    let child = reader.inode(entry.reference).unwrap();
+                    stack.push(([below.as_slice(), &entry.name].concat(), child, inode.number));
+                }
+            }
+            InodeKind::File(data) => {
+                line.push_str(&content_word(data.size_bytes, |offset, size| {
+                    let mut buf = vec![0; size];
+                    let mut filled = 0;
+                    while filled < size {
+                        let count =
+                            reader.read_at(&inode, offset + filled as u64, &mut buf[filled..]).unwrap();
+                        assert!(count > 0, "an early end");
+                        filled += count;
+                    }
+                    buf
+                }));
+            }
+            InodeKind::Symlink(target) => write!(line, "-> {}", target.escape_ascii()).unwrap(),
+            InodeKind::CharDevice { major, minor } => write!(line, "char {major}:{minor}").unwrap(),
+            InodeKind::BlockDevice { major, minor } => write!(line, "block {major}:{minor}").unwrap(),
+            InodeKind::Fifo => line.push_str("fifo"),
+            InodeKind::Socket => line.push_str("socket"),
         }
         lines.push(line);
     }

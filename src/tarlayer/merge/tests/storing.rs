@@ -89,7 +89,12 @@ fn limits() {
     let too_many = "the image has more than 2 entries (large attributes and unlisted directories count too)";
     assert!(merge(2, &[file("a", ""), file("b", "")]).is_ok());
     assert!(merge(0, &[]).is_ok());
-    let refused = |members: &[Member]| assert_eq!(merge(2, members).unwrap_err().to_string(), too_many);
+    let refused = |members: &[Member]| {
+        let error = merge(2, members).unwrap_err();
+        assert_eq!(error.to_string(), too_many);
+        let hint = crate::base::Hint::hint(&error).unwrap();
+        assert_eq!(hint, "set `convert.max_entries` above 2 if you trust this image");
+    };
     refused(&[file("a", ""), file("b", ""), file("b", "")]);
     refused(&[file("a", ""), whiteout("b"), file("c", "")]);
     refused(&[symlink("a", "x".repeat(600)), file("b", "")]);

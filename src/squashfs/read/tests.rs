@@ -1,0 +1,88 @@
+//! The reader on images of our own writer; images of `mksquashfs` are in `tests/it/squashfs_read.rs`.
+
+use std::io::Cursor;
+use std::sync::Arc;
+
+use super::*;
+use crate::base::RelPath;
+use crate::base::tree::{Node, NodeId, NodeKind, Tree};
+use crate::squashfs::compress::Compressor;
+use crate::squashfs::write::{Options, Writer};
+
+fn node(kind: NodeKind) -> Node {
+    Node { kind, mode: 0o750, uid: 7, gid: 9, mtime: 1000, xattrs: None }
+}
+
+/// An image with a directory of `names` files below `d`, each with its name as content, and one file of `large` bytes.
+fn image(compressor: Compressor, names: u32, large: usize) -> Vec<u8> {
+    let options = Options { compressor, threads: 1, mtime: 5 };
+    let mut writer = Writer::new(Cursor::new(Vec::new()), options).unwrap();
+    let mut nodes = Vec::new();
+    let mut add = |node: Node| -> NodeId {
+        nodes.push(node);
+        u32::try_from(nodes.len() - 1).unwrap()
+    };
+    let mut children = Vec::new();
+    for index in 0..names {
+        let name = format!("name-{index}");
+        let file = writer.add_file(name.len() as u64, &mut name.as_bytes()).unwrap();
+        children.push((name.into_bytes().into(), add(node(NodeKind::File(file)))));
+    }
+    let content: Vec<u8> = (0..large).map(|at| u8::try_from(at / 1000 % 251).unwrap()).collect();
+    let file = writer.add_file(large as u64, &mut content.as_slice()).unwrap();
+    let mut with_xattr = node(NodeKind::File(file));
+    with_xattr.xattrs = Some(Box::new(vec![(b"user.a".to_vec(), b"b".to_vec())]));
+    let top = vec![
+        (b"d".as_slice().into(), add(node(NodeKind::Directory(children)))),
+        (b"large".as_slice().into(), add(with_xattr)),
+        (b"link".as_slice().into(), add(node(NodeKind::Symlink(b"/d".as_slice().into())))),
+        (b"null".as_slice().into(), add(node(NodeKind::CharDevice { major: 1, minor: 259 }))),
+        (b"fifo".as_slice().into(), add(node(NodeKind::Fifo))),
+    ];
+    let root = add(node(NodeKind::Directory(top)));
+    let (out, _) = writer.finish(&Tree { nodes, root }).unwrap();
+    out.into_inner()
+}
+
+fn path(text: &str) -> RelPath {
+    RelPath::parse(text.as_bytes()).unwrap()
+}
+
+#[test]
+fn reads_what_the_writer_writes() {
+    for compressor in [Compressor::Gzip(1), Compressor::Zstd(1)] {
+        let reader = Reader::open(Arc::new(image(compressor, 3000, 300_000))).unwrap();
+        let find = |text: &str| reader.resolve(&path(text), true).unwrap().unwrap();
+        assert_eq!(reader.read_dir(&find("d")).unwrap().len(), 3000);
+        for index in (0..3000).step_by(7) {
+            let name = format!("name-{index}");
+            assert_eq!(reader.read_all(&find(&format!("link/{name}")), 100).unwrap(), name.as_bytes());
+        }
+        let large = find("large");
+        assert_eq!((large.mode, large.uid, large.gid, large.mtime), (0o750, 7, 9, 1000));
+        assert_eq!(reader.xattrs(&large).unwrap(), [(b"user.a".to_vec(), b"b".to_vec())]);
+        let content = reader.read_all(&large, 300_000).unwrap();
+        assert!(content.iter().enumerate().all(|(at, byte)| usize::from(*byte) == at / 1000 % 251));
+        let mut buf = [0; 10];
+        assert_eq!(reader.read_at(&large, 131_070, &mut buf).unwrap(), 10);
+        assert_eq!(buf, [131, 131, 131, 131, 131, 131, 131, 131, 131, 131]);
+        assert_eq!(reader.read_at(&large, 299_998, &mut buf).unwrap(), 2);
+        assert_eq!(reader.read_at(&large, u64::MAX, &mut buf).unwrap(), 0);
+        assert!(matches!(find("null").kind, InodeKind::CharDevice { major: 1, minor: 259 }));
+        assert!(matches!(find("fifo").kind, InodeKind::Fifo));
+        let missing = reader.resolve_path(&path("link/x/y")).unwrap();
+        assert_eq!((missing.path, missing.inode.is_none()), (path("d/x/y"), true));
+    }
+}
+
+#[test]
+fn a_short_file_is_named_so() {
+    let whole = image(Compressor::Gzip(1), 3, 10);
+    for have in [0, 95, 96, whole.len() - 1] {
+        let error = Reader::open(Arc::new(whole[..have].to_vec())).unwrap_err();
+        assert!(
+            matches!(error, ReadError::CutShort { have_bytes, .. } if have_bytes == have as u64),
+            "{error}"
+        );
+    }
+}
