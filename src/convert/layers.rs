@@ -1,6 +1,5 @@
 //! All layers through their streams into the merge and the squashfs, and what to say when one is wrong.
 
-use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
@@ -9,6 +8,7 @@ use crate::squashfs::write::{WriteError, Writer};
 use crate::store::LayerSet;
 use crate::tarlayer::{FileSink, LayerRest, Limits, MergeError, Merger, TarReader};
 
+use super::output::Growing;
 use super::stream;
 use super::{ConvertError, Encoding, Event, LayerName, error};
 
@@ -133,16 +133,16 @@ fn merge_error(set: &LayerSet, source: MergeError) -> ConvertError {
 /// The squashfs as the merge sees it. It keeps the writer's own error, which the merge can only pass on as text.
 #[derive(Debug)]
 pub(super) struct Sink {
-    writer: Writer<File>,
+    writer: Writer<Growing>,
     failed: Option<WriteError>,
 }
 
 impl Sink {
-    pub(super) fn new(writer: Writer<File>) -> Self {
+    pub(super) fn new(writer: Writer<Growing>) -> Self {
         Self { writer, failed: None }
     }
 
-    pub(super) fn into_writer(self) -> Writer<File> {
+    pub(super) fn into_writer(self) -> Writer<Growing> {
         self.writer
     }
 }

@@ -37,7 +37,7 @@ pub use error::{ConvertError, LayerName};
 pub use inflate::Encoding;
 
 /// Counts up whenever the same image would give other bytes than before; part of the key of a stored run file.
-pub const WRITER_VERSION: u32 = 1;
+pub const WRITER_VERSION: u32 = 2;
 
 /// How to convert.
 #[derive(Debug, Clone)]
@@ -164,7 +164,7 @@ fn small_objects(facts: &apptainer::Facts<'_>, raw_config: &[u8]) -> Result<Vec<
 
 fn add_apptainer_files(
     tree: &mut Tree,
-    writer: &mut Writer<std::fs::File>,
+    writer: &mut Writer<output::Growing>,
     facts: &apptainer::Facts<'_>,
     mtime: u32,
 ) -> Result<(), WriteError> {

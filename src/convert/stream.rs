@@ -6,13 +6,15 @@
 //!                                                       └─▶ TarStream, read by the caller
 //! ```
 //!
-//! Buffers are large and their number is bounded, so memory does not depend on the layer. Both digests cover the layer
+//! Buffers are large, their number is bounded, and they are used again and again: a fresh one costs more page faults
+//! than filling it costs time. So memory does not depend on the layer. Both digests cover the layer
 //! to its last byte, also what stands behind the end of the tar.
 
+use std::borrow::Borrow;
 use std::io::{self, BufRead, Read};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use crate::base::{Digest, Hasher, ReadAt as _};
@@ -21,7 +23,7 @@ use crate::store::Layer;
 use super::inflate::Encoding;
 
 /// Bytes of one buffer. Smaller ones wake threads too often, larger ones leave the caches.
-const CHUNK_BYTES: usize = 512 << 10;
+const CHUNK_BYTES: usize = 256 << 10;
 /// Buffers that wait between two threads.
 const CHUNKS_AHEAD: usize = 4;
 
@@ -82,20 +84,21 @@ fn join<T>(thread: thread::ScopedJoinHandle<'_, T>) -> T {
 /// Reads the layer's part of its file. Ends early, without a digest, when nobody wants the bytes any more.
 fn read_stored(
     layer: &Layer,
-    sender: SyncSender<Vec<u8>>,
+    sender: SyncSender<Chunk>,
     done_bytes: &AtomicU64,
 ) -> io::Result<Option<Digest>> {
+    let buffers = Buffers::default();
     let mut hasher = layer.digest.map(|_| Hasher::new());
     let mut done = 0;
     while done < layer.size_bytes {
         let left = usize::try_from(layer.size_bytes - done).unwrap_or(usize::MAX);
-        let mut chunk = vec![0; left.min(CHUNK_BYTES)];
+        let mut chunk = buffers.take(left.min(CHUNK_BYTES));
         let at = layer.offset_bytes.checked_add(done).ok_or(io::ErrorKind::InvalidInput)?;
-        layer.file.read_exact_at(&mut chunk, at)?;
+        layer.file.read_exact_at(&mut chunk.bytes, at)?;
         if let Some(hasher) = &mut hasher {
-            hasher.update(&chunk);
+            hasher.update(&chunk.bytes);
         }
-        done += chunk.len() as u64;
+        done += chunk.bytes.len() as u64;
         if sender.send(chunk).is_err() {
             return Ok(None);
         }
@@ -105,10 +108,7 @@ fn read_stored(
 }
 
 /// Inflates until the end or until one of `receivers` is gone.
-fn inflate(
-    stored: Receiver<Vec<u8>>,
-    receivers: [SyncSender<Arc<Vec<u8>>>; 2],
-) -> (Encoding, io::Result<u64>) {
+fn inflate(stored: Receiver<Chunk>, receivers: [SyncSender<Arc<Chunk>>; 2]) -> (Encoding, io::Result<u64>) {
     let mut input = Chunks::new(stored);
     let encoding = Encoding::of(input.fill_buf().unwrap_or_default());
     let inflated = inflate_as(encoding, &mut input, &receivers);
@@ -121,24 +121,25 @@ fn inflate(
 
 fn inflate_as(
     encoding: Encoding,
-    input: &mut Chunks<Vec<u8>>,
-    receivers: &[SyncSender<Arc<Vec<u8>>>],
+    input: &mut Chunks<Chunk>,
+    receivers: &[SyncSender<Arc<Chunk>>],
 ) -> io::Result<u64> {
+    let buffers = Buffers::default();
     let mut tar = encoding.decode(input)?;
     let mut total_bytes: u64 = 0;
     loop {
-        let mut chunk = vec![0; CHUNK_BYTES];
+        let mut chunk = buffers.take(CHUNK_BYTES);
         let mut filled = 0;
         let mut failed = None;
-        while filled < chunk.len() && failed.is_none() {
-            match tar.read(&mut chunk[filled..]) {
+        while filled < CHUNK_BYTES && failed.is_none() {
+            match tar.read(&mut chunk.bytes[filled..]) {
                 Ok(0) => break,
                 Ok(count) => filled += count,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => failed = Some(error),
             }
         }
-        chunk.truncate(filled);
+        chunk.bytes.truncate(filled);
         total_bytes += filled as u64;
         let chunk = Arc::new(chunk);
         let is_wanted = receivers.iter().all(|receiver| receiver.send(chunk.clone()).is_ok());
@@ -151,12 +152,40 @@ fn inflate_as(
     }
 }
 
-fn hash(chunks: Receiver<Arc<Vec<u8>>>) -> Digest {
+fn hash(chunks: Receiver<Arc<Chunk>>) -> Digest {
     let mut hasher = Hasher::new();
     for chunk in chunks {
-        hasher.update(&chunk);
+        hasher.update(&chunk.bytes);
     }
     hasher.finish()
+}
+
+/// Buffers that nobody uses at the moment.
+#[derive(Debug, Default, Clone)]
+struct Buffers(Arc<Mutex<Vec<Vec<u8>>>>);
+
+impl Buffers {
+    /// A buffer of that length and of any content.
+    fn take(&self, length: usize) -> Chunk {
+        let mut bytes = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default();
+        // One that comes back full has this length already and is not zeroed again.
+        bytes.resize(length, 0);
+        Chunk { bytes, home: self.clone() }
+    }
+}
+
+/// A buffer that goes back where it came from when its last reader is done.
+#[derive(Debug)]
+struct Chunk {
+    bytes: Vec<u8>,
+    home: Buffers,
+}
+
+impl Drop for Chunk {
+    fn drop(&mut self) {
+        let bytes = std::mem::take(&mut self.bytes);
+        self.home.0.lock().unwrap_or_else(PoisonError::into_inner).push(bytes);
+    }
 }
 
 /// Buffers from another thread as one byte stream. It ends when that thread ends, whether all was well there or not.
@@ -167,13 +196,16 @@ struct Chunks<C> {
     read_bytes: usize,
 }
 
-impl<C: AsRef<Vec<u8>>> Chunks<C> {
+impl<C: Borrow<Chunk>> Chunks<C> {
     fn new(receiver: Receiver<C>) -> Self {
         Self { receiver, current: None, read_bytes: 0 }
     }
 
     fn left(&self) -> &[u8] {
-        self.current.as_ref().and_then(|chunk| chunk.as_ref().get(self.read_bytes..)).unwrap_or_default()
+        self.current
+            .as_ref()
+            .and_then(|chunk| chunk.borrow().bytes.get(self.read_bytes..))
+            .unwrap_or_default()
     }
 
     /// Waits for the other thread to end.
@@ -183,7 +215,7 @@ impl<C: AsRef<Vec<u8>>> Chunks<C> {
     }
 }
 
-impl<C: AsRef<Vec<u8>>> BufRead for Chunks<C> {
+impl<C: Borrow<Chunk>> BufRead for Chunks<C> {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
         while self.left().is_empty() {
             self.current = None;
@@ -198,7 +230,7 @@ impl<C: AsRef<Vec<u8>>> BufRead for Chunks<C> {
     }
 }
 
-impl<C: AsRef<Vec<u8>>> Read for Chunks<C> {
+impl<C: Borrow<Chunk>> Read for Chunks<C> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         let ahead = self.fill_buf()?;
         let count = ahead.len().min(buf.len());
@@ -210,7 +242,7 @@ impl<C: AsRef<Vec<u8>>> Read for Chunks<C> {
 
 /// The tar of a layer.
 pub(super) struct TarStream<'a> {
-    chunks: Chunks<Arc<Vec<u8>>>,
+    chunks: Chunks<Arc<Chunk>>,
     done_bytes: &'a AtomicU64,
     on_progress: &'a mut dyn FnMut(u64),
 }
