@@ -148,11 +148,7 @@ fn the_root_is_the_image_and_nothing_else() {
                   [ $place != / ] || { echo $kind; case $options in ro,*) echo read-only;; esac; }; done </proc/mounts";
     check(&sandbox, &["box.sif", "sh", "-c", script], "fuse.slipway\nread-only\n");
     check(&sandbox, &["box.sif", "sh", "-c", "touch /bin/x 2>/dev/null || echo refused"], "refused\n");
-    check(
-        &sandbox,
-        &["box.sif", "sh", "-c", "ls /.slipway/host /.slipway/host/* 2>/dev/null | wc -l"],
-        "0\n",
-    );
+    check(&sandbox, &["box.sif", "sh", "-c", "ls -A /.slipway/host | wc -l"], "0\n");
     // The host's own tree cannot be reached: the sandbox lies in /tmp, which is bound, but the build directory is not.
     let built = env!("CARGO_MANIFEST_DIR");
     if !built.starts_with("/tmp") {

@@ -136,7 +136,7 @@ impl Reader {
                     return Err(cursor.damaged("holds a name that is longer than Linux allows"));
                 };
                 cursor.fill(name)?;
-                if name.contains(&0) || name.contains(&b'/') || *name == *b"." || *name == *b".." {
+                if name.iter().any(|byte| matches!(byte, 0 | b'/')) || matches!(&*name, b"." | b"..") {
                     return Err(cursor.damaged("holds a name that is none"));
                 }
                 rest = spend(&cursor, ENTRY_BYTES + u32::try_from(size).unwrap_or(u32::MAX))?;
