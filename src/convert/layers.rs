@@ -10,6 +10,7 @@ use crate::tarlayer::{FileSink, LayerRest, Limits, MergeError, Merger, TarReader
 
 use super::output::Growing;
 use super::stream;
+use super::warning::{self, Seen};
 use super::{ConvertError, Encoding, Event, LayerName, error};
 
 /// What the layers are together.
@@ -113,8 +114,8 @@ fn verdict(
         Encoding::Foreign(_) => ConvertError::Compression { layer: name, encoding },
         _ => ConvertError::Inflate { layer: name, encoding, source },
     })?;
-    if fate.diff_id != layer.diff_id {
-        return Err(ConvertError::DiffId { layer: name, expected: layer.diff_id, found: fate.diff_id });
+    if let Some(found) = fate.diff_id.filter(|found| *found != layer.diff_id) {
+        return Err(ConvertError::DiffId { layer: name, expected: layer.diff_id, found });
     }
     merged.map(|is_incomplete| (is_incomplete, tar_bytes))
 }
@@ -135,27 +136,35 @@ fn merge_error(set: &LayerSet, source: MergeError) -> ConvertError {
 pub(super) struct Sink {
     writer: Writer<Growing>,
     failed: Option<WriteError>,
+    seen: Seen,
 }
 
 impl Sink {
-    pub(super) fn new(writer: Writer<Growing>) -> Self {
-        Self { writer, failed: None }
+    pub(super) fn new(writer: Writer<Growing>, seen: Seen) -> Self {
+        Self { writer, failed: None, seen }
     }
 
-    pub(super) fn into_writer(self) -> Writer<Growing> {
-        self.writer
+    pub(super) fn into_parts(self) -> (Writer<Growing>, Seen) {
+        (self.writer, self.seen)
     }
 }
 
 impl FileSink for Sink {
     fn add_file(&mut self, size_bytes: u64, content: &mut dyn Read) -> io::Result<FileId> {
-        self.writer.add_file(size_bytes, content).map_err(|error| match error {
+        let mut head = [0; warning::HEAD_BYTES];
+        let length = head.len().min(usize::try_from(size_bytes).unwrap_or(usize::MAX));
+        let head = &mut head[..length];
+        content.read_exact(head)?;
+        let added = self.writer.add_file(size_bytes, &mut (&*head).chain(content));
+        let id = added.map_err(|error| match error {
             WriteError::Content { source } => source,
             error => {
                 let text = error.to_string();
                 self.failed = Some(error);
                 io::Error::other(text)
             }
-        })
+        })?;
+        self.seen.note(id, head);
+        Ok(id)
     }
 }

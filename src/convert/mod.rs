@@ -32,9 +32,11 @@ mod inflate;
 mod layers;
 mod output;
 mod stream;
+mod warning;
 
 pub use error::{ConvertError, LayerName};
 pub use inflate::Encoding;
+pub use warning::{Warning, WarningKind};
 
 /// Counts up whenever the same image would give other bytes than before; part of the key of a stored run file.
 pub const WRITER_VERSION: u32 = 2;
@@ -51,7 +53,7 @@ pub struct Options {
 }
 
 /// What a conversion did.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Report {
     /// Bytes of the SIF.
     pub sif_bytes: u64,
@@ -59,6 +61,8 @@ pub struct Report {
     pub tar_bytes: u64,
     /// Entries of all layers.
     pub entries: u64,
+    /// What the user should know about the image.
+    pub warnings: Vec<Warning>,
 }
 
 /// What a conversion is doing. Layers have indices from 0, base first, and are converted from the last to the first.
@@ -115,11 +119,12 @@ pub fn convert_with(
     let mtime = created::to_u32(created);
     let writer_options = write::Options { compressor: options.compressor, threads: options.threads, mtime };
     let writer = Writer::new(file, writer_options).map_err(write_error)?;
-    let mut sink = layers::Sink::new(writer);
+    let mut sink = layers::Sink::new(writer, warning::Seen::new(&config.architecture));
 
     let limits = Limits { max_entries: options.max_entries };
     let merged = layers::merge(set, limits, &mut sink, target, on_event)?;
-    let (mut tree, mut writer) = (merged.tree, sink.into_writer());
+    let (mut tree, (mut writer, seen)) = (merged.tree, sink.into_parts());
+    let warnings = seen.warnings(&tree);
     graft::give_to_root(&mut tree);
     add_apptainer_files(&mut tree, &mut writer, &facts, mtime).map_err(write_error)?;
     let (mut file, size_bytes) = writer.finish(&tree).map_err(write_error)?;
@@ -132,7 +137,7 @@ pub fn convert_with(
     file.flush().map_err(output_error)?;
     output.publish(file, &draft.head(padded_bytes)?)?;
     on_event(Event::Finished);
-    Ok(Report { sif_bytes, tar_bytes: merged.tar_bytes, entries: merged.entries })
+    Ok(Report { sif_bytes, tar_bytes: merged.tar_bytes, entries: merged.entries, warnings })
 }
 
 fn check_layers(set: &LayerSet, config: &ImageConfig) -> Result<(), ConvertError> {

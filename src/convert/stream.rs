@@ -36,8 +36,8 @@ pub(super) struct Fate {
     pub(super) encoding: Encoding,
     /// Length of the tar, in bytes.
     pub(super) inflated: io::Result<u64>,
-    /// sha256 of the tar.
-    pub(super) diff_id: Digest,
+    /// sha256 of the tar; `None` where the stored bytes are the tar and have that digest already.
+    pub(super) diff_id: Option<Digest>,
 }
 
 /// Gives the tar of `layer` to `consume`; `on_progress` learns how many stored bytes are done. When `consume` fails, the
@@ -58,10 +58,11 @@ pub(super) fn read_layer<T, E>(
         let (tar_sender, tar) = sync_channel(CHUNKS_AHEAD);
         let (hash_sender, to_hash) = sync_channel(CHUNKS_AHEAD);
         let done = &done_bytes;
+        let is_named_by_tar = layer.digest == Some(layer.diff_id);
         let reader =
             spawn("slipway-read").spawn_scoped(scope, move || read_stored(layer, stored_sender, done))?;
         let inflater = spawn("slipway-inflate")
-            .spawn_scoped(scope, move || inflate(stored, [hash_sender, tar_sender]))?;
+            .spawn_scoped(scope, move || inflate(stored, [hash_sender, tar_sender], is_named_by_tar))?;
         let hasher = spawn("slipway-hash").spawn_scoped(scope, move || hash(to_hash))?;
 
         let mut stream = TarStream { chunks: Chunks::new(tar), done_bytes: &done_bytes, on_progress };
@@ -107,10 +108,19 @@ fn read_stored(
     Ok(hasher.map(Hasher::finish))
 }
 
-/// Inflates until the end or until one of `receivers` is gone.
-fn inflate(stored: Receiver<Chunk>, receivers: [SyncSender<Arc<Chunk>>; 2]) -> (Encoding, io::Result<u64>) {
+/// Inflates for the hasher and the reader, until the end or until one of them is gone. The hasher gets nothing where the
+/// stored bytes have the tar's digest (`is_named_by_tar`) and are the tar.
+fn inflate(
+    stored: Receiver<Chunk>,
+    [hasher, reader]: [SyncSender<Arc<Chunk>>; 2],
+    is_named_by_tar: bool,
+) -> (Encoding, io::Result<u64>) {
     let mut input = Chunks::new(stored);
     let encoding = Encoding::of(input.fill_buf().unwrap_or_default());
+    let mut receivers = vec![reader];
+    if encoding != Encoding::Plain || !is_named_by_tar {
+        receivers.push(hasher);
+    }
     let inflated = inflate_as(encoding, &mut input, &receivers);
     // The reader has to hash to the end, whatever is wrong here.
     if inflated.is_err() {
@@ -152,12 +162,13 @@ fn inflate_as(
     }
 }
 
-fn hash(chunks: Receiver<Arc<Chunk>>) -> Digest {
-    let mut hasher = Hasher::new();
+/// The digest of all chunks; `None` if not even one came.
+fn hash(chunks: Receiver<Arc<Chunk>>) -> Option<Digest> {
+    let mut hasher = None;
     for chunk in chunks {
-        hasher.update(&chunk.bytes);
+        hasher.get_or_insert_with(Hasher::new).update(&chunk.bytes);
     }
-    hasher.finish()
+    hasher.map(Hasher::finish)
 }
 
 /// Buffers that nobody uses at the moment.
