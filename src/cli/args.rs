@@ -3,7 +3,9 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::squashfs::compress::Compressor;
 
 /// Everything that was typed.
 #[derive(Debug, Parser)]
@@ -32,6 +34,8 @@ pub(super) enum Command {
     Convert(ConvertArgs),
     /// List the images of the store
     Images(ImagesArgs),
+    /// Look at one image
+    Image(ImageArgs),
     /// Show this node's GPUs
     Gpus(GpusArgs),
     /// Show what this machine offers and where the store is
@@ -86,15 +90,50 @@ pub(super) struct RunArgs {
     pub(super) words: Vec<OsString>,
 }
 
+/// Flags of every verb that makes a run file.
+#[derive(Debug, Args)]
+pub(super) struct ConversionArgs {
+    /// Compress with zstd:1 to zstd:19, gzip:1 to gzip:9, lz4, or none
+    #[arg(long, value_name = "NAME[:LEVEL]")]
+    pub(super) compression: Option<Compressor>,
+    /// How progress is shown.
+    #[command(flatten)]
+    pub(super) progress: ProgressArgs,
+}
+
+/// Flags of every verb that takes long.
+#[derive(Debug, Args)]
+pub(super) struct ProgressArgs {
+    /// Show progress as bars (tty), lines (plain) or one JSON object a line (json)
+    #[arg(long, value_name = "STYLE", value_enum, default_value = "auto")]
+    pub(super) progress: ProgressStyle,
+    /// Print only the result
+    #[arg(short = 'q', long)]
+    pub(super) quiet: bool,
+}
+
+/// How progress is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum ProgressStyle {
+    /// Bars on a terminal, lines elsewhere
+    Auto,
+    /// Bars
+    Tty,
+    /// Lines
+    Plain,
+    /// JSON
+    Json,
+}
+
 /// Flags of `pull`.
 #[derive(Debug, Args)]
 pub(super) struct PullArgs {
     /// Choose the platform: OS/ARCH[/VARIANT]
     #[arg(long, value_name = "PLATFORM")]
     pub(super) platform: Option<String>,
-    /// Print only the image's name
-    #[arg(short = 'q', long)]
-    pub(super) quiet: bool,
+    /// How the run file is made.
+    #[command(flatten)]
+    pub(super) conversion: ConversionArgs,
     /// Image name, as on Docker Hub: python, user/repo:tag, host/repo@sha256:…
     #[arg(value_name = "NAME")]
     pub(super) name: String,
@@ -106,9 +145,9 @@ pub(super) struct LoadArgs {
     /// Read from a file instead of standard input
     #[arg(short = 'i', long = "input", value_name = "FILE")]
     pub(super) input: Option<PathBuf>,
-    /// Print only the images' names
-    #[arg(short = 'q', long)]
-    pub(super) quiet: bool,
+    /// How the run files are made.
+    #[command(flatten)]
+    pub(super) conversion: ConversionArgs,
 }
 
 /// Flags of `convert`.
@@ -120,6 +159,9 @@ pub(super) struct ConvertArgs {
     /// Replace the target if it exists
     #[arg(short = 'F', long)]
     pub(super) force: bool,
+    /// How the file is made.
+    #[command(flatten)]
+    pub(super) conversion: ConversionArgs,
     /// Where the image is: docker-archive:FILE, oci:DIR[:TAG], docker://NAME
     #[arg(value_name = "SOURCE")]
     pub(super) source: String,
@@ -137,6 +179,25 @@ pub(super) struct ImagesArgs {
     /// Print only image ids
     #[arg(short = 'q', long, conflicts_with = "json")]
     pub(super) quiet: bool,
+}
+
+/// Flags of `image`.
+#[derive(Debug, Args)]
+pub(super) struct ImageArgs {
+    /// What to do with the image.
+    #[command(subcommand)]
+    pub(super) command: ImageCommand,
+}
+
+/// The verbs of `image`.
+#[derive(Debug, Subcommand)]
+pub(super) enum ImageCommand {
+    /// Read every block and structure of an image and name what is wrong
+    Check {
+        /// A .sif or squashfs file, or the name of an image in the store
+        #[arg(value_name = "FILE")]
+        file: OsString,
+    },
 }
 
 /// Flags of `info`.

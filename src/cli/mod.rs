@@ -4,6 +4,7 @@ mod args;
 mod cmd;
 mod env;
 mod failure;
+mod progress;
 mod term;
 
 use std::process::ExitCode;
@@ -34,6 +35,7 @@ fn act(command: &Command) -> Result<(), Failure> {
         Command::Load(args) => cmd::load::run(args, &session),
         Command::Convert(args) => cmd::convert::run(args, &session),
         Command::Images(args) => cmd::images::run(args, &session),
+        Command::Image(args) => cmd::image::run(&args.command, &session),
         Command::Info(args) => cmd::info::run(args, &session),
         Command::Gpus(args) => cmd::gpus::run(args, &session),
         Command::Config(args) => match args.command {

@@ -3,7 +3,7 @@
 #![expect(clippy::print_stderr, reason = "this is the one place that prints")]
 
 use std::fmt::Display;
-use std::io::{self, Write as _};
+use std::io::{self, IsTerminal as _, Write as _};
 
 use super::failure::Failure;
 
@@ -27,4 +27,9 @@ pub(super) fn note(text: &impl Display) {
 /// Prints a text that has its line ends to standard error.
 pub(super) fn complain(text: &impl Display) {
     eprint!("{text}");
+}
+
+/// Whether standard error is a terminal that can move its cursor.
+pub(super) fn shows_bars() -> bool {
+    io::stderr().is_terminal() && super::env::terminal().is_some_and(|kind| kind != "dumb")
 }

@@ -9,6 +9,7 @@ mod support;
 mod archives;
 mod config;
 mod convert;
+mod convert_cli;
 mod errors_cli;
 mod floors;
 mod foreign_image;

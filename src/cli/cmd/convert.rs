@@ -2,7 +2,6 @@
 
 use std::path::Path;
 
-use crate::base::sizes::human_size;
 use crate::convert;
 use crate::oci::Platform;
 use crate::reference::ImageRef;
@@ -12,6 +11,7 @@ use crate::store::{self, LayerSet};
 use super::{Session, platform};
 use crate::cli::args::ConvertArgs;
 use crate::cli::failure::Failure;
+use crate::cli::progress::Progress;
 use crate::cli::term;
 
 pub(in crate::cli) fn run(args: &ConvertArgs, session: &Session) -> Result<(), Failure> {
@@ -29,19 +29,21 @@ pub(in crate::cli) fn run(args: &ConvertArgs, session: &Session) -> Result<(), F
         ));
     }
     let wanted = platform(args.platform.as_deref())?;
-    let set = read_source(&args.source, &wanted, session)?;
-    let report = convert::convert(&set, target, &session.convert_options())?;
-    term::print(&format_args!(
-        "{}: {} layers, {} entries, {} to {}\n",
-        target.display(),
-        set.layers.len(),
-        report.entries,
-        human_size(report.tar_bytes),
-        human_size(report.sif_bytes)
-    ))
+    let progress = Progress::new(&args.conversion.progress);
+    let set = read_source(&args.source, &wanted, session, &progress)?;
+    let options = session.convert_options(&args.conversion);
+    let report = convert::convert_with(&set, target, &options, &mut |event| progress.convert(&set, event))?;
+    progress.converted(set.layers.len(), &report);
+    drop(progress);
+    term::print(&format_args!("{}\n", target.display()))
 }
 
-fn read_source(source: &str, wanted: &Platform, session: &Session) -> Result<LayerSet, Failure> {
+fn read_source(
+    source: &str,
+    wanted: &Platform,
+    session: &Session,
+    progress: &Progress,
+) -> Result<LayerSet, Failure> {
     match source.split_once(':') {
         Some(("docker-archive", path)) => {
             let store = session.store()?;
@@ -66,7 +68,8 @@ fn read_source(source: &str, wanted: &Platform, session: &Session) -> Result<Lay
         Some(("docker", name)) => {
             let reference = ImageRef::parse(name.trim_start_matches("//"))?;
             let store = session.store()?;
-            let pinned = registry::pull(&session.client(), &reference, wanted, &store, &|_| {})?;
+            let on_event = |event| progress.pull(&event);
+            let pinned = registry::pull(&session.client(), &reference, wanted, &store, &on_event)?;
             Ok(store.layer_set(&reference.familiar(), &pinned.manifest_digest)?)
         }
         _ => Err(Failure::new(

@@ -6,6 +6,7 @@ pub(super) mod config;
 pub(super) mod convert;
 pub(super) mod gpus;
 mod grants;
+pub(super) mod image;
 pub(super) mod images;
 pub(super) mod info;
 pub(super) mod load;
@@ -26,6 +27,7 @@ use crate::oci::Platform;
 use crate::registry::{Client, ClientOptions};
 use crate::store::Store;
 
+use super::args::ConversionArgs;
 use super::failure::Failure;
 
 /// Most server threads: more only take turns on the image's file.
@@ -64,10 +66,10 @@ impl Session {
         })
     }
 
-    fn convert_options(&self) -> crate::convert::Options {
+    fn convert_options(&self, args: &ConversionArgs) -> crate::convert::Options {
         let settings = &self.settings.convert;
         crate::convert::Options {
-            compressor: settings.compression.value,
+            compressor: args.compression.unwrap_or(settings.compression.value),
             threads: threads(settings.threads.value, &LaunchFacts::read(Path::new("/"))),
             max_entries: settings.max_entries.value,
         }

@@ -1,15 +1,15 @@
 //! From an image whose blobs are at hand to a run file in the store, under its names.
 
 use crate::base::Digest;
-use crate::base::sizes::human_size;
 use crate::convert;
 use crate::oci::{ImageConfig, Platform};
 use crate::reference::ImageRef;
 use crate::store::{ImageKey, LayerSet, RefRecord, Store};
 
 use super::Session;
+use crate::cli::args::ConversionArgs;
 use crate::cli::failure::Failure;
-use crate::cli::term;
+use crate::cli::progress::Progress;
 
 /// Converts `set` unless its run file is there, and gives it `names`.
 pub(super) fn publish(
@@ -17,23 +17,17 @@ pub(super) fn publish(
     names: &[ImageRef],
     store: &Store,
     session: &Session,
-    quiet: bool,
+    args: &ConversionArgs,
+    progress: &Progress,
 ) -> Result<RefRecord, Failure> {
-    let options = session.convert_options();
+    let options = session.convert_options(args);
     let key = ImageKey::new(&set.manifest_digest, convert::WRITER_VERSION, &options.compressor.to_string());
     if !store.has_image(&key) {
         let writer = store.image_writer(&key);
-        let report = convert::convert(set, writer.path(), &options)?;
+        let mut on_event = |event| progress.convert(set, event);
+        let report = convert::convert_with(set, writer.path(), &options, &mut on_event)?;
         writer.publish()?;
-        if !quiet {
-            term::note(&format_args!(
-                "Converted: {} layers, {} entries, {} to {}",
-                set.layers.len(),
-                report.entries,
-                human_size(report.tar_bytes),
-                human_size(report.sif_bytes)
-            ));
-        }
+        progress.converted(set.layers.len(), &report);
     }
     let record = record(set, store, key)?;
     for name in names {
