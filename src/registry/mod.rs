@@ -18,6 +18,7 @@ mod challenge;
 mod client;
 mod error;
 mod manifest;
+mod parts;
 mod pull;
 mod transport;
 mod url;

@@ -241,7 +241,11 @@ impl Pull<'_> {
         loop {
             let mut writer = self.store.blob_writer(Some(layer.digest), Some(layer.size_bytes))?;
             let mut sink = |bytes: &[u8]| writer.append(bytes).map_err(RegistryError::from);
-            let transfer = self.client.download(&blob, &mut sink, &watch)?;
+            let transfer = if again {
+                self.client.download_in_parts(&blob, &mut sink, &watch)?
+            } else {
+                self.client.download(&blob, &mut sink, &watch)?
+            };
             match writer.commit() {
                 Ok(_) => return Ok(()),
                 // The two parts may be of two different copies: one more try, in one piece.

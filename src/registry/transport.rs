@@ -11,6 +11,9 @@ use ureq::tls::{RootCerts, TlsConfig};
 
 use super::url::{Url, is_loopback};
 
+/// Connections to one host that are kept for the next request: those of several layers in parts.
+const MAX_IDLE_CONNECTIONS: usize = 16;
+
 /// How long to wait.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Timeouts {
@@ -92,6 +95,8 @@ impl Transport {
             ureq::Agent::config_builder()
                 .http_status_as_error(false)
                 .max_redirects(0)
+                .max_idle_connections_per_host(MAX_IDLE_CONNECTIONS)
+                .max_idle_connections(2 * MAX_IDLE_CONNECTIONS)
                 .user_agent(concat!("slipway/", env!("CARGO_PKG_VERSION")))
                 .timeout_resolve(Some(timeouts.connect))
                 .timeout_connect(Some(timeouts.connect))

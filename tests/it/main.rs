@@ -20,6 +20,7 @@ mod ldcache;
 mod merge;
 mod quickstart_parts;
 mod registry;
+mod registry_parts;
 mod run_cli;
 mod sif;
 mod slurm;

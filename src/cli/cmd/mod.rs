@@ -62,6 +62,7 @@ impl Session {
             read_timeout: seconds(settings.read_timeout_seconds.value),
             retries: settings.retries.value,
             parallel_layers: to_usize(settings.parallel_layers.value).max(1),
+            connections_per_layer: to_usize(settings.connections_per_layer.value),
             ..ClientOptions::default()
         })
     }
