@@ -60,16 +60,20 @@ pub(super) fn hints(session: &Session) -> Hints {
     }
 }
 
-/// A directory of the caller's own on this node: the session's, else one in `/tmp` that nobody else can write to.
+/// A directory of the caller's own on this node: the session's, else one in `/tmp` that nobody else can write to. It is
+/// made only where there is a driver, whose facts it is for.
 fn cache_directory(session: &Session) -> Option<PathBuf> {
     use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
-    let (uid, _) = crate::sys::process::real_ids();
+    let (uid, _) = crate::sys::process::own_ids();
     let session_directory = session.env.get(std::ffi::OsStr::new("XDG_RUNTIME_DIR")).map(PathBuf::from);
     let directory = match session_directory.filter(|directory| directory.is_absolute() && directory.is_dir())
     {
         Some(directory) => directory.join("slipway"),
         None => PathBuf::from(format!("/tmp/slipway-{uid}")),
     };
+    if !Path::new("/proc/driver/nvidia").exists() {
+        return None;
+    }
     match std::fs::DirBuilder::new().mode(0o700).create(&directory) {
         Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => return None,
         _ => {}
