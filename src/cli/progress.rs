@@ -11,7 +11,6 @@
 //! {"event":"converted","layers":N,"entries":N,"tar_bytes":N,"sif_bytes":N}
 //! ```
 
-use std::fmt::Write as _;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -21,7 +20,6 @@ use crate::base::Digest;
 use crate::base::sizes::human_size;
 use crate::convert::{Event, Report};
 use crate::registry::{LayerState, PullEvent};
-use crate::store::LayerSet;
 
 use super::args::{ProgressArgs, ProgressStyle};
 use super::term;
@@ -53,6 +51,8 @@ struct State {
     bars: Vec<Bar>,
     /// Lines of bars that stand on the terminal.
     drawn: usize,
+    /// The layer that is being converted, with its length.
+    converting: Option<(Digest, u64)>,
     /// When progress was shown last.
     last: Option<Instant>,
 }
@@ -134,16 +134,20 @@ impl Progress {
         }
     }
 
-    /// An event of the conversion of `set`.
-    pub(super) fn convert(&self, set: &LayerSet, event: Event) {
-        let (index, state, done_bytes) = match event {
-            Event::LayerStarted { index, .. } => (index, "started", 0),
-            Event::LayerProgress { index, done_bytes } => (index, "progress", done_bytes),
-            Event::LayerDone { index } => (index, "done", u64::MAX),
+    /// An event of a conversion.
+    pub(super) fn convert(&self, event: Event) {
+        let (state, done_bytes) = match event {
+            Event::LayerStarted { digest, size_bytes, .. } => {
+                let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+                state.converting = Some((digest, size_bytes));
+                ("started", 0)
+            }
+            Event::LayerProgress { done_bytes, .. } => ("progress", done_bytes),
+            Event::LayerDone { .. } => ("done", u64::MAX),
             Event::Finished => return,
         };
-        let Some(layer) = set.layers.get(index) else { return };
-        let (digest, size_bytes) = (layer.digest.unwrap_or(layer.diff_id), layer.size_bytes);
+        let converting = self.state.lock().unwrap_or_else(PoisonError::into_inner).converting;
+        let Some((digest, size_bytes)) = converting else { return };
         let done_bytes = done_bytes.min(size_bytes);
         let line = Line::Layer { phase: "convert", digest, state, done_bytes, size_bytes };
         let bar = Bar { digest, verb: "Converting", done_bytes, size_bytes };
@@ -186,10 +190,9 @@ impl Progress {
     /// A line that stays, above the bars.
     fn line(&self, text: &str) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut out = state.erase();
-        writeln!(out, "{text}").expect("writing to a String cannot fail");
-        out += &state.draw();
-        term::complain(&out);
+        term::draw(&state.erase());
+        term::note(&text);
+        term::draw(&state.draw());
     }
 
     /// A layer has come so far. What is not `important` may go unseen.
@@ -216,7 +219,7 @@ impl Progress {
         }
         if is_due {
             let out = state.erase() + &state.draw();
-            term::complain(&out);
+            term::draw(&out);
         }
     }
 
@@ -236,7 +239,7 @@ impl Drop for Progress {
     fn drop(&mut self) {
         let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
         if state.drawn > 0 {
-            term::complain(&state.erase());
+            term::draw(&state.erase());
         }
     }
 }

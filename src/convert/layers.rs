@@ -3,15 +3,16 @@
 use std::io::{self, Read};
 use std::path::Path;
 
+use crate::base::ReadAt as _;
 use crate::base::tree::{FileId, Tree};
 use crate::squashfs::write::{WriteError, Writer};
-use crate::store::LayerSet;
+use crate::store::Layer;
 use crate::tarlayer::{FileSink, LayerRest, Limits, MergeError, Merger, TarReader};
 
 use super::output::Growing;
 use super::stream;
 use super::warning::{self, Seen};
-use super::{ConvertError, Encoding, Event, LayerName, error};
+use super::{ConvertError, Encoding, Event, LayerName, Source, error};
 
 /// What the layers are together.
 #[derive(Debug)]
@@ -25,19 +26,31 @@ pub(super) struct Merged {
 
 /// Merges all layers, newest first.
 pub(super) fn merge(
-    set: &LayerSet,
+    source: &mut Source<'_>,
     limits: Limits,
     sink: &mut Sink,
     target: &Path,
     on_event: &mut dyn FnMut(Event),
 ) -> Result<Merged, ConvertError> {
     let mut merger = Merger::new(limits);
-    let count = set.layers.len();
+    let count = source.layer_count;
     let mut tar_bytes: u64 = 0;
-    for (index, layer) in set.layers.iter().enumerate().rev() {
-        on_event(Event::LayerStarted { index, count, size_bytes: layer.size_bytes });
+    // Newest first, as the merge counts them.
+    let mut names = Vec::with_capacity(count);
+    for index in (0..count).rev() {
+        let Some(layer) = (source.layer)(index) else {
+            return Err(ConvertError::NotThere { number: index + 1, count });
+        };
+        let layer = &layer;
+        let name = LayerName::of(layer, index, count);
+        names.push(name);
+        let have_bytes = layer.file.size_bytes();
+        let need_bytes = layer.offset_bytes.saturating_add(layer.size_bytes);
+        if have_bytes < need_bytes {
+            return Err(ConvertError::CutShort { layer: name, have_bytes, need_bytes });
+        }
+        on_event(Event::LayerStarted { index, count, size_bytes: layer.size_bytes, digest: name.digest });
         let mut read = |merge: Merge| {
-            let name = LayerName::of(set, index);
             let mut on_progress = |done_bytes| on_event(Event::LayerProgress { index, done_bytes });
             let (merged, fate) = stream::read_layer(
                 layer,
@@ -49,7 +62,7 @@ pub(super) fn merge(
                 Failed::is_final,
             )
             .map_err(|source| ConvertError::Thread { layer: name, source })?;
-            verdict(set, index, merged, fate, target)
+            verdict(layer, &names, merged, fate, target)
         };
         let (is_incomplete, layer_bytes) =
             read(|merger, tar, sink| Ok(merger.add_layer_lean(tar, sink)? == LayerRest::ReadAgain))?;
@@ -61,7 +74,7 @@ pub(super) fn merge(
         on_event(Event::LayerDone { index });
     }
     let entries = merger.entries();
-    let tree = merger.finish().map_err(|source| merge_error(set, source))?;
+    let tree = merger.finish().map_err(|source| merge_error(&names, source))?;
     Ok(Merged { tree, tar_bytes, entries })
 }
 
@@ -90,17 +103,17 @@ impl Failed {
 /// The first cause of whatever went wrong with a layer; else what the merge said and the length of the tar. A wrong
 /// digest explains broken compression, which explains a strange tar.
 fn verdict(
-    set: &LayerSet,
-    index: usize,
+    layer: &Layer,
+    names: &[LayerName],
     merged: Result<bool, Failed>,
     fate: stream::Fate,
     target: &Path,
 ) -> Result<(bool, u64), ConvertError> {
-    let (layer, name) = (&set.layers[index], LayerName::of(set, index));
+    let name = *names.last().expect("a layer is named before it is read");
     let is_final = merged.as_ref().is_err_and(Failed::is_final);
     let merged = merged.map_err(|failed| match failed {
         Failed::Write(source) => ConvertError::Write { path: target.into(), source },
-        Failed::Merge(source) => merge_error(set, source),
+        Failed::Merge(source) => merge_error(names, source),
     });
     if is_final {
         return merged.map(|is_incomplete| (is_incomplete, 0));
@@ -120,11 +133,10 @@ fn verdict(
     merged.map(|is_incomplete| (is_incomplete, tar_bytes))
 }
 
-/// Names the layer that the merge complains about; it counts them from the top.
-fn merge_error(set: &LayerSet, source: MergeError) -> ConvertError {
-    let from_top = error::layer_from_top(&source);
-    let index = from_top.and_then(|number| set.layers.len().checked_sub(number + 1));
-    match (index.map(|index| LayerName::of(set, index)), source) {
+/// Names the layer that the merge complains about; it counts them from the top, as `names` has them.
+fn merge_error(names: &[LayerName], source: MergeError) -> ConvertError {
+    let name = error::layer_from_top(&source).and_then(|number| names.get(number)).copied();
+    match (name, source) {
         (Some(layer), MergeError::Tar { source, .. }) => ConvertError::Tar { layer, source },
         (Some(layer), source) => ConvertError::Merge { layer, source },
         (None, source) => ConvertError::Tree { source },

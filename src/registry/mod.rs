@@ -12,6 +12,7 @@
 //! configuration lists. Tokens go to the registry that asked for one and are never shown, and addresses are shown
 //! without their query, which may hold a signature.
 
+mod arriving;
 mod auth;
 mod blob;
 mod challenge;
@@ -23,7 +24,8 @@ mod pull;
 mod transport;
 mod url;
 
+pub use arriving::Arriving;
 pub use client::{Client, ClientOptions};
 pub use error::RegistryError;
-pub use pull::{LayerState, Pinned, PullEvent, pull};
+pub use pull::{LayerState, Pinned, PullEvent, pull, pull_while};
 pub use transport::Reach;

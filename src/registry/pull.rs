@@ -10,6 +10,7 @@ use crate::oci::{Descriptor, ImageConfig, Manifest, Platform, media};
 use crate::reference::ImageRef;
 use crate::store::{Store, StoreError};
 
+use super::arriving::Arriving;
 use super::blob::{Blob, Transfer};
 use super::client::{Client, Place, Watch};
 use super::error::RegistryError;
@@ -112,6 +113,19 @@ pub fn pull(
     store: &Store,
     on_event: &(dyn Fn(PullEvent) + Sync),
 ) -> Result<Pinned, RegistryError> {
+    pull_while(client, image, platform, store, on_event, |_| Ok(())).map(|(pinned, ())| pinned)
+}
+
+/// As [`pull`], and does something with the image `meanwhile`: its layers come newest first, since a conversion wants them
+/// so. When that fails, nothing more is fetched; when a layer fails, that is the error that counts.
+pub fn pull_while<T, E: From<RegistryError>>(
+    client: &Client,
+    image: &ImageRef,
+    platform: &Platform,
+    store: &Store,
+    on_event: &(dyn Fn(PullEvent) + Sync),
+    meanwhile: impl FnOnce(&Arriving<'_>) -> Result<T, E>,
+) -> Result<(Pinned, T), E> {
     let pull = Pull { client, image, store, on_event, stopped: AtomicBool::new(false) };
     let resolved = resolve(client, image, platform, store, &pull.watch(&|_| {}))?;
     let manifest = &resolved.manifest;
@@ -133,18 +147,23 @@ pub fn pull(
     if !found.is_blank() && !platform.runnable().contains(&found) {
         on_event(PullEvent::OtherPlatform { wanted: platform.normalized(), found: found.clone() });
     }
-    pull.layers(&layers)?;
-    store.put_blob(&raw_config)?;
-    store.put_blob(&resolved.raw)?;
-    Ok(Pinned {
+    let found = if found.is_blank() { platform.normalized() } else { found };
+    // The config was checked to have as many.
+    let named = manifest.layers.iter().zip(config.rootfs.diff_ids.iter().copied()).collect();
+    let arriving = Arriving::new(resolved.digest, &raw_config, found.clone(), named, store);
+    let done = pull.layers(&layers, &arriving, meanwhile)?;
+    store.put_blob(&raw_config).map_err(RegistryError::from)?;
+    store.put_blob(&resolved.raw).map_err(RegistryError::from)?;
+    let pinned = Pinned {
         reference: image.clone(),
         top_digest: resolved.top_digest,
         manifest_digest: resolved.digest,
         config_digest: manifest.config.digest,
-        platform: if found.is_blank() { platform.normalized() } else { found },
+        platform: found,
         created: config.created,
         size_bytes: total_bytes(manifest.layers.iter()),
-    })
+    };
+    Ok((pinned, done))
 }
 
 impl Pull<'_> {
@@ -178,12 +197,18 @@ impl Pull<'_> {
         Ok((raw, config))
     }
 
-    /// Fetches the layers that are missing, several at once. The first error ends all.
-    fn layers(&self, layers: &[&Descriptor]) -> Result<(), RegistryError> {
+    /// Fetches the layers that are missing, several at once, newest first. The first error ends all.
+    fn layers<T, E: From<RegistryError>>(
+        &self,
+        layers: &[&Descriptor],
+        arriving: &Arriving<'_>,
+        meanwhile: impl FnOnce(&Arriving<'_>) -> Result<T, E>,
+    ) -> Result<T, E> {
         let mut missing = Vec::new();
-        for layer in layers {
+        for layer in layers.iter().rev() {
             if self.store.has_blob(&layer.digest) {
                 self.tell(layer, LayerState::Present);
+                arriving.tell_stored(layer.digest);
             } else {
                 missing.push(*layer);
             }
@@ -195,20 +220,32 @@ impl Pull<'_> {
                 if self.stopped.load(Ordering::Relaxed) {
                     return;
                 }
-                let Err(error) = self.layer(layer) else { continue };
+                let Err(error) = self.layer(layer) else {
+                    arriving.tell_stored(layer.digest);
+                    continue;
+                };
                 self.stopped.store(true, Ordering::Relaxed);
+                arriving.tell_over();
                 // Those that end because of the first one have nothing to say.
                 if !matches!(error, RegistryError::GivenUp) {
                     first_error.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
                 }
             }
         };
-        std::thread::scope(|scope| {
+        let done = std::thread::scope(|scope| {
             for _ in 0..self.client.options.parallel_layers.clamp(1, missing.len().max(1)) {
                 scope.spawn(work);
             }
+            let done = meanwhile(arriving);
+            if done.is_err() {
+                self.stopped.store(true, Ordering::Relaxed);
+            }
+            done
         });
-        first_error.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
+        match first_error.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            Some(error) => Err(error.into()),
+            None => done,
+        }
     }
 
     /// Fetches one layer from the registry, or, where that has no copy, from the places that the manifest names.

@@ -1,12 +1,15 @@
-//! Large layers over several connections, from little servers that go along, or do not.
+//! Large layers over several connections, from little servers that go along, or do not; and layers that are used while
+//! others are on their way.
 
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use slipway::base::Digest;
 use slipway::oci::Platform;
 use slipway::reference::ImageRef;
-use slipway::registry::{Client, ClientOptions, pull};
+use slipway::registry::{Arriving, Client, ClientOptions, RegistryError, pull, pull_while};
 use slipway::store::Store;
 
 use crate::support::registry::{OciImage, Packing, Reply, Seen, WebServer, noise};
@@ -117,4 +120,71 @@ fn parts_of_another_copy_are_noticed_and_the_whole_is_fetched() {
     });
     assert_eq!(ranges.last().map(String::as_str), Some("-"));
     assert_eq!(ranges.iter().filter(|range| *range == "-").count(), 1);
+}
+
+/// An image of two layers, and a server that has it; a request for the older layer goes to `older`.
+fn two_layers(older: impl Fn() -> Option<Reply> + Send + 'static) -> (OciImage, WebServer) {
+    let image = OciImage::new("amd64", &[(Packing::Gzip, b"old"), (Packing::Gzip, b"new")]);
+    let blobs: Vec<_> = image.layers.iter().chain([&image.config, &image.manifest]).copied().collect();
+    let blobs: Vec<_> = blobs.into_iter().map(|digest| (digest.to_string(), image.blob(digest))).collect();
+    let server = WebServer::start(move |request| {
+        let name = request.target.rsplit('/').next().unwrap();
+        let number = blobs.iter().position(|(digest, _)| digest == name).unwrap_or(3);
+        let reply = (number == 0).then(&older).flatten();
+        reply.unwrap_or_else(|| Reply::ok(&blobs[number].1))
+    });
+    (image, server)
+}
+
+/// Pulls with one connection, so that one layer comes after the other.
+fn pull_two<T>(
+    server: &WebServer,
+    meanwhile: impl FnOnce(&Arriving<'_>) -> Result<T, RegistryError>,
+) -> Result<T, RegistryError> {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(&directory.path().join("store")).unwrap();
+    let client = Client::new(ClientOptions { parallel_layers: 1, retries: 0, ..ClientOptions::default() });
+    let name = ImageRef::parse(&format!("{}/x:tag", server.host)).unwrap();
+    let platform = Platform::parse("linux/amd64").unwrap();
+    pull_while(&client, &name, &platform, &store, &|_| {}, meanwhile).map(|(_, done)| done)
+}
+
+#[test]
+fn the_newest_layer_can_be_read_while_older_ones_come() {
+    let (open, gate) = channel();
+    let gate = Mutex::new(gate);
+    let (image, server) = two_layers(move || {
+        gate.lock().unwrap().recv().unwrap();
+        None
+    });
+    pull_two(&server, |arriving| {
+        assert_eq!((arriving.layer_count(), arriving.manifest_digest), (2, image.manifest));
+        // The older one is held back until this one has been given out.
+        assert_eq!(arriving.layer(1).unwrap().digest, Some(image.layers[1]));
+        open.send(()).unwrap();
+        assert_eq!(arriving.layer(0).unwrap().digest, Some(image.layers[0]));
+        assert!(arriving.layer(2).is_none());
+        Ok(())
+    })
+    .unwrap();
+}
+
+#[test]
+fn a_layer_that_does_not_come_is_the_pulls_error() {
+    let (_image, server) = two_layers(|| Some(Reply::status(404)));
+    let error = pull_two(&server, |arriving| {
+        assert!(arriving.layer(1).is_some() && arriving.layer(0).is_none());
+        Err::<(), _>(RegistryError::GivenUp)
+    });
+    assert!(matches!(error, Err(RegistryError::MissingBlob { .. })), "{error:?}");
+}
+
+#[test]
+fn nothing_more_is_fetched_for_work_that_failed() {
+    let (image, server) = two_layers(|| None);
+    let error = pull_two(&server, |_| Err::<(), _>(RegistryError::GivenUp));
+    assert!(matches!(error, Err(RegistryError::GivenUp)), "{error:?}");
+    let older = image.layers[0].to_string();
+    // The newest may have been on its way; with one connection the older one was never begun, or is the last.
+    assert!(server.seen().iter().filter(|request| request.target.ends_with(&older)).count() <= 1);
 }

@@ -5,9 +5,10 @@ use std::path::Path;
 use crate::convert;
 use crate::oci::Platform;
 use crate::reference::ImageRef;
-use crate::registry;
+use crate::registry::{self, Arriving};
 use crate::store::{self, LayerSet};
 
+use super::publish::with_arriving;
 use super::{Session, platform};
 use crate::cli::args::ConvertArgs;
 use crate::cli::failure::Failure;
@@ -30,20 +31,32 @@ pub(in crate::cli) fn run(args: &ConvertArgs, session: &Session) -> Result<(), F
     }
     let wanted = platform(args.platform.as_deref())?;
     let progress = Progress::new(&args.conversion.progress);
-    let set = read_source(&args.source, &wanted, session, &progress)?;
     let options = session.convert_options(&args.conversion);
-    let report = convert::convert_with(&set, target, &options, &mut |event| progress.convert(&set, event))?;
-    progress.converted(set.layers.len(), &report);
+    let mut on_event = |event| progress.convert(event);
+    let (layers, report) = match args.source.split_once(':') {
+        Some(("docker", name)) => {
+            let reference = ImageRef::parse(name.trim_start_matches("//"))?;
+            let (client, store) = (session.client(), session.store()?);
+            let on_pull = |event| progress.pull(&event);
+            let meanwhile = |arriving: &Arriving<'_>| -> Result<_, Failure> {
+                let report = with_arriving(arriving, |source| {
+                    convert::convert_arriving(source, target, &options, &mut on_event)
+                })?;
+                Ok((arriving.layer_count(), report))
+            };
+            registry::pull_while(&client, &reference, &wanted, &store, &on_pull, meanwhile)?.1
+        }
+        _ => {
+            let set = read_source(&args.source, &wanted, session)?;
+            (set.layers.len(), convert::convert_with(&set, target, &options, &mut on_event)?)
+        }
+    };
+    progress.converted(layers, &report);
     drop(progress);
     term::print(&format_args!("{}\n", target.display()))
 }
 
-fn read_source(
-    source: &str,
-    wanted: &Platform,
-    session: &Session,
-    progress: &Progress,
-) -> Result<LayerSet, Failure> {
+fn read_source(source: &str, wanted: &Platform, session: &Session) -> Result<LayerSet, Failure> {
     match source.split_once(':') {
         Some(("docker-archive", path)) => {
             let store = session.store()?;
@@ -64,13 +77,6 @@ fn read_source(
                 _ => (rest, None),
             };
             Ok(store::read_layout(Path::new(directory), tag, wanted)?)
-        }
-        Some(("docker", name)) => {
-            let reference = ImageRef::parse(name.trim_start_matches("//"))?;
-            let store = session.store()?;
-            let on_event = |event| progress.pull(&event);
-            let pinned = registry::pull(&session.client(), &reference, wanted, &store, &on_event)?;
-            Ok(store.layer_set(&reference.familiar(), &pinned.manifest_digest)?)
         }
         _ => Err(Failure::new(
             format!("cannot convert `{source}`: it does not say what kind of source it is"),

@@ -1,9 +1,10 @@
 //! From an image whose blobs are at hand to a run file in the store, under its names.
 
 use crate::base::Digest;
-use crate::convert;
+use crate::convert::{self, Source};
 use crate::oci::{ImageConfig, Platform};
 use crate::reference::ImageRef;
+use crate::registry::Arriving;
 use crate::store::{ImageKey, LayerSet, RefRecord, Store};
 
 use super::Session;
@@ -20,20 +21,50 @@ pub(super) fn publish(
     args: &ConversionArgs,
     progress: &Progress,
 ) -> Result<RefRecord, Failure> {
-    let options = session.convert_options(args);
-    let key = ImageKey::new(&set.manifest_digest, convert::WRITER_VERSION, &options.compressor.to_string());
-    if !store.has_image(&key) {
-        let writer = store.image_writer(&key);
-        let mut on_event = |event| progress.convert(set, event);
-        let report = convert::convert_with(set, writer.path(), &options, &mut on_event)?;
-        writer.publish()?;
-        progress.converted(set.layers.len(), &report);
-    }
+    let source = Source {
+        manifest_digest: set.manifest_digest,
+        config: &set.config,
+        layer_count: set.layers.len(),
+        layer: &mut |index| set.layers.get(index).cloned(),
+    };
+    let key = make_run_file(source, store, session, args, progress)?;
     let record = record(set, store, key)?;
     for name in names {
         store.set_ref(&name.to_string(), &record)?;
     }
     Ok(record)
+}
+
+/// As [`publish`], for layers that may be on their way, and without a name.
+pub(super) fn make_run_file(
+    source: Source<'_>,
+    store: &Store,
+    session: &Session,
+    args: &ConversionArgs,
+    progress: &Progress,
+) -> Result<ImageKey, Failure> {
+    let options = session.convert_options(args);
+    let key =
+        ImageKey::new(&source.manifest_digest, convert::WRITER_VERSION, &options.compressor.to_string());
+    if !store.has_image(&key) {
+        let layer_count = source.layer_count;
+        let writer = store.image_writer(&key);
+        let mut on_event = |event| progress.convert(event);
+        let report = convert::convert_arriving(source, writer.path(), &options, &mut on_event)?;
+        writer.publish()?;
+        progress.converted(layer_count, &report);
+    }
+    Ok(key)
+}
+
+/// An image that a pull is bringing, as a source of a conversion.
+pub(super) fn with_arriving<T>(arriving: &Arriving<'_>, convert: impl FnOnce(Source<'_>) -> T) -> T {
+    convert(Source {
+        manifest_digest: arriving.manifest_digest,
+        config: arriving.config,
+        layer_count: arriving.layer_count(),
+        layer: &mut |index| arriving.layer(index),
+    })
 }
 
 fn record(set: &LayerSet, store: &Store, key: ImageKey) -> Result<RefRecord, Failure> {

@@ -3,7 +3,7 @@
 use crate::reference::ImageRef;
 use crate::registry;
 
-use super::publish::publish;
+use super::publish::{make_run_file, publish, with_arriving};
 use super::{Session, platform};
 use crate::cli::args::PullArgs;
 use crate::cli::failure::Failure;
@@ -18,16 +18,18 @@ pub(in crate::cli) fn run(args: &PullArgs, session: &Session) -> Result<(), Fail
     let before = store.get_ref(&reference.to_string())?;
     let progress = Progress::new(&args.conversion.progress);
     let on_event = |event| progress.pull(&event);
-    let pinned = registry::pull(&client, &reference, &wanted, &store, &on_event)?;
-    if args.platform.is_some() && !wanted.runnable().contains(&pinned.platform.normalized()) {
-        return Err(Failure::new(
-            format!(
-                "cannot pull `{}` for {wanted}: there is only an image for {}",
-                args.name, pinned.platform
-            ),
-            "leave out `--platform`, or ask the image's makers for one",
-        ));
-    }
+    let (pinned, _) = registry::pull_while(&client, &reference, &wanted, &store, &on_event, |arriving| {
+        if args.platform.is_some() && !wanted.runnable().contains(&arriving.platform.normalized()) {
+            return Err(Failure::new(
+                format!(
+                    "cannot pull `{}` for {wanted}: there is only an image for {}",
+                    args.name, arriving.platform
+                ),
+                "leave out `--platform`, or ask the image's makers for one",
+            ));
+        }
+        with_arriving(arriving, |source| make_run_file(source, &store, session, &args.conversion, &progress))
+    })?;
     let set = store.layer_set(&reference.familiar(), &pinned.manifest_digest)?;
     let record =
         publish(&set, std::slice::from_ref(&reference), &store, session, &args.conversion, &progress)?;
