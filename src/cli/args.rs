@@ -1,11 +1,18 @@
 //! The command line as data: flags with Docker's names, and Apptainer's where they do not clash.
 
+mod images;
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::squashfs::compress::Compressor;
+
+pub(super) use images::{
+    CheckArgs, HistoryArgs, ImageArgs, ImageCommand, ImagesArgs, InspectArgs, LoginArgs, LogoutArgs,
+    PushArgs, RmiArgs, SaveArgs, TagArgs,
+};
 
 /// Everything that was typed.
 #[derive(Debug, Parser)]
@@ -25,7 +32,7 @@ pub(super) struct Arguments {
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
     /// Run a command in an image
-    Run(RunArgs),
+    Run(Box<RunArgs>),
     /// Download an image and make it ready to run
     Pull(PullArgs),
     /// Take images from a `docker save` archive
@@ -34,8 +41,24 @@ pub(super) enum Command {
     Convert(ConvertArgs),
     /// List the images of the store
     Images(ImagesArgs),
-    /// Look at one image
+    /// Manage images
     Image(ImageArgs),
+    /// Remove images, or names of images
+    Rmi(RmiArgs),
+    /// Give an image a further name
+    Tag(TagArgs),
+    /// Show how an image was made
+    History(HistoryArgs),
+    /// Show everything that is known of images
+    Inspect(InspectArgs),
+    /// Upload an image to a registry
+    Push(PushArgs),
+    /// Write images to an archive
+    Save(SaveArgs),
+    /// Log in to a registry
+    Login(LoginArgs),
+    /// Log out of a registry
+    Logout(LogoutArgs),
     /// Show this node's GPUs
     Gpus(GpusArgs),
     /// Show what this machine offers and where the store is
@@ -56,8 +79,50 @@ pub(super) struct RunArgs {
     /// Set a variable, or with the name alone take the caller's (can be repeated)
     #[arg(short = 'e', long = "env", value_name = "NAME[=VALUE]")]
     pub(super) env: Vec<OsString>,
+    /// Read variables from a file of NAME=value lines (can be repeated)
+    #[arg(long, value_name = "FILE")]
+    pub(super) env_file: Vec<PathBuf>,
+    /// Keep the caller's environment out
+    #[arg(long, alias = "clean-env")]
+    pub(super) cleanenv: bool,
+    /// Mount a host path or memory: type=bind|tmpfs,source=PATH,target=PATH[,readonly] (can be repeated)
+    #[arg(long, value_name = "FIELDS")]
+    pub(super) mount: Vec<String>,
+    /// Mount memory: TARGET[:size=…,mode=…] (can be repeated)
+    #[arg(long, value_name = "TARGET[:OPTIONS]")]
+    pub(super) tmpfs: Vec<String>,
+    /// Leave the home directory out
+    #[arg(long)]
+    pub(super) no_home: bool,
+    /// Leave home, current directory and the host's /tmp out; /tmp and /var/tmp are memory
+    #[arg(short = 'C', long = "contain", visible_alias = "containall")]
+    pub(super) contain: bool,
+    /// Be root inside (0), which outside is the caller; or the caller (the default)
+    #[arg(short = 'u', long, value_name = "USER")]
+    pub(super) user: Option<String>,
+    /// Be root inside, as Apptainer spells it
+    #[arg(short = 'f', long, conflicts_with = "user")]
+    pub(super) fakeroot: bool,
+    /// Let the root be written to; changes are in memory and go with the container
+    #[arg(long, visible_alias = "writable", conflicts_with = "read_only")]
+    pub(super) writable_tmpfs: bool,
+    /// Let the root be written to; changes are kept in this directory
+    #[arg(long, value_name = "DIRECTORY", conflicts_with_all = ["read_only", "writable_tmpfs"])]
+    pub(super) overlay: Option<PathBuf>,
+    /// Keep the root read-only; the default
+    #[arg(long)]
+    pub(super) read_only: bool,
+    /// Choose the network: host or none
+    #[arg(long, visible_alias = "net", value_name = "NETWORK")]
+    pub(super) network: Option<String>,
+    /// Name the host inside
+    #[arg(long, value_name = "NAME")]
+    pub(super) hostname: Option<String>,
+    /// Limit a resource: NAME=SOFT[:HARD], as nofile=1024:4096 (can be repeated)
+    #[arg(long, value_name = "LIMIT")]
+    pub(super) ulimit: Vec<String>,
     /// Set the working directory
-    #[arg(short = 'w', long = "workdir", value_name = "PATH")]
+    #[arg(short = 'w', long = "workdir", visible_aliases = ["pwd", "cwd"], value_name = "PATH")]
     pub(super) workdir: Option<PathBuf>,
     /// Replace the image's ENTRYPOINT; an empty text removes it
     #[arg(long, value_name = "COMMAND")]
@@ -137,6 +202,12 @@ pub(super) struct PullArgs {
     /// How the run file is made.
     #[command(flatten)]
     pub(super) conversion: ConversionArgs,
+    /// Pull all tags of the repository
+    #[arg(short = 'a', long)]
+    pub(super) all_tags: bool,
+    /// Further tries after a failure that may pass
+    #[arg(long, value_name = "COUNT")]
+    pub(super) retry: Option<u32>,
     /// Image name, as on Docker Hub: python, user/repo:tag, host/repo@sha256:…
     #[arg(value_name = "NAME")]
     pub(super) name: String,
@@ -171,36 +242,6 @@ pub(super) struct ConvertArgs {
     /// The file to make: PATH.sif
     #[arg(value_name = "TARGET")]
     pub(super) target: PathBuf,
-}
-
-/// Flags of `images`.
-#[derive(Debug, Args)]
-pub(super) struct ImagesArgs {
-    /// Print JSON
-    #[arg(long)]
-    pub(super) json: bool,
-    /// Print only image ids
-    #[arg(short = 'q', long, conflicts_with = "json")]
-    pub(super) quiet: bool,
-}
-
-/// Flags of `image`.
-#[derive(Debug, Args)]
-pub(super) struct ImageArgs {
-    /// What to do with the image.
-    #[command(subcommand)]
-    pub(super) command: ImageCommand,
-}
-
-/// The verbs of `image`.
-#[derive(Debug, Subcommand)]
-pub(super) enum ImageCommand {
-    /// Read every block and structure of an image and name what is wrong
-    Check {
-        /// A .sif or squashfs file, or the name of an image in the store
-        #[arg(value_name = "FILE")]
-        file: OsString,
-    },
 }
 
 /// Flags of `info`.

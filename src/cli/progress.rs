@@ -94,6 +94,7 @@ impl Progress {
             PullEvent::OtherPlatform { wanted, found } => {
                 self.warn(&format!("the image is for {found}, and there is none for {wanted}"));
             }
+            PullEvent::MirrorFailed { why } => self.warn(&format!("{why}; asking the next place")),
             PullEvent::Waiting { why, wait } if self.shown == Shown::Json => {
                 self.json(&Line::Waiting { why, wait_ms: wait.as_millis() });
             }

@@ -57,6 +57,7 @@ pub(super) const KEYS: &[Key] = &[
     key!(fuse.cache),
     key!(fuse.no_open),
     key!(registry.insecure),
+    key!(registry.mirrors),
     key!(registry.connect_timeout_seconds),
     key!(registry.read_timeout_seconds),
     key!(registry.retries),

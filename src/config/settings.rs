@@ -60,6 +60,8 @@ pub struct FuseSettings {
 pub struct RegistrySettings {
     /// Hosts that are spoken to by plain http.
     pub insecure: Sourced<Vec<String>>,
+    /// Places that are asked before a registry, `REGISTRY=HOST[/PATH]`.
+    pub mirrors: Sourced<Vec<String>>,
     /// To find and reach a host.
     pub connect_timeout_seconds: Sourced<u32>,
     /// For the next bytes of an answer.
@@ -127,6 +129,7 @@ impl Default for RegistrySettings {
     fn default() -> Self {
         Self {
             insecure: Sourced::default_value(Vec::new()),
+            mirrors: Sourced::default_value(Vec::new()),
             connect_timeout_seconds: Sourced::default_value(10),
             read_timeout_seconds: Sourced::default_value(60),
             retries: Sourced::default_value(4),

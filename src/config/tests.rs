@@ -53,6 +53,7 @@ fuse.threads = 0  # built-in default
 fuse.cache = "64MiB"  # environment variable SLIPWAY_FUSE_CACHE
 fuse.no_open = "auto"  # built-in default
 registry.insecure = ["a:5000", "b"]  # flag --insecure
+registry.mirrors = []  # built-in default
 registry.connect_timeout_seconds = 10  # built-in default
 registry.read_timeout_seconds = 60  # built-in default
 registry.retries = 4  # built-in default

@@ -28,14 +28,13 @@ mod apptainer;
 mod created;
 mod error;
 mod graft;
-mod inflate;
 mod layers;
 mod output;
 mod stream;
 mod warning;
 
+pub use crate::tarlayer::Encoding;
 pub use error::{ConvertError, LayerName};
-pub use inflate::Encoding;
 pub use warning::{Warning, WarningKind};
 
 /// Counts up whenever the same image would give other bytes than before; part of the key of a stored run file.

@@ -79,7 +79,11 @@ impl Cache {
         shard.slots.insert(place, Slot::Loading(flight.clone()));
         drop(shard);
         let mut landing = Landing { cache: self, place, flight, result: Err(Unreadable) };
-        landing.result = load().map(Arc::new);
+        landing.result = load().map(|mut block| {
+            // A short block would keep the room of a full one and count as a short one.
+            block.shrink_to_fit();
+            Arc::new(block)
+        });
         landing.result.clone()
     }
 
@@ -193,6 +197,14 @@ mod tests {
             assert!(shard.bytes <= 10_000 && shard.ring.len() == shard.slots.len());
         }
         assert!(cache.has(place(0)) && cache.has(place(99)) && !cache.has(place(50)));
+    }
+
+    #[test]
+    fn short_blocks_keep_no_more_than_they_count() {
+        let cache = Cache::new(1 << 20, 1 << 17);
+        let mut block = vec![7; 1 << 17];
+        block.truncate(10);
+        assert!(cache.get(place(1), || Ok(block)).unwrap().capacity() < 100);
     }
 
     #[test]

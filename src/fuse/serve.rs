@@ -9,7 +9,7 @@ use super::content::{Content, Piece, to_parts};
 use super::nodes::{Named, Node, Nodes};
 use super::wire::{self, Dirent, Request, init, opcode};
 use crate::base::tree::Xattrs;
-use crate::squashfs::format::Superblock;
+use crate::squashfs::format::{Superblock, limits::MAX_NAME_BYTES};
 use crate::squashfs::read::{Inode, InodeKind, ReadError};
 use crate::sys::{Errno, fuse_dev};
 
@@ -182,7 +182,11 @@ impl Shared {
     }
 
     fn lookup(&self, request: &Request<'_>, body: &mut Vec<u8>) -> Result<(), Errno> {
-        match self.nodes.lookup(request.node_id, request.name(0)?).map_err(unreadable)? {
+        let name = request.name(0)?;
+        if name.len() > MAX_NAME_BYTES {
+            return Err(Errno::ENAMETOOLONG);
+        }
+        match self.nodes.lookup(request.node_id, name).map_err(unreadable)? {
             Some(id) => {
                 let node = self.nodes.get(id).map_err(unreadable)?;
                 wire::put_entry(body, id, &self.nodes.attr(id, &node, self.owner));
@@ -224,8 +228,9 @@ impl Shared {
                 plus: None,
             };
             if plus {
-                let attr = self.nodes.attr(named.id, &self.nodes.get(named.id)?, self.owner);
-                entry.plus = Some(Some((named.id, attr)));
+                // A damaged inode must not hide its neighbours: without attributes the kernel asks for it by name.
+                let node = self.nodes.get(named.id).ok();
+                entry.plus = Some(node.map(|node| (named.id, self.nodes.attr(named.id, &node, self.owner))));
             }
             Ok(wire::put_dirent(body, &entry, limit))
         };

@@ -29,6 +29,13 @@ pub(super) struct FileServer {
     socket: OwnedFd,
 }
 
+/// What the plan says of the file system to serve.
+struct View<'a> {
+    mount_points: &'a [MountPoint],
+    /// User and group id as the namespace of the mount has them.
+    owner: (u32, u32),
+}
+
 /// Starts the server process. It opens the image at once and then waits for the device fds; if this process ends before
 /// it sends them, the server ends too.
 pub(super) fn start(
@@ -37,15 +44,15 @@ pub(super) fn start(
     context: &Context<'_>,
 ) -> Result<FileServer> {
     let (ours, theirs) = socket::pair()?;
-    let mount_points = plan
-        .ops
-        .iter()
-        .find_map(|op| match op {
-            Op::MountImage { mount_points, .. } => Some(mount_points.as_slice()),
-            _ => None,
-        })
-        .unwrap_or_default();
-    process::spawn_detached(witness, || serve(&theirs, mount_points, context))?;
+    let mut view = View { mount_points: &[], owner: process::own_ids() };
+    for op in &plan.ops {
+        match op {
+            Op::MountImage { mount_points, .. } => view.mount_points = mount_points,
+            Op::NewNamespaces { uid_inside, gid_inside, .. } => view.owner = (*uid_inside, *gid_inside),
+            _ => {}
+        }
+    }
+    process::spawn_detached(witness, || serve(&theirs, &view, context))?;
     Ok(FileServer { socket: ours })
 }
 
@@ -70,7 +77,7 @@ impl FileServer {
 }
 
 /// The server's whole life. Runs in its own process; the exit status is for nobody.
-fn serve(socket: &OwnedFd, mount_points: &[MountPoint], context: &Context<'_>) -> i32 {
+fn serve(socket: &OwnedFd, view: &View<'_>, context: &Context<'_>) -> i32 {
     process::forget_command_line();
     process::set_name(c"slipway-fuse");
     process::ignore_signals();
@@ -84,8 +91,9 @@ fn serve(socket: &OwnedFd, mount_points: &[MountPoint], context: &Context<'_>) -
         complain(format!("the file server cannot leave its caller: {}", errno.desc()));
         return 1;
     }
-    let (uid, gid) = process::own_ids();
-    let synthetic = mount_points
+    let (uid, gid) = view.owner;
+    let synthetic = view
+        .mount_points
         .iter()
         .map(|point| Synthetic {
             path: point.path.clone(),

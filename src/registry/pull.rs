@@ -76,6 +76,11 @@ pub enum PullEvent {
         /// How long is waited.
         wait: Duration,
     },
+    /// A mirror did not give the image, and the next place is asked.
+    MirrorFailed {
+        /// Why.
+        why: String,
+    },
 }
 
 /// Where a layer is on its way.
@@ -103,29 +108,17 @@ struct Pull<'a> {
     stopped: AtomicBool,
 }
 
-/// Brings an image into the store. The manifest is stored last, so that one that is there has all its parts.
-///
-/// Sets no ref: what a name means on this machine is the caller's to say.
-pub fn pull(
+/// Brings an image into the store from the one place that its name says, and does something with it `meanwhile`: its layers
+/// come newest first, since a conversion wants them so. When that fails, nothing more is fetched, and its error is the inner
+/// one; when a layer fails, that is the error that counts.
+pub(super) fn pull_while<T, E>(
     client: &Client,
     image: &ImageRef,
     platform: &Platform,
     store: &Store,
     on_event: &(dyn Fn(PullEvent) + Sync),
-) -> Result<Pinned, RegistryError> {
-    pull_while(client, image, platform, store, on_event, |_| Ok(())).map(|(pinned, ())| pinned)
-}
-
-/// As [`pull`], and does something with the image `meanwhile`: its layers come newest first, since a conversion wants them
-/// so. When that fails, nothing more is fetched; when a layer fails, that is the error that counts.
-pub fn pull_while<T, E: From<RegistryError>>(
-    client: &Client,
-    image: &ImageRef,
-    platform: &Platform,
-    store: &Store,
-    on_event: &(dyn Fn(PullEvent) + Sync),
-    meanwhile: impl FnOnce(&Arriving<'_>) -> Result<T, E>,
-) -> Result<(Pinned, T), E> {
+    meanwhile: &mut dyn FnMut(&Arriving<'_>) -> Result<T, E>,
+) -> Result<Result<(Pinned, T), E>, RegistryError> {
     let pull = Pull { client, image, store, on_event, stopped: AtomicBool::new(false) };
     let resolved = resolve(client, image, platform, store, &pull.watch(&|_| {}))?;
     let manifest = &resolved.manifest;
@@ -151,9 +144,12 @@ pub fn pull_while<T, E: From<RegistryError>>(
     // The config was checked to have as many.
     let named = manifest.layers.iter().zip(config.rootfs.diff_ids.iter().copied()).collect();
     let arriving = Arriving::new(resolved.digest, &raw_config, found.clone(), named, store);
-    let done = pull.layers(&layers, &arriving, meanwhile)?;
-    store.put_blob(&raw_config).map_err(RegistryError::from)?;
-    store.put_blob(&resolved.raw).map_err(RegistryError::from)?;
+    let done = match pull.layers(&layers, &arriving, meanwhile)? {
+        Ok(done) => done,
+        Err(error) => return Ok(Err(error)),
+    };
+    store.put_blob(&raw_config)?;
+    store.put_blob(&resolved.raw)?;
     let pinned = Pinned {
         reference: image.clone(),
         top_digest: resolved.top_digest,
@@ -163,7 +159,7 @@ pub fn pull_while<T, E: From<RegistryError>>(
         created: config.created,
         size_bytes: total_bytes(manifest.layers.iter()),
     };
-    Ok((pinned, done))
+    Ok(Ok((pinned, done)))
 }
 
 impl Pull<'_> {
@@ -198,15 +194,15 @@ impl Pull<'_> {
     }
 
     /// Fetches the layers that are missing, several at once, newest first. The first error ends all.
-    fn layers<T, E: From<RegistryError>>(
+    fn layers<T, E>(
         &self,
         layers: &[&Descriptor],
         arriving: &Arriving<'_>,
-        meanwhile: impl FnOnce(&Arriving<'_>) -> Result<T, E>,
-    ) -> Result<T, E> {
+        meanwhile: &mut dyn FnMut(&Arriving<'_>) -> Result<T, E>,
+    ) -> Result<Result<T, E>, RegistryError> {
         let mut missing = Vec::new();
         for layer in layers.iter().rev() {
-            if self.store.has_blob(&layer.digest) {
+            if self.store.has_blob_of(&layer.digest, layer.size_bytes) {
                 self.tell(layer, LayerState::Present);
                 arriving.tell_stored(layer.digest);
             } else {
@@ -243,8 +239,8 @@ impl Pull<'_> {
             done
         });
         match first_error.into_inner().unwrap_or_else(PoisonError::into_inner) {
-            Some(error) => Err(error.into()),
-            None => done,
+            Some(error) => Err(error),
+            None => Ok(done),
         }
     }
 

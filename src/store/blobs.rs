@@ -27,6 +27,13 @@ impl Store {
         self.blob_path(digest).is_file()
     }
 
+    /// Whether the blob is there with that length. A file that was cut short later, by a full disk or a crash, is not.
+    #[must_use]
+    pub fn has_blob_of(&self, digest: &Digest, size_bytes: u64) -> bool {
+        let facts = fs::metadata(self.blob_path(digest));
+        facts.is_ok_and(|facts| facts.is_file() && facts.len() == size_bytes)
+    }
+
     /// Opens a blob; `None` if it is not there.
     pub fn open_blob(&self, digest: &Digest) -> Result<Option<ReadFile>, StoreError> {
         let path = self.blob_path(digest);
@@ -70,7 +77,7 @@ impl Store {
     /// Stores bytes that are at hand.
     pub fn put_blob(&self, raw: &[u8]) -> Result<Digest, StoreError> {
         let digest = Digest::of(raw);
-        if !self.has_blob(&digest) {
+        if !self.has_blob_of(&digest, raw.len() as u64) {
             let mut writer = self.blob_writer(Some(digest), None)?;
             writer.append(raw)?;
             writer.commit()?;
@@ -184,7 +191,14 @@ impl PendingBlob {
     }
 
     pub(super) fn publish(self) -> Result<Digest, StoreError> {
-        self.tmp.publish_once(&self.store.blob_path(&self.digest))?;
+        let target = self.store.blob_path(&self.digest);
+        let length = |path| fs::metadata(path).map(|facts| facts.len()).ok();
+        // This one was verified just now; of another length, the one that is there is damaged.
+        if length(target.as_path()).is_some_and(|have| Some(have) != length(self.tmp.path())) {
+            self.tmp.publish_over(&target)?;
+        } else {
+            self.tmp.publish_once(&target)?;
+        }
         Ok(self.digest)
     }
 }

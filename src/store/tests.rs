@@ -23,10 +23,30 @@ fn makes_private_directories() {
         let mode = fs::metadata(store.root().join(name)).unwrap().permissions().mode();
         assert_eq!(mode & 0o7777, 0o700, "{name}");
     }
-    fs::set_permissions(store.root(), fs::Permissions::from_mode(0o777)).unwrap();
-    let error = Store::open(store.root()).unwrap_err();
-    assert!(error.to_string().ends_with("can be written by every user"), "{error}");
-    assert!(error.hint().unwrap().starts_with("run `chmod go-w "));
+    for (name, mode) in
+        [("", 0o777), ("", 0o770), ("images", 0o702), ("refs", 0o720), ("blobs/sha256", 0o777)]
+    {
+        let path = store.root().join(name);
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        let error = Store::open(store.root()).unwrap_err();
+        assert!(error.to_string().ends_with("can be written by other users"), "{error}");
+        assert!(error.hint().unwrap().starts_with("run `chmod go-w "));
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        Store::open(store.root()).unwrap();
+    }
+}
+
+#[test]
+fn a_blob_that_was_cut_short_is_replaced() {
+    let (_root, store) = store();
+    let digest = store.put_blob(b"hello").unwrap();
+    assert!(store.has_blob_of(&digest, 5) && !store.has_blob_of(&digest, 4));
+    fs::write(store.blob_path(&digest), "hel").unwrap();
+    assert!(!store.has_blob_of(&digest, 5));
+    let mut writer = store.blob_writer(Some(digest), Some(5)).unwrap();
+    writer.append(b"hello").unwrap();
+    writer.commit().unwrap();
+    assert_eq!(fs::read(store.blob_path(&digest)).unwrap(), b"hello");
 }
 
 #[test]

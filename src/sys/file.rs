@@ -1,11 +1,24 @@
-//! An opened file for positional reads by many threads, without a shared position.
+//! An opened file for positional reads by many threads, without a shared position; and the sync of a directory.
 
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd};
 use std::os::unix::fs::FileExt as _;
+use std::path::Path;
 
 use crate::base::ReadAt;
+
+/// Makes a new name durable. Some file systems refuse to sync a directory; they have no later moment to offer.
+#[expect(clippy::disallowed_methods, reason = "opens the directory that it syncs")]
+pub fn sync_parent(path: &Path) -> io::Result<()> {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    match File::open(parent).and_then(|directory| directory.sync_all()) {
+        Err(error) if matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported) => {
+            Ok(())
+        }
+        other => other,
+    }
+}
 
 /// A regular file opened for reading, with the size that it had then.
 #[derive(Debug)]
@@ -44,4 +57,17 @@ pub fn start_writeback(file: &File) {
     // SAFETY: the fd is open during the call, which touches no memory of ours; a length of 0 means up to the end.
     // An error is of no interest: it comes again at the sync.
     let _ = unsafe { libc::sync_file_range(file.as_raw_fd(), 0, 0, libc::SYNC_FILE_RANGE_WRITE) };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_that_cannot_be_synced_is_no_error() {
+        sync_parent(Path::new("no-directory-named")).unwrap();
+        // procfs answers EINVAL.
+        sync_parent(Path::new("/proc/self/x")).unwrap();
+        assert!(sync_parent(Path::new("/nonexistent/x")).is_err());
+    }
 }

@@ -12,6 +12,7 @@ pub mod mount;
 pub mod ns;
 pub mod process;
 pub mod socket;
+pub mod term;
 
 /// The kernel's error number.
 pub type Errno = nix::errno::Errno;

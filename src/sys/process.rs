@@ -192,6 +192,38 @@ pub fn limit_capabilities() -> Result<()> {
     Ok(())
 }
 
+/// A limit of setrlimit(2) that a user may name.
+pub type Resource = nix::sys::resource::Resource;
+
+/// The resource of a `ulimit` name as Docker has it (docker/go-units `ulimit.go`).
+#[must_use]
+pub fn resource(name: &str) -> Option<Resource> {
+    Some(match name {
+        "as" => Resource::RLIMIT_AS,
+        "core" => Resource::RLIMIT_CORE,
+        "cpu" => Resource::RLIMIT_CPU,
+        "data" => Resource::RLIMIT_DATA,
+        "fsize" => Resource::RLIMIT_FSIZE,
+        "locks" => Resource::RLIMIT_LOCKS,
+        "memlock" => Resource::RLIMIT_MEMLOCK,
+        "msgqueue" => Resource::RLIMIT_MSGQUEUE,
+        "nice" => Resource::RLIMIT_NICE,
+        "nofile" => Resource::RLIMIT_NOFILE,
+        "nproc" => Resource::RLIMIT_NPROC,
+        "rss" => Resource::RLIMIT_RSS,
+        "rtprio" => Resource::RLIMIT_RTPRIO,
+        "rttime" => Resource::RLIMIT_RTTIME,
+        "sigpending" => Resource::RLIMIT_SIGPENDING,
+        "stack" => Resource::RLIMIT_STACK,
+        _ => return None,
+    })
+}
+
+/// Sets a limit of this process and of what it becomes. EPERM: the hard limit may only be lowered.
+pub fn set_limit(name: &str, soft: u64, hard: u64) -> Result<()> {
+    nix::sys::resource::setrlimit(resource(name).ok_or(Errno::EINVAL)?, soft, hard)
+}
+
 /// Sets the file mode creation mask and returns the one before.
 pub fn set_umask(mask: u32) -> u32 {
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(mask)).bits()

@@ -139,7 +139,7 @@ fn two_layers(older: impl Fn() -> Option<Reply> + Send + 'static) -> (OciImage, 
 /// Pulls with one connection, so that one layer comes after the other.
 fn pull_two<T>(
     server: &WebServer,
-    meanwhile: impl FnOnce(&Arriving<'_>) -> Result<T, RegistryError>,
+    meanwhile: impl FnMut(&Arriving<'_>) -> Result<T, RegistryError>,
 ) -> Result<T, RegistryError> {
     let directory = tempfile::tempdir().unwrap();
     let store = Store::open(&directory.path().join("store")).unwrap();

@@ -1,6 +1,5 @@
-//! `slipway image`: verbs about images themselves.
+//! `slipway image check`.
 
-use std::ffi::OsStr;
 use std::path::Path;
 
 use crate::base::Hint as _;
@@ -11,19 +10,13 @@ use crate::squashfs::read::Reader;
 
 use super::locate::run_file;
 use super::{Session, threads};
-use crate::cli::args::ImageCommand;
+use crate::cli::args::CheckArgs;
 use crate::cli::failure::Failure;
 use crate::cli::term;
 
-pub(in crate::cli) fn run(command: &ImageCommand, session: &Session) -> Result<(), Failure> {
-    match command {
-        ImageCommand::Check { file } => check(file, session),
-    }
-}
-
 /// Reads all of an image. What is wrong goes to standard error, a line each.
-fn check(word: &OsStr, session: &Session) -> Result<(), Failure> {
-    let path = run_file(word, session)?;
+pub(in crate::cli) fn check(args: &CheckArgs, session: &Session) -> Result<(), Failure> {
+    let path = run_file(&args.file, session)?;
     let image = Image::open(&path)?;
     let reader = Reader::open(image.partition())
         .map_err(|error| Failure::from(error).about(&format!("cannot check `{}`", path.display())))?;

@@ -7,7 +7,7 @@ use crate::reference::ImageRef;
 use crate::store;
 
 use super::Session;
-use super::publish::publish;
+use super::publish;
 use crate::cli::args::LoadArgs;
 use crate::cli::failure::Failure;
 use crate::cli::progress::Progress;
@@ -15,12 +15,25 @@ use crate::cli::term;
 
 pub(in crate::cli) fn run(args: &LoadArgs, session: &Session) -> Result<(), Failure> {
     let input = args.input.as_deref().unwrap_or(Path::new("/dev/stdin"));
+    if args.input.is_none() && term::input_is_terminal() {
+        return Err(Failure::new(
+            "requested load from stdin, but stdin is empty",
+            "name a file with `-i`, or write `docker save IMAGE | slipway load`",
+        ));
+    }
     let store = session.store()?;
     let quiet = args.conversion.progress.quiet;
     for image in store::read_archive(input, &store, &Platform::host())? {
         let names = image.names.iter().map(|name| ImageRef::parse(name)).collect::<Result<Vec<_>, _>>()?;
         let progress = Progress::new(&args.conversion.progress);
-        let record = publish(&image.layers, &names, &store, session, &args.conversion, &progress)?;
+        // The conversion verifies everything, so that nothing of a damaged archive is kept.
+        let mut record = publish::convert(&image.layers, &store, session, &args.conversion, &progress)?;
+        if session.settings.store.keep_blobs.value {
+            record.manifest = store.keep(&image)?.manifest_digest;
+        } else {
+            store.put_blob(&image.layers.config)?;
+        }
+        publish::name(&record, &names, &store)?;
         warn_of_foreign(&image.layers.config, &image.layers.name, &progress);
         drop(progress);
         for name in &names {

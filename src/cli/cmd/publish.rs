@@ -12,10 +12,25 @@ use crate::cli::args::ConversionArgs;
 use crate::cli::failure::Failure;
 use crate::cli::progress::Progress;
 
-/// Converts `set` unless its run file is there, and gives it `names`.
+/// Converts `set` unless its run file is there, and gives it `names`, which mean `top` in their registry. Without names
+/// it stays as an image that has none.
 pub(super) fn publish(
     set: &LayerSet,
     names: &[ImageRef],
+    top: Option<Digest>,
+    store: &Store,
+    session: &Session,
+    args: &ConversionArgs,
+    progress: &Progress,
+) -> Result<RefRecord, Failure> {
+    let record = RefRecord { top, ..convert(set, store, session, args, progress)? };
+    name(&record, names, store)?;
+    Ok(record)
+}
+
+/// Converts `set` unless its run file is there.
+pub(super) fn convert(
+    set: &LayerSet,
     store: &Store,
     session: &Session,
     args: &ConversionArgs,
@@ -28,14 +43,21 @@ pub(super) fn publish(
         layer: &mut |index| set.layers.get(index).cloned(),
     };
     let key = make_run_file(source, store, session, args, progress)?;
-    let record = record(set, store, key)?;
-    for name in names {
-        store.set_ref(&name.to_string(), &record)?;
-    }
-    Ok(record)
+    record(set, store, key)
 }
 
-/// As [`publish`], for layers that may be on their way, and without a name.
+/// Gives an image its names, or keeps it without one.
+pub(super) fn name(record: &RefRecord, names: &[ImageRef], store: &Store) -> Result<(), Failure> {
+    for name in names {
+        store.set_name(&name.to_string(), record)?;
+    }
+    if names.is_empty() {
+        store.keep_nameless(record)?;
+    }
+    Ok(())
+}
+
+/// As [`convert`], for layers that may be on their way.
 pub(super) fn make_run_file(
     source: Source<'_>,
     store: &Store,
@@ -79,13 +101,52 @@ fn record(set: &LayerSet, store: &Store, key: ImageKey) -> Result<RefRecord, Fai
         manifest: set.manifest_digest,
         config: Digest::of(&set.config),
         image: Some(key),
-        platform: Platform {
-            os: config.os,
-            architecture: config.architecture,
-            variant: config.variant,
-            ..Platform::default()
-        },
-        created: config.created,
+        platform: platform_of(&config),
+        created: config.created.filter(|created| is_time(created)),
         size_bytes,
+        top: None,
     })
+}
+
+/// The platform that a config names, normalised; unknown where it names none that has the form of one.
+fn platform_of(config: &ImageConfig) -> Platform {
+    let named = Platform {
+        os: config.os.clone(),
+        architecture: config.architecture.clone(),
+        variant: config.variant.clone(),
+        ..Platform::default()
+    };
+    Platform::parse(&named.to_string()).unwrap_or_default()
+}
+
+/// Whether a text is a time of RFC 3339: a config may hold anything there.
+fn is_time(text: &str) -> bool {
+    const LONGEST_BYTES: usize = 64;
+    text.len() <= LONGEST_BYTES && text.parse::<jiff::Timestamp>().is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_holds_no_strange_words_of_a_config() {
+        for (architecture, variant, expected) in [
+            ("amd64", "null", "linux/amd64"),
+            ("arm64", r#""v8""#, "linux/arm64"),
+            ("x y/z", "null", "unknown/unknown"),
+            ("", "null", "linux/unknown"),
+            ("amd64", r#""a/b""#, "unknown/unknown"),
+        ] {
+            let raw = format!(r#"{{"os":"linux","architecture":"{architecture}","variant":{variant}}}"#);
+            let platform = platform_of(&ImageConfig::parse(raw.as_bytes()).unwrap());
+            assert_eq!(platform.to_string(), expected, "{raw}");
+            assert!(Platform::parse(&platform.to_string()).is_ok(), "{raw}");
+        }
+        for (text, expected) in
+            [("2024-01-02T03:04:05.123456789Z", true), ("yesterday", false), (&"0".repeat(70_000), false)]
+        {
+            assert_eq!(is_time(text), expected);
+        }
+    }
 }

@@ -23,6 +23,7 @@ mod tests;
 
 use std::io::Read;
 
+use crate::base::limits::PATH_BYTES as MAX_TARGET_BYTES;
 use crate::base::tree::{FileId, Tree};
 
 use super::{Entry, EntryKind, TarReader};
@@ -45,8 +46,6 @@ pub struct Limits {
     pub max_entries: u64,
 }
 
-/// Longest target of a symbolic link, in bytes: Linux `PATH_MAX` without its NUL.
-const MAX_TARGET_BYTES: usize = 4095;
 /// An entry whose link target and attributes are longer than this counts as several: memory is what is limited.
 const BYTES_PER_ENTRY: usize = 256;
 /// Above this, no number of an entry or path would fit; it would also be 300 GB of memory.
