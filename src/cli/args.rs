@@ -142,6 +142,9 @@ pub(super) struct RunArgs {
     /// Use a terminal; the caller's is used whenever there is one
     #[arg(short = 't', long)]
     pub(super) tty: bool,
+    /// Record anew which blocks of the image this start reads, for the next start of the same command
+    #[arg(long)]
+    pub(super) record_hot: bool,
     /// Print the steps of the launch and run nothing
     #[arg(long)]
     pub(super) plan: bool,

@@ -53,6 +53,7 @@ pub(super) const KEYS: &[Key] = &[
     key!(convert.compression),
     key!(convert.threads),
     key!(convert.max_entries),
+    key!(convert.max_bytes),
     key!(fuse.threads),
     key!(fuse.cache),
     key!(fuse.no_open),

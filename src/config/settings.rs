@@ -42,6 +42,8 @@ pub struct ConvertSettings {
     pub threads: Sourced<u32>,
     /// Most entries of all layers together.
     pub max_entries: Sourced<u64>,
+    /// Most bytes of all their files together, holes counted.
+    pub max_bytes: Sourced<Size>,
 }
 
 /// Table `fuse`.
@@ -111,6 +113,7 @@ impl Default for ConvertSettings {
             compression: Sourced::default_value(Compressor::Zstd(1)),
             threads: Sourced::default_value(0),
             max_entries: Sourced::default_value(4_000_000),
+            max_bytes: Sourced::default_value(Size(1 << 40)),
         }
     }
 }

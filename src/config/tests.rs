@@ -49,6 +49,7 @@ store.keep_blobs = false  # /etc/slipway.toml:3
 convert.compression = "gzip:9"  # /home/u/slipway.toml:4
 convert.threads = 4  # /home/u/slipway.toml:3
 convert.max_entries = 4000000  # built-in default
+convert.max_bytes = "1TiB"  # built-in default
 fuse.threads = 0  # built-in default
 fuse.cache = "64MiB"  # environment variable SLIPWAY_FUSE_CACHE
 fuse.no_open = "auto"  # built-in default

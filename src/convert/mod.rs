@@ -49,6 +49,8 @@ pub struct Options {
     pub threads: usize,
     /// Most entries of all layers together.
     pub max_entries: u64,
+    /// Most bytes of all their files together, holes counted.
+    pub max_bytes: u64,
 }
 
 /// What a conversion did.
@@ -159,7 +161,7 @@ pub fn convert_arriving(
     let writer = Writer::new(file, writer_options).map_err(write_error)?;
     let mut sink = layers::Sink::new(writer, warning::Seen::new(&config.architecture));
 
-    let limits = Limits { max_entries: options.max_entries };
+    let limits = Limits { max_entries: options.max_entries, max_bytes: options.max_bytes };
     let merged = layers::merge(&mut source, limits, &mut sink, target, on_event)?;
     let (mut tree, (mut writer, seen)) = (merged.tree, sink.into_parts());
     let warnings = seen.warnings(&tree);

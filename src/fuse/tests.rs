@@ -31,7 +31,15 @@ fn image() -> Vec<u8> {
 fn serve_image(image: Vec<u8>, no_open: bool) -> Shared {
     let synthetic = vec![Synthetic { path: RelPath::parse(b"a/b").unwrap(), kind: SyntheticKind::File }];
     let image = Arc::new(image);
-    let spec = ServerSpec { image, synthetic, uid: 3, gid: 4, cache_bytes: 1 << 20, no_open };
+    let spec = ServerSpec {
+        image,
+        synthetic,
+        uid: 3,
+        gid: 4,
+        cache_bytes: 1 << 20,
+        no_open,
+        tuning: Tuning::default(),
+    };
     Server::load(spec).unwrap().shared
 }
 

@@ -63,7 +63,9 @@ fn run(plan: &LaunchPlan, context: &Context<'_>) -> Result<Infallible, LaunchErr
     let Some((index, op, errno)) = error else {
         unreachable!("plan::check saw that a plan ends with exec");
     };
-    if let Some(text) = state.server.as_ref().and_then(FileServer::complaint) {
+    // A step before the image is looked into fails for a reason of its own.
+    let needs_server = !matches!(op, Op::NewNamespaces { .. } | Op::SlavePropagation | Op::MountImage { .. });
+    if let Some(text) = state.server.as_ref().filter(|_| needs_server).and_then(FileServer::complaint) {
         return Err(LaunchError::Server { image: context.image_name.to_owned(), text });
     }
     Err(LaunchError::Step {

@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd as _, OwnedFd};
 
-use crate::fuse::{Server, ServerSpec, Synthetic, SyntheticKind};
+use crate::fuse::{Server, ServerSpec, Synthetic, SyntheticKind, Tuning};
 use crate::plan::{LaunchPlan, MountPoint, Op, PathKind};
 use crate::sys::ns::SingleThreaded;
 use crate::sys::{Errno, Result, process, socket};
@@ -21,6 +21,8 @@ pub struct Settings {
     pub cache_bytes: usize,
     /// Answer OPEN with ENOSYS, where the kernel is known good.
     pub no_open: bool,
+    /// Hot list, standby, report.
+    pub tuning: Tuning,
 }
 
 /// Our end of the line to the server.
@@ -81,6 +83,8 @@ fn serve(socket: &OwnedFd, view: &View<'_>, context: &Context<'_>) -> i32 {
     process::forget_command_line();
     process::set_name(c"slipway-fuse");
     process::ignore_signals();
+    process::take_report_signal();
+    process::share_allocator_arenas();
     let complain = |text: String| {
         // The launcher may be gone, and then nobody wants to know.
         let _ = socket::send(socket, text.as_bytes(), &[]);
@@ -103,6 +107,8 @@ fn serve(socket: &OwnedFd, view: &View<'_>, context: &Context<'_>) -> i32 {
             },
         })
         .collect();
+    let report = context.serve.tuning.report.clone();
+    let report = report.unwrap_or_else(|| format!("/tmp/slipway-fuse-{}.stats", std::process::id()).into());
     let server = Server::load(ServerSpec {
         image: context.image.partition(),
         synthetic,
@@ -110,6 +116,7 @@ fn serve(socket: &OwnedFd, view: &View<'_>, context: &Context<'_>) -> i32 {
         gid,
         cache_bytes: context.serve.cache_bytes,
         no_open: context.serve.no_open,
+        tuning: Tuning { report: Some(report), ..context.serve.tuning.clone() },
     });
     let server = match server {
         Ok(server) => server,

@@ -85,6 +85,29 @@ impl Store {
         Ok(digest)
     }
 
+    /// Forgets a blob if its bytes are no longer those that its name promises, and tells whether they were not.
+    pub fn remove_if_damaged(&self, digest: &Digest) -> Result<bool, StoreError> {
+        let path = self.blob_path(digest);
+        let Some(file) = self.open_blob(digest)? else { return Ok(false) };
+        let (mut hasher, mut buffer, mut offset) = (Hasher::new(), vec![0; BUFFER_BYTES], 0);
+        loop {
+            match file.read_at(&mut buffer, offset) {
+                Ok(0) => break,
+                Ok(count) => {
+                    hasher.update(&buffer[..count]);
+                    offset += count as u64;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(StoreError::of("read", &path, error)),
+            }
+        }
+        let is_damaged = hasher.finish() != *digest;
+        if is_damaged {
+            self.remove_blob(digest)?;
+        }
+        Ok(is_damaged)
+    }
+
     /// Forgets a blob, such as one that turned out to be damaged; it need not be there.
     pub fn remove_blob(&self, digest: &Digest) -> Result<(), StoreError> {
         let path = self.blob_path(digest);

@@ -43,6 +43,9 @@ pub struct RefRecord {
     pub top: Option<Digest>,
 }
 
+/// Names with what they mean.
+type NamedRecords = Vec<(String, RefRecord)>;
+
 /// The file form.
 #[derive(Serialize, Deserialize)]
 struct RefFile {
@@ -93,14 +96,14 @@ impl Store {
     }
 
     /// All names with what they mean, by name; one that cannot be read is an error.
-    pub fn list_refs(&self) -> Result<Vec<(String, RefRecord)>, StoreError> {
+    pub fn list_refs(&self) -> Result<NamedRecords, StoreError> {
         let (refs, unreadable) = self.readable_refs()?;
         unreadable.into_iter().next().map_or(Ok(refs), Err)
     }
 
     /// All names that can be read, by name, and what is wrong with the others. For showing; what removes things must
     /// know all names.
-    pub fn readable_refs(&self) -> Result<(Vec<(String, RefRecord)>, Vec<StoreError>), StoreError> {
+    pub fn readable_refs(&self) -> Result<(NamedRecords, Vec<StoreError>), StoreError> {
         let directory = self.root.join("refs");
         let (mut refs, mut unreadable) = (Vec::new(), Vec::new());
         for entry in fs::read_dir(&directory).map_err(|error| StoreError::of("list", &directory, error))? {

@@ -50,6 +50,16 @@ fn a_blob_that_was_cut_short_is_replaced() {
 }
 
 #[test]
+fn only_a_damaged_blob_is_removed() {
+    let (_root, store) = store();
+    let digest = store.put_blob(b"hello").unwrap();
+    assert!(!store.remove_if_damaged(&digest).unwrap() && store.has_blob(&digest));
+    fs::write(store.blob_path(&digest), "hallo").unwrap();
+    assert!(store.remove_if_damaged(&digest).unwrap() && !store.has_blob(&digest));
+    assert!(!store.remove_if_damaged(&digest).unwrap());
+}
+
+#[test]
 fn a_blob_appears_when_it_is_whole() {
     let (_root, store) = store();
     let digest = Digest::of(b"hello");

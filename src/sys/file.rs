@@ -6,7 +6,12 @@ use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd};
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
+use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
+
 use crate::base::ReadAt;
+
+/// Flag of an open that fails where the last name is a symbolic link.
+pub const NO_FOLLOW: i32 = libc::O_NOFOLLOW;
 
 /// Makes a new name durable. Some file systems refuse to sync a directory; they have no later moment to offer.
 #[expect(clippy::disallowed_methods, reason = "opens the directory that it syncs")]
@@ -48,6 +53,13 @@ impl ReadAt for ReadFile {
 
     fn size_bytes(&self) -> u64 {
         self.size_bytes
+    }
+
+    fn done_with(&self, offset: u64, size_bytes: u64) {
+        if let (Ok(offset), Ok(size_bytes)) = (offset.try_into(), size_bytes.try_into()) {
+            // Advice only: a file system that cannot take it keeps its pages.
+            let _ = posix_fadvise(&self.file, offset, size_bytes, PosixFadviseAdvice::POSIX_FADV_DONTNEED);
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::ffi::CString;
 use std::os::fd::{AsRawFd as _, BorrowedFd, RawFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use nix::sys::wait::{WaitStatus, waitpid};
@@ -107,6 +108,37 @@ pub fn ignore_signals() {
             // SAFETY: SIG_IGN runs no code of ours. A failure can only mean a signal that this kernel does not know.
             let _ = unsafe { sigaction(signal, &ignore) };
         }
+    }
+}
+
+/// Set by SIGUSR1.
+static REPORT_WANTED: AtomicBool = AtomicBool::new(false);
+
+/// From here on SIGUSR1 asks this process for a report and interrupts a waiting call.
+pub fn take_report_signal() {
+    extern "C" fn note(_signal: libc::c_int) {
+        REPORT_WANTED.store(true, Ordering::Relaxed);
+    }
+    let action = SigAction::new(SigHandler::Handler(note), SaFlags::empty(), SigSet::empty());
+    // SAFETY: the handler only stores to an atomic, which a signal handler may.
+    // A failure can only mean that the signal does not exist.
+    let _ = unsafe { sigaction(Signal::SIGUSR1, &action) };
+}
+
+/// Whether a report was asked for since the last time.
+#[must_use]
+pub fn report_wanted() -> bool {
+    REPORT_WANTED.load(Ordering::Relaxed) && REPORT_WANTED.swap(false, Ordering::Relaxed)
+}
+
+/// Has the allocator keep two arenas for all threads: with one for each it keeps what a server freed many times over.
+pub fn share_allocator_arenas() {
+    #[cfg(target_env = "gnu")]
+    {
+        const ARENAS: libc::c_int = 2;
+        // SAFETY: mallopt only changes how the allocator works from now on.
+        // It says 0 where it does not know the parameter, and then memory is larger and nothing is wrong.
+        let _ = unsafe { libc::mallopt(libc::M_ARENA_MAX, ARENAS) };
     }
 }
 

@@ -42,7 +42,16 @@ pub(super) fn run_file(word: &OsStr, session: &Session) -> Result<PathBuf, Failu
 
 /// The run file of the image that a name, an id or the beginning of one means.
 fn stored(store: &Store, word: &str) -> Result<Option<PathBuf>, Failure> {
-    let key = store.find_image(word)?.and_then(|(image, _)| image.record.image);
+    // A start by name reads one file, however many images there are.
+    let by_name = match ImageRef::parse(word) {
+        Ok(reference) => store.get_ref(&reference.to_string())?,
+        Err(_) => None,
+    };
+    let record = match by_name {
+        Some(record) => Some(record),
+        None => store.find_image(word)?.map(|(image, _)| image.record),
+    };
+    let key = record.and_then(|record| record.image);
     Ok(key.filter(|key| store.has_image(key)).map(|key| store.image_path(&key)))
 }
 

@@ -7,6 +7,7 @@ pub(super) mod convert;
 pub(super) mod gpus;
 mod grants;
 pub(super) mod history;
+mod hot;
 pub(super) mod image;
 pub(super) mod images;
 pub(super) mod info;
@@ -24,11 +25,12 @@ pub(super) mod save;
 pub(super) mod tag;
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::Path;
 use std::time::Duration;
 
 use crate::config::{NoOpen, Settings, Sources, default_files};
+use crate::fuse::Tuning;
 use crate::host::{self, LaunchFacts};
 use crate::launch::ServeSettings;
 use crate::oci::Platform;
@@ -95,6 +97,7 @@ impl Session {
             compressor: args.compression.unwrap_or(settings.compression.value),
             threads: threads(settings.threads.value, &LaunchFacts::read(Path::new("/"))),
             max_entries: settings.max_entries.value,
+            max_bytes: settings.max_bytes.value.0,
         }
     }
 
@@ -106,10 +109,18 @@ impl Session {
             NoOpen::On => true,
             NoOpen::Off => false,
         };
+        let report = self.env.get(OsStr::new("SLIPWAY_FUSE_STATS")).filter(|path| !path.is_empty());
+        let cwd = std::env::current_dir().unwrap_or_default();
         ServeSettings {
             threads: threads(settings.threads.value, &facts).min(MAX_SERVER_THREADS),
             cache_bytes: usize::try_from(settings.cache.value.0).unwrap_or(usize::MAX),
             no_open,
+            tuning: Tuning {
+                standby: true,
+                report: report.map(|path| cwd.join(path)),
+                report_at_end: report.is_some(),
+                ..Tuning::default()
+            },
         }
     }
 }

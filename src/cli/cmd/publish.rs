@@ -1,7 +1,7 @@
 //! From an image whose blobs are at hand to a run file in the store, under its names.
 
 use crate::base::Digest;
-use crate::convert::{self, Source};
+use crate::convert::{self, ConvertError, Source};
 use crate::oci::{ImageConfig, Platform};
 use crate::reference::ImageRef;
 use crate::registry::Arriving;
@@ -72,7 +72,8 @@ pub(super) fn make_run_file(
         let layer_count = source.layer_count;
         let writer = store.image_writer(&key);
         let mut on_event = |event| progress.convert(event);
-        let report = convert::convert_arriving(source, writer.path(), &options, &mut on_event)?;
+        let converted = convert::convert_arriving(source, writer.path(), &options, &mut on_event);
+        let report = converted.map_err(|error| forget_damaged(error, store))?;
         writer.publish()?;
         progress.converted(layer_count, &report);
     }
@@ -87,6 +88,15 @@ pub(super) fn with_arriving<T>(arriving: &Arriving<'_>, convert: impl FnOnce(Sou
         layer_count: arriving.layer_count(),
         layer: &mut |index| arriving.layer(index),
     })
+}
+
+/// A stored layer that was damaged on disk must not spoil the next pull as well.
+fn forget_damaged(error: ConvertError, store: &Store) -> ConvertError {
+    if let ConvertError::Digest { layer, .. } = &error {
+        // If it cannot be removed, the error says all that matters.
+        let _ = store.remove_if_damaged(&layer.digest);
+    }
+    error
 }
 
 fn record(set: &LayerSet, store: &Store, key: ImageKey) -> Result<RefRecord, Failure> {

@@ -1,8 +1,10 @@
 //! `slipway pull`: the blobs into the store, a run file made of them, and the name set.
 
+use std::cell::Cell;
+
 use crate::oci::Platform;
 use crate::reference::ImageRef;
-use crate::registry::{self, Client};
+use crate::registry::{self, Arriving, Client};
 use crate::store::Store;
 
 use super::publish::{make_run_file, publish, with_arriving};
@@ -53,7 +55,8 @@ fn pull_one(
     let before = store.get_ref(&reference.to_string()).unwrap_or_default();
     let progress = Progress::new(&args.conversion.progress);
     let on_event = |event| progress.pull(&event);
-    let (pinned, _) = registry::pull_while(client, reference, wanted, store, &on_event, |arriving| {
+    let was_damaged = Cell::new(false);
+    let convert = |arriving: &Arriving<'_>| {
         if args.platform.is_some() && !wanted.runnable().contains(&arriving.platform.normalized()) {
             return Err(Failure::new(
                 format!(
@@ -63,8 +66,21 @@ fn pull_one(
                 "leave out `--platform`, or ask the image's makers for one",
             ));
         }
-        with_arriving(arriving, |source| make_run_file(source, store, session, &args.conversion, &progress))
-    })?;
+        let made = with_arriving(arriving, |source| {
+            make_run_file(source, store, session, &args.conversion, &progress)
+        });
+        was_damaged.set(made.is_err() && !arriving.is_whole());
+        made
+    };
+    let pull = || registry::pull_while(client, reference, wanted, store, &on_event, convert);
+    let (pinned, _) = match pull() {
+        // A stored layer that turned out to be damaged has been removed, and is fetched by one more pull.
+        Err(_) if was_damaged.get() => {
+            progress.warn("a layer in the store was damaged and is fetched again");
+            pull()?
+        }
+        result => result?,
+    };
     let set = store.layer_set(&reference.familiar(), &pinned.manifest_digest)?;
     let names = std::slice::from_ref(reference);
     let record = publish(&set, names, Some(pinned.top_digest), store, session, &args.conversion, &progress)?;

@@ -8,7 +8,7 @@ use crate::launch::{self, Context};
 use crate::plan::{self, ImageSource, LaunchPlan};
 use crate::squashfs::read::Reader;
 
-use super::{Session, locate, request};
+use super::{Session, hot, locate, request};
 use crate::cli::args::RunArgs;
 use crate::cli::failure::Failure;
 use crate::cli::term;
@@ -33,8 +33,10 @@ pub(in crate::cli) fn run(args: &RunArgs, session: &Session) -> Result<(), Failu
     for warning in &plan.warnings {
         term::warn(warning);
     }
-    let context =
-        Context { image_name: &name, serve: session.serve_settings(), image: &image, warn: term::warn };
+    let mut serve = session.serve_settings();
+    serve.tuning.record_hot = args.record_hot;
+    serve.tuning.hot_list = hot::list(&image.path, args, command, session);
+    let context = Context { image_name: &name, serve, image: &image, warn: term::warn };
     let error = launch::apply(&plan, &context);
     let code = error.exit_code();
     Err(Failure::from(error).with_code(code))
