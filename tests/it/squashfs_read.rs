@@ -193,6 +193,8 @@ fn equals_the_tree_whatever_the_options() {
         "-comp zstd -Xcompression-level 1 -b 4K",
         "-comp gzip -Xcompression-level 1 -b 1M",
         "-comp zstd -Xcompression-level 1 -no-fragments",
+        "-comp lz4",
+        "-comp lz4 -Xhc -b 256K",
         "-comp gzip -noI -noD",
         "-comp zstd -noI -noD -noF -noX",
         "-comp zstd -Xcompression-level 1 -always-use-fragments -no-exports",
