@@ -71,12 +71,6 @@ impl<'a> Arriving<'a> {
         })
     }
 
-    /// Whether the layers that were there are still there: a damaged one is removed when that is found.
-    #[must_use]
-    pub fn is_whole(&self) -> bool {
-        self.lock().stored.iter().all(|digest| self.store.has_blob(digest))
-    }
-
     pub(super) fn tell_stored(&self, digest: Digest) {
         self.lock().stored.insert(digest);
         self.wake.notify_all();

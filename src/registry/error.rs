@@ -8,6 +8,7 @@ use crate::oci::{ChooseError, DocumentError, RootFsError};
 use crate::store::StoreError;
 
 use super::credentials::CredentialError;
+use super::login::is_hub;
 use super::transport::Reach;
 
 /// Why a pull failed.
@@ -258,7 +259,7 @@ impl Hint for RegistryError {
                 "check the spelling of the name, and that this user may use the repository".into()
             }
             Self::Denied { host, .. } => {
-                let host = if host.ends_with("docker.io") { "" } else { host };
+                let host = if is_hub(host) { "" } else { host };
                 let command = format!("slipway login {host}");
                 format!("check the spelling of the name; for a private image, log in with `{}`", command.trim_end())
             }

@@ -128,7 +128,9 @@ impl Store {
 
     /// Makes `name` mean `record`. An image that loses its last name by that stays, without a name.
     pub fn set_name(&self, name: &str, record: &RefRecord) -> Result<(), StoreError> {
-        let before = self.get_ref(name)?.filter(|before| before.manifest != record.manifest);
+        // The same config in another manifest (layers compressed in another way) is the same image, and the old manifest
+        // is left to a later prune.
+        let before = self.get_ref(name)?.filter(|before| before.config != record.config);
         if let Some(before) = before {
             // First the new place, then the change: a crash in between leaves one name too many.
             self.keep_nameless_besides(&before, Some(name))?;

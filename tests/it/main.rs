@@ -14,6 +14,8 @@ mod errors_cli;
 mod floors;
 mod foreign_image;
 mod fuse_mount;
+mod fuse_standby;
+mod fuse_torture;
 mod gpu;
 mod gpu_cli;
 mod image_verbs;

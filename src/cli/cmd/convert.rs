@@ -8,7 +8,7 @@ use crate::reference::ImageRef;
 use crate::registry::{self, Arriving};
 use crate::store::{self, LayerSet};
 
-use super::publish::with_arriving;
+use super::publish::{forget_damaged, with_arriving};
 use super::{Session, platform};
 use crate::cli::args::ConvertArgs;
 use crate::cli::failure::Failure;
@@ -41,6 +41,7 @@ pub(in crate::cli) fn run(args: &ConvertArgs, session: &Session) -> Result<(), F
             let meanwhile = |arriving: &Arriving<'_>| -> Result<_, Failure> {
                 let report = with_arriving(arriving, |source| {
                     convert::convert_arriving(source, target, &options, &mut on_event)
+                        .map_err(|error| forget_damaged(error, &store))
                 })?;
                 Ok((arriving.layer_count(), report))
             };

@@ -91,12 +91,12 @@ pub(super) fn with_arriving<T>(arriving: &Arriving<'_>, convert: impl FnOnce(Sou
 }
 
 /// A stored layer that was damaged on disk must not spoil the next pull as well.
-fn forget_damaged(error: ConvertError, store: &Store) -> ConvertError {
-    if let ConvertError::Digest { layer, .. } = &error {
-        // If it cannot be removed, the error says all that matters.
-        let _ = store.remove_if_damaged(&layer.digest);
-    }
-    error
+pub(super) fn forget_damaged(error: ConvertError, store: &Store) -> Failure {
+    // If it cannot be removed, the error says all that matters.
+    let is_mended = matches!(&error, ConvertError::Digest { layer, .. }
+        if store.remove_if_damaged(&layer.digest).unwrap_or(false));
+    let failure = Failure::from(error);
+    if is_mended { failure.mended() } else { failure }
 }
 
 fn record(set: &LayerSet, store: &Store, key: ImageKey) -> Result<RefRecord, Failure> {

@@ -1,10 +1,8 @@
 //! `slipway pull`: the blobs into the store, a run file made of them, and the name set.
 
-use std::cell::Cell;
-
 use crate::oci::Platform;
 use crate::reference::ImageRef;
-use crate::registry::{self, Arriving, Client};
+use crate::registry::{self, Client};
 use crate::store::Store;
 
 use super::publish::{make_run_file, publish, with_arriving};
@@ -19,12 +17,22 @@ pub(in crate::cli) fn run(args: &PullArgs, session: &Session) -> Result<(), Fail
     let wanted = platform(args.platform.as_deref())?;
     let store = session.store()?;
     let client = session.client_with_retries(args.retry);
+    let pull = |reference: &ImageRef| {
+        let pull_one = || pull_one(reference, &wanted, args, &store, &client, session);
+        pull_one().or_else(|failure| {
+            if !failure.is_mended() {
+                return Err(failure);
+            }
+            term::warn("a layer in the store was damaged and is fetched again");
+            pull_one()
+        })
+    };
     let is_tagged = args.name.rsplit('/').next().unwrap_or_default().contains([':', '@']);
     if !args.all_tags {
         if !is_tagged && !args.conversion.progress.quiet {
             term::note(&"Using default tag: latest");
         }
-        return pull_one(&reference, &wanted, args, &store, &client, session);
+        return pull(&reference);
     }
     if is_tagged {
         return Err(Failure::new(
@@ -34,7 +42,7 @@ pub(in crate::cli) fn run(args: &PullArgs, session: &Session) -> Result<(), Fail
     }
     for tag in client.tags(&reference)? {
         let one = ImageRef::parse(&format!("{}:{tag}", reference.repository()))?;
-        pull_one(&one, &wanted, args, &store, &client, session)?;
+        pull(&one)?;
     }
     Ok(())
 }
@@ -55,8 +63,7 @@ fn pull_one(
     let before = store.get_ref(&reference.to_string()).unwrap_or_default();
     let progress = Progress::new(&args.conversion.progress);
     let on_event = |event| progress.pull(&event);
-    let was_damaged = Cell::new(false);
-    let convert = |arriving: &Arriving<'_>| {
+    let (pinned, _) = registry::pull_while(client, reference, wanted, store, &on_event, |arriving| {
         if args.platform.is_some() && !wanted.runnable().contains(&arriving.platform.normalized()) {
             return Err(Failure::new(
                 format!(
@@ -66,21 +73,8 @@ fn pull_one(
                 "leave out `--platform`, or ask the image's makers for one",
             ));
         }
-        let made = with_arriving(arriving, |source| {
-            make_run_file(source, store, session, &args.conversion, &progress)
-        });
-        was_damaged.set(made.is_err() && !arriving.is_whole());
-        made
-    };
-    let pull = || registry::pull_while(client, reference, wanted, store, &on_event, convert);
-    let (pinned, _) = match pull() {
-        // A stored layer that turned out to be damaged has been removed, and is fetched by one more pull.
-        Err(_) if was_damaged.get() => {
-            progress.warn("a layer in the store was damaged and is fetched again");
-            pull()?
-        }
-        result => result?,
-    };
+        with_arriving(arriving, |source| make_run_file(source, store, session, &args.conversion, &progress))
+    })?;
     let set = store.layer_set(&reference.familiar(), &pinned.manifest_digest)?;
     let names = std::slice::from_ref(reference);
     let record = publish(&set, names, Some(pinned.top_digest), store, session, &args.conversion, &progress)?;
