@@ -47,10 +47,13 @@ need_packages() {
         # Daemons must not start by themselves: the tests start their own.
         local policy=/usr/sbin/policy-rc.d made=
         [ -e "$policy" ] || { printf '#!/bin/sh\nexit 101\n' >"$policy"; chmod 0755 "$policy"; made=1; }
+        # Left behind, it would keep every service of the machine from starting for ever.
+        # shellcheck disable=SC2064
+        [ -z "$made" ] || trap "rm -f '$policy'" EXIT INT TERM
         local failed=
         # shellcheck disable=SC2086
         apt_install $missing || failed=1
-        [ -z "$made" ] || rm -f "$policy"
+        [ -z "$made" ] || { rm -f "$policy"; trap - EXIT INT TERM; }
         [ -z "$failed" ] || die "apt-get could not install: $missing" "see its messages above"
         return 0
     fi

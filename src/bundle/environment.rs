@@ -9,6 +9,8 @@ use std::os::unix::ffi::OsStrExt as _;
 
 use crate::oci::RunConfig;
 
+use super::Caller;
+
 /// Docker's PATH for an image that sets none (moby `daemon/pkg/oci/defaults.go`).
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -25,13 +27,17 @@ pub(super) fn merge(
     config: &RunConfig,
     asked: &[EnvRequest],
     granted: &[(String, String)],
-    host: &BTreeMap<OsString, OsString>,
+    caller: &Caller,
 ) -> Vec<OsString> {
+    let host = &caller.env;
     let mut env: BTreeMap<OsString, OsString> = host
         .iter()
         .filter(|(name, _)| passes(name))
         .map(|(name, value)| (name.clone(), value.clone()))
         .collect();
+    if let Some(home) = &caller.home {
+        env.entry("HOME".into()).or_insert_with(|| home.clone().into());
+    }
     env.insert("PYTHONNOUSERSITE".into(), "1".into());
     env.insert("PATH".into(), DEFAULT_PATH.into());
     for line in &config.env {
@@ -92,7 +98,17 @@ mod tests {
             EnvRequest::Inherit("LD_PRELOAD".into()),
             EnvRequest::Inherit("E".into()),
         ];
-        let env = merge(&config, &asked, &[("G".into(), "granted".into())], &host);
+        let caller = Caller {
+            uid: 1000,
+            gid: 1000,
+            name: "ada".into(),
+            group: "ada".into(),
+            home: Some("/home/ada".into()),
+            cwd: None,
+            env: host,
+            host_has: Vec::new(),
+        };
+        let env = merge(&config, &asked, &[("G".into(), "granted".into())], &caller);
         let lines: Vec<_> = env.iter().map(|line| line.to_str().unwrap()).collect();
         assert_eq!(
             lines,
@@ -102,6 +118,7 @@ mod tests {
                 "C=host",
                 "D=asked",
                 "G=granted",
+                "HOME=/home/ada",
                 "LD_PRELOAD=x",
                 &format!("PATH={DEFAULT_PATH}"),
                 "PYTHONNOUSERSITE=1"

@@ -114,6 +114,8 @@ pub struct Bundle {
     pub cwd_is_asked: bool,
     /// What was decided and why, for `--explain` and `--plan`.
     pub notes: Vec<String>,
+    /// What the user should hear at every start.
+    pub warnings: Vec<String>,
 }
 
 /// Why a bundle could not be made.
@@ -156,7 +158,7 @@ pub fn build(
     grants: Grants,
 ) -> Result<Bundle, BundleError> {
     let argv = argv::merge(config, request)?;
-    let env = environment::merge(config, &request.env, &grants.env, &caller.env);
+    let env = environment::merge(config, &request.env, &grants.env, caller);
     let mut table = mounts::Table::default();
     mounts::add_defaults(&mut table, request, caller);
     mounts::add_grants(&mut table, &grants);
@@ -167,6 +169,7 @@ pub fn build(
     made.extend(grants.files);
     let mut notes = grants.notes;
     notes.append(&mut table.notes);
+    let warnings = std::mem::take(&mut table.warnings);
     let (mounts, why) = table.finish();
     Ok(Bundle {
         spec: spec(caller, &argv, &env, cwd, mounts)?,
@@ -178,6 +181,7 @@ pub fn build(
         why,
         cwd_is_asked: request.workdir.is_some(),
         notes,
+        warnings,
     })
 }
 

@@ -15,7 +15,7 @@ use super::{BundleError, Caller, RUN_DIRECTORY, Request, Why};
 const DEVICES: [&str; 7] =
     ["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty", "/dev/fuse"];
 /// Directories below `/dev` that are the host's.
-const DEVICE_DIRECTORIES: [&str; 3] = ["/dev/pts", "/dev/shm", "/dev/mqueue"];
+const DEVICE_DIRECTORIES: [&str; 2] = ["/dev/shm", "/dev/mqueue"];
 /// Files of the host that name its network.
 const NETWORK_FILES: [&str; 2] = ["/etc/resolv.conf", "/etc/hosts"];
 /// A current directory at or below these is not bound by itself: they are the image's own.
@@ -29,6 +29,7 @@ const DEV_BYTES: u64 = 1 << 20;
 pub(super) struct Table {
     rows: Vec<(Mount, Why)>,
     pub(super) notes: Vec<String>,
+    pub(super) warnings: Vec<String>,
 }
 
 impl Table {
@@ -53,11 +54,11 @@ impl Table {
         self.add(mount, why);
     }
 
-    fn tmpfs(&mut self, target: &str, options: Vec<String>) {
+    fn memory(&mut self, kind: &str, target: &str, options: Vec<String>) {
         let mount = MountBuilder::default()
             .destination(target)
-            .typ("tmpfs")
-            .source("tmpfs")
+            .typ(kind)
+            .source(kind)
             .options(options)
             .build()
             .expect("a mount has no required field that is missing");
@@ -80,14 +81,19 @@ impl Table {
 }
 
 pub(super) fn add_defaults(table: &mut Table, request: &Request, caller: &Caller) {
-    table.tmpfs(RUN_DIRECTORY, vec!["mode=0755".into()]);
-    table.tmpfs("/dev", vec!["mode=0755".into(), format!("size={DEV_BYTES}")]);
+    table.memory("tmpfs", RUN_DIRECTORY, vec!["mode=0755".into()]);
+    table.memory("tmpfs", "/dev", vec!["mode=0755".into(), format!("size={DEV_BYTES}")]);
+    let terminals = ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"];
+    table.memory("devpts", "/dev/pts", terminals.map(String::from).into());
     table.bind(Path::new("/proc"), Path::new("/proc"), false, Why::Default);
     table.bind(Path::new("/sys"), Path::new("/sys"), false, Why::Default);
-    for path in DEVICES.iter().chain(&DEVICE_DIRECTORIES).chain(&NETWORK_FILES).map(Path::new) {
-        if caller.host_has.iter().any(|has| has == path) {
-            table.bind(path, path, false, Why::Default);
-        }
+    let has = |path: &&Path| caller.host_has.iter().any(|has| has == path);
+    for path in DEVICES.iter().chain(&DEVICE_DIRECTORIES).map(Path::new).filter(has) {
+        table.bind(path, path, false, Why::Default);
+    }
+    // Read-only: root inside is root of these files.
+    for path in NETWORK_FILES.map(Path::new).iter().copied().filter(has) {
+        table.bind(path, path, true, Why::Default);
     }
     if request.mount_tmp {
         for path in ["/tmp", "/var/tmp"].map(Path::new) {
@@ -98,8 +104,10 @@ pub(super) fn add_defaults(table: &mut Table, request: &Request, caller: &Caller
     }
     if request.mount_home {
         match &caller.home {
-            Some(home) if home != Path::new("/") => table.bind(home, home, false, Why::Default),
-            Some(_) => table.notes.push("home is not bound: it is the root directory".into()),
+            Some(home) if home == Path::new("/") || is_images_own(home) => {
+                table.notes.push(format!("home is not bound: `{}` is the image's own place", home.display()));
+            }
+            Some(home) => table.bind(home, home, false, Why::Default),
             None => table.notes.push("home is not bound: the caller has no home directory here".into()),
         }
     }
@@ -148,14 +156,19 @@ pub(super) fn choose_cwd(
     if table.binds(&cwd) {
         return Ok(cwd);
     }
-    if IMAGE_OWN.iter().any(|own| cwd.starts_with(own)) {
-        table
-            .notes
-            .push(format!("current directory `{}` is not bound: it belongs to the image", cwd.display()));
+    if is_images_own(&cwd) {
+        table.warnings.push(format!(
+            "the current directory `{}` is not inside, since that is the image's own place; the command starts in `/`",
+            cwd.display()
+        ));
         return Ok("/".into());
     }
     table.bind(&cwd.clone(), &cwd, false, Why::Default);
     Ok(cwd)
+}
+
+fn is_images_own(path: &Path) -> bool {
+    IMAGE_OWN.iter().any(|own| path.starts_with(own))
 }
 
 /// The links that `/dev` has on every Linux.

@@ -45,10 +45,10 @@ pub(super) enum Command {
 pub(super) struct RunArgs {
     /// Bind a host path: SOURCE:TARGET[:ro] (can be repeated)
     #[arg(short = 'v', long = "volume", value_name = "SOURCE:TARGET[:OPTIONS]")]
-    pub(super) volume: Vec<String>,
+    pub(super) volume: Vec<OsString>,
     /// Bind host paths, as Apptainer writes them: SOURCE[:TARGET[:OPTIONS]][,…] (can be repeated)
     #[arg(short = 'B', long = "bind", value_name = "SOURCE[:TARGET[:OPTIONS]]")]
-    pub(super) bind: Vec<String>,
+    pub(super) bind: Vec<OsString>,
     /// Set a variable, or with the name alone take the caller's (can be repeated)
     #[arg(short = 'e', long = "env", value_name = "NAME[=VALUE]")]
     pub(super) env: Vec<OsString>,
@@ -70,6 +70,9 @@ pub(super) struct RunArgs {
     /// Keep standard input open; always so
     #[arg(short = 'i', long)]
     pub(super) interactive: bool,
+    /// Use a terminal; the caller's is used whenever there is one
+    #[arg(short = 't', long)]
+    pub(super) tty: bool,
     /// Print the steps of the launch and run nothing
     #[arg(long)]
     pub(super) plan: bool,

@@ -1,7 +1,5 @@
 //! The only place that prints.
 
-#![expect(clippy::print_stderr, reason = "this is the one place that prints")]
-
 use std::fmt::Display;
 use std::io::{self, Write as _};
 
@@ -19,12 +17,27 @@ pub(super) fn print(text: &impl Display) -> Result<(), Failure> {
     })
 }
 
-/// Prints a line of progress or a warning to standard error.
+/// Prints a line of progress to standard error.
 pub(super) fn note(text: &impl Display) {
-    eprintln!("{text}");
+    complain(&format_args!("{text}\n"));
 }
 
-/// Prints a text that has its line ends to standard error.
+/// Prints a warning to standard error.
+pub(super) fn warn(text: &str) {
+    note(&format_args!("warning: {text}"));
+}
+
+/// Prints a text that has its line ends to standard error. What comes from an image or a server could hold control
+/// characters, which would act on the terminal; they are shown by their codes.
 pub(super) fn complain(text: &impl Display) {
-    eprint!("{text}");
+    let mut shown = String::new();
+    for character in text.to_string().chars() {
+        if character.is_control() && character != '\n' {
+            shown.extend(character.escape_default());
+        } else {
+            shown.push(character);
+        }
+    }
+    // There is nobody left to tell that standard error is gone.
+    let _ = io::stderr().lock().write_all(shown.as_bytes());
 }

@@ -97,6 +97,12 @@ impl Settings {
             match read_text(path) {
                 Ok(text) => texts.push((path.as_path(), text)),
                 Err(error) if !required && is_absent(&error) => {}
+                // A home on a file system that the node may not read (no Kerberos ticket, squashed root) must not stop
+                // every command; the site's own file must be readable.
+                Err(error)
+                    if !required
+                        && path != Path::new(SYSTEM_FILE)
+                        && error.kind() == io::ErrorKind::PermissionDenied => {}
                 Err(source) => return Err(ConfigError::Read { path: path.clone(), source }),
             }
         }

@@ -48,7 +48,7 @@ impl Hint for PrivateError {
 /// In a job the session's does not count: the system removes it when the last login ends, which a job outlives.
 #[must_use]
 pub fn private_directories(env: &BTreeMap<OsString, OsString>, in_job: bool) -> Vec<PathBuf> {
-    let (uid, _) = process::real_ids();
+    let (uid, _) = process::own_ids();
     let in_tmp = PathBuf::from(format!("/tmp/slipway-{uid}"));
     let session = env.get(OsStr::new("XDG_RUNTIME_DIR")).map(PathBuf::from);
     let session = session.filter(|directory| directory.is_absolute() && directory.is_dir());
@@ -78,7 +78,7 @@ pub fn is_own_directory(path: &Path) -> bool {
 }
 
 fn why_not_own(facts: &fs::Metadata) -> Option<String> {
-    let (uid, _) = process::real_ids();
+    let (uid, _) = process::own_ids();
     if !facts.is_dir() {
         Some("it is no directory".to_owned())
     } else if facts.uid() != uid {

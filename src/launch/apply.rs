@@ -28,6 +28,8 @@ pub struct Context<'a> {
     pub serve: server::Settings,
     /// The opened image.
     pub image: &'a crate::image::Image,
+    /// Tells the user what could not be had and was left out.
+    pub warn: fn(&str),
 }
 
 /// Applies the plan and becomes the workload: returns only the error.
@@ -46,8 +48,11 @@ fn run(plan: &LaunchPlan, context: &Context<'_>) -> Result<Infallible, LaunchErr
     };
     let steps = plan.ops.len();
     let mut error = None;
+    // Modes are the plan's; the workload gets the caller's mask back.
+    let umask = process::set_umask(0);
     for (index, op) in plan.ops.iter().enumerate() {
         if let Op::Exec { argv, env } = op {
+            process::set_umask(umask);
             return Err(exec::become_workload(argv, env));
         }
         if let Err(errno) = state.step(op, plan, context) {
@@ -82,7 +87,7 @@ impl State {
     fn step(&mut self, op: &Op, plan: &LaunchPlan, context: &Context<'_>) -> sys::Result<()> {
         match op {
             Op::NewNamespaces { uid, gid } => {
-                // Before the namespaces: the server lives in the host's, and loads the image's tables meanwhile.
+                // Before the namespaces: the server lives in the host's.
                 self.server = Some(server::start(&self.witness, plan, context)?);
                 let map = IdMap { uid_outside: *uid, uid_inside: *uid, gid_outside: *gid, gid_inside: *gid };
                 sys::ns::unshare_user_and_mount(&self.witness)?;
@@ -95,6 +100,8 @@ impl State {
                 mount::pivot(self.staging.ok_or(Errno::EINVAL)?, old)
             }
             Op::Tmpfs { target, mode, size_bytes } => mount::tmpfs(target, *mode, *size_bytes),
+            Op::Terminals { target } => mount::terminals(target),
+            Op::LimitCapabilities => process::limit_capabilities(),
             Op::MakeDirectory { target } => match fs::DirBuilder::new().mode(0o755).create(target) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
                 other => other.map_err(|error| to_errno(&error)),
@@ -105,14 +112,25 @@ impl State {
             }
             Op::Bind { source, target, read_only, from_run, optional, .. } => {
                 match bind(source, target, *read_only, *from_run) {
-                    Err(_) if *optional => Ok(()),
+                    Err(errno) if *optional => {
+                        let place = target.display();
+                        (context.warn)(&format!("`{place}` is not inside: {}", words::explain(op, errno)));
+                        Ok(())
+                    }
                     other => other,
                 }
             }
             Op::DetachHost => mount::detach(Path::new(HOST_DIRECTORY)),
             Op::NoNewPrivileges => process::set_no_new_privileges(),
             Op::ChangeDirectory { path, asked } => match process::change_directory(path) {
-                Err(_) if !asked => process::change_directory(Path::new("/")),
+                Err(errno) if !asked => {
+                    let reason = words::explain(op, errno);
+                    (context.warn)(&format!(
+                        "the current directory `{}` cannot be entered inside: {reason}; the command starts in `/`",
+                        path.display()
+                    ));
+                    process::change_directory(Path::new("/"))
+                }
                 other => other,
             },
             Op::Exec { .. } => Ok(()),
@@ -120,7 +138,7 @@ impl State {
     }
 
     fn mount_image(&mut self, context: &Context<'_>) -> sys::Result<()> {
-        let (uid, gid) = process::real_ids();
+        let (uid, gid) = process::own_ids();
         let device = fuse_dev::open_device()?;
         let mut result = Err(Errno::ENOENT);
         for place in STAGING.map(Path::new) {

@@ -35,28 +35,33 @@ pub fn become_workload(argv: &[OsString], env: &[OsString]) -> LaunchError {
         return LaunchError::NotExecutable { command: shown, reason: "signals cannot be restored".into() };
     }
     let path = env.iter().find_map(|line| line.as_bytes().strip_prefix(b"PATH=")).unwrap_or_default();
-    let mut denied = None;
+    // As execvp: a candidate that cannot be had does not end the search, and is told only if no other is found.
+    let (mut lacking, mut denied) = (None, None);
     for candidate in candidates(command, path) {
         let errno = process::exec(&candidate, &args, &env_strings);
         let place = OsStr::from_bytes(candidate.as_bytes());
         match errno {
             Errno::ENOENT | Errno::ENOTDIR => {
                 if let Some(reason) = missing_interpreter(place) {
-                    return LaunchError::CommandNotFound { command: shown, reason };
+                    lacking.get_or_insert(reason);
                 }
             }
             Errno::EACCES => {
                 denied.get_or_insert_with(|| format!("`{}` {}", place.to_string_lossy(), why_denied(place)));
             }
+            Errno::ELOOP | Errno::ENAMETOOLONG => {
+                denied.get_or_insert_with(|| why_not(place, errno));
+            }
             _ => return LaunchError::NotExecutable { command: shown, reason: why_not(place, errno) },
         }
     }
-    match denied {
-        Some(reason) => LaunchError::NotExecutable { command: shown, reason },
-        None if command.as_bytes().contains(&b'/') => {
+    match (lacking, denied) {
+        (Some(reason), _) => LaunchError::CommandNotFound { command: shown, reason },
+        (None, Some(reason)) => LaunchError::NotExecutable { command: shown, reason },
+        (None, None) if command.as_bytes().contains(&b'/') => {
             LaunchError::CommandNotFound { command: shown, reason: "no such file".into() }
         }
-        None => {
+        (None, None) => {
             let path = String::from_utf8_lossy(path).into_owned();
             LaunchError::CommandNotFound { command: shown, reason: format!("its PATH is `{path}`") }
         }

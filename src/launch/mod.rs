@@ -82,9 +82,12 @@ pub enum LaunchError {
         /// The reader's words.
         text: String,
     },
-    /// This process has a second thread: a bug of ours.
-    #[error("internal: the launcher has more than one thread and cannot make a user namespace")]
+    /// This process has a second thread, which would be a bug of ours, or procfs does not tell.
+    #[error("cannot start a container: `/proc/self/task` does not show a process with one thread")]
     Threads,
+    /// A path of the bundle that no plan can have.
+    #[error(transparent)]
+    Plan(#[from] crate::plan::PlanError),
 }
 
 impl LaunchError {
@@ -109,7 +112,11 @@ impl Hint for LaunchError {
             Self::CommandNotFound { .. } => {
                 Some("`slipway run IMAGE ls /usr/bin` shows what the image has".into())
             }
-            Self::NotExecutable { .. } | Self::Threads => None,
+            Self::Plan(error) => error.hint(),
+            Self::Threads => {
+                Some("see that `/proc` is mounted and that files can be opened (`ulimit -n`)".into())
+            }
+            Self::NotExecutable { .. } => None,
         }
     }
 }

@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fs;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use crate::base::RelPath;
-use crate::bundle::{Caller, ImageFiles, optional_host_paths};
-use crate::plan::{Facts, HostPath, ImagePath, Needed, PathKind};
-use crate::squashfs::read::{Inode, Reader};
+use crate::bundle::{Bundle, Caller, ImageFiles, optional_host_paths};
+use crate::plan::{self, Facts, HostPath, ImagePath, PathKind};
+use crate::squashfs::read::{Inode, ReadError, Reader};
 use crate::sys::process;
 
 use super::LaunchError;
@@ -20,7 +21,7 @@ const MAX_SMALL_FILE_BYTES: u64 = 16 << 20;
 /// name service may take seconds, and the shell or Slurm has asked it already.
 #[must_use]
 pub fn caller(env: &BTreeMap<OsString, OsString>) -> Caller {
-    let (uid, gid) = process::real_ids();
+    let (uid, gid) = process::own_ids();
     let text = |name: &str| {
         env.get(OsStr::new(name))
             .and_then(|value| value.to_str())
@@ -28,17 +29,28 @@ pub fn caller(env: &BTreeMap<OsString, OsString>) -> Caller {
             .map(String::from)
     };
     let name = text("USER").or_else(|| text("LOGNAME")).or_else(|| name_of("/etc/passwd", uid));
-    let home = env.get(OsStr::new("HOME")).map(PathBuf::from).or_else(|| home_of(uid));
+    let home = env.get(OsStr::new("HOME")).filter(|home| !home.is_empty()).map(PathBuf::from);
+    let home = home.or_else(|| home_of(uid)).and_then(|home| clean(&home));
     Caller {
         uid,
         gid,
         name: name.unwrap_or_else(|| uid.to_string()),
         group: name_of("/etc/group", gid).unwrap_or_else(|| gid.to_string()),
-        home: home.filter(|home| home.is_absolute() && home.is_dir()),
+        home: home.filter(|home| home.is_dir()),
         cwd: std::env::current_dir().ok(),
         env: env.clone(),
         host_has: optional_host_paths().filter(|path| path.exists()).map(Path::to_path_buf).collect(),
     }
+}
+
+/// The same path without `.`, `..` and doubled slashes, which a mount point may not have. `..` is followed by name, as a
+/// shell does it. `None` if it is not absolute or climbs out.
+fn clean(path: &Path) -> Option<PathBuf> {
+    use std::os::unix::ffi::OsStrExt as _;
+    path.is_absolute()
+        .then(|| RelPath::parse(path.as_os_str().as_bytes()).ok())
+        .flatten()
+        .map(|path| path.to_absolute())
 }
 
 /// The name of an id in a file of `name:password:id:…` lines.
@@ -82,25 +94,48 @@ pub fn small_file(reader: &Reader, image_name: &str, path: &str) -> Result<Optio
     }
 }
 
-/// Looks up the paths that a plan needs.
-pub fn look_up(needed: &Needed, reader: &Reader, image_name: &str) -> Result<Facts, LaunchError> {
+/// Looks up the paths that a plan for `bundle` needs.
+pub fn look_up(bundle: &Bundle, reader: &Reader, image_name: &str) -> Result<Facts, LaunchError> {
+    let needed = plan::needed(bundle)?;
     let mut facts = Facts::default();
-    for path in &needed.host {
-        let Ok(canonical) = fs::canonicalize(path) else { continue };
-        let Ok(data) = fs::metadata(&canonical) else { continue };
-        let kind = if data.is_dir() { PathKind::Directory } else { PathKind::File };
-        facts.host.insert(path.clone(), HostPath { canonical, kind });
-    }
     for path in &needed.image {
-        let found = reader.resolve_path(path).map_err(|error| LaunchError::ImageRead {
+        let fact = image_path(path, reader).map_err(|error| LaunchError::ImageRead {
             image: image_name.to_owned(),
             path: path.to_absolute().to_string_lossy().into_owned(),
             text: error.to_string(),
         })?;
-        let kind = found.inode.as_ref().map(kind_of);
-        facts.image.insert(path.clone(), ImagePath { lands_at: found.path, kind });
+        facts.image.insert(path.clone(), fact);
+    }
+    let below = plan::needed_below(bundle, &facts)?;
+    for path in needed.host.into_iter().chain(below) {
+        match host_path(&path) {
+            Ok(found) => drop(facts.host.insert(path, found)),
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {}
+            Err(error) => drop(facts.unreachable.insert(path, error.to_string())),
+        }
     }
     Ok(facts)
+}
+
+fn host_path(path: &Path) -> io::Result<HostPath> {
+    let canonical = fs::canonicalize(path)?;
+    let data = fs::metadata(&canonical)?;
+    Ok(HostPath { canonical, kind: if data.is_dir() { PathKind::Directory } else { PathKind::File } })
+}
+
+fn image_path(path: &RelPath, reader: &Reader) -> Result<ImagePath, ReadError> {
+    let found = reader.resolve_path(path)?;
+    let kind = found.inode.as_ref().map(kind_of);
+    let mut blocked_by = None;
+    let mut above = if kind.is_none() { found.path.parent() } else { None };
+    while let Some(directory) = above {
+        if let Some(inode) = reader.resolve_path(&directory)?.inode {
+            blocked_by = (!inode.is_directory()).then_some(directory);
+            break;
+        }
+        above = directory.parent();
+    }
+    Ok(ImagePath { lands_at: found.path, kind, blocked_by })
 }
 
 fn kind_of(inode: &Inode) -> PathKind {

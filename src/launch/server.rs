@@ -29,8 +29,8 @@ pub(super) struct FileServer {
     socket: OwnedFd,
 }
 
-/// Starts the server process. It loads the image's tables at once and then waits for the device fds; if this process
-/// ends before it sends them, the server ends too.
+/// Starts the server process. It opens the image at once and then waits for the device fds; if this process ends before
+/// it sends them, the server ends too.
 pub(super) fn start(
     witness: &SingleThreaded,
     plan: &LaunchPlan,
@@ -62,21 +62,29 @@ impl FileServer {
     /// What a server that could not serve has said. Waits only if the server is still there and silent, which cannot
     /// be when a step has failed for its sake; so the socket is asked without waiting.
     pub(super) fn complaint(&self) -> Option<String> {
-        let (text, _) = socket::try_receive(&self.socket, COMPLAINT_BYTES).ok()??;
+        let receive = || socket::try_receive(&self.socket, COMPLAINT_BYTES);
+        // A server that ended with our fds unread makes the first look ECONNRESET; its words come with the second.
+        let (text, _) = receive().or_else(|_| receive()).ok()??;
         Some(String::from_utf8_lossy(&text).into_owned())
     }
 }
 
 /// The server's whole life. Runs in its own process; the exit status is for nobody.
 fn serve(socket: &OwnedFd, mount_points: &[MountPoint], context: &Context<'_>) -> i32 {
+    process::forget_command_line();
     process::set_name(c"slipway-fuse");
     process::ignore_signals();
-    if process::keep_only_fds(&[socket.as_fd(), context.image.file.fd()]).is_err()
-        || process::change_directory(std::path::Path::new("/")).is_err()
-    {
+    let complain = |text: String| {
+        // The launcher may be gone, and then nobody wants to know.
+        let _ = socket::send(socket, text.as_bytes(), &[]);
+    };
+    let settled = process::keep_only_fds(&[socket.as_fd(), context.image.file.fd()])
+        .and_then(|()| process::change_directory(std::path::Path::new("/")));
+    if let Err(errno) = settled {
+        complain(format!("the file server cannot leave its caller: {}", errno.desc()));
         return 1;
     }
-    let (uid, gid) = process::real_ids();
+    let (uid, gid) = process::own_ids();
     let synthetic = mount_points
         .iter()
         .map(|point| Synthetic {
@@ -98,8 +106,7 @@ fn serve(socket: &OwnedFd, mount_points: &[MountPoint], context: &Context<'_>) -
     let server = match server {
         Ok(server) => server,
         Err(error) => {
-            // The launcher may be gone, and then nobody wants to know.
-            let _ = socket::send(socket, error.to_string().as_bytes(), &[]);
+            complain(error.to_string());
             return 1;
         }
     };

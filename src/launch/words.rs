@@ -14,6 +14,10 @@ pub(super) fn explain(op: &Op, errno: Errno) -> String {
             "the kernel has no user namespaces, or this process has a thread"
         }
         (Op::NewNamespaces { .. }, Errno::EUSERS) => "nested too deep",
+        (Op::NewNamespaces { .. }, Errno::EAGAIN) => "too many processes of this user",
+        (Op::NewNamespaces { .. }, Errno::EMFILE | Errno::ENFILE) => "too many open files",
+        (Op::MountImage { .. }, Errno::ENOSPC) => "the limit of mounts is reached",
+        (Op::MountImage { .. }, Errno::EINVAL) => "the kernel's FUSE does not work in a user namespace",
         (Op::MountImage { .. }, Errno::ENOENT | Errno::ENODEV | Errno::ENXIO) => {
             "this host has no `/dev/fuse`"
         }
@@ -21,7 +25,9 @@ pub(super) fn explain(op: &Op, errno: Errno) -> String {
         (Op::MountImage { .. }, Errno::EPERM) => "mounting FUSE is forbidden here",
         (Op::MountImage { .. }, Errno::EMFILE | Errno::ENFILE) => "too many open files",
         (Op::PivotRoot, Errno::ENOTCONN | Errno::ECONNABORTED) => "the file server ended before it answered",
-        (Op::Tmpfs { .. } | Op::Bind { .. }, Errno::ENOSPC) => "the limit of mounts is reached",
+        (Op::Tmpfs { .. } | Op::Bind { .. } | Op::Terminals { .. }, Errno::ENOSPC) => {
+            "the limit of mounts is reached"
+        }
         (Op::MakeFile { .. } | Op::MakeDirectory { .. }, Errno::ENOSPC) => "the tmpfs is full",
         (Op::Bind { .. }, Errno::ENOENT) => "the source or the mount point vanished",
         (Op::Bind { .. }, Errno::ENOTDIR) => "a file meets a directory",
@@ -36,7 +42,13 @@ pub(super) fn explain(op: &Op, errno: Errno) -> String {
 /// The one thing to do about it.
 pub(super) fn hint(op: &Op, errno: Errno) -> Option<String> {
     match (op, errno) {
+        (Op::NewNamespaces { .. }, Errno::EAGAIN) => Some("end other processes, or raise `ulimit -u`".into()),
+        (_, Errno::EMFILE | Errno::ENFILE) => Some("raise `ulimit -n`".into()),
         (Op::NewNamespaces { .. }, _) => Some(user_namespace_hint(&Limits::read(), errno)),
+        (Op::MountImage { .. }, Errno::ENOSPC) => Some("an administrator must raise `fs.mount-max`".into()),
+        (Op::MountImage { .. }, Errno::EINVAL) => {
+            Some("FUSE mounts in user namespaces need Linux 4.18 or newer".into())
+        }
         (Op::MountImage { .. }, Errno::ENOENT | Errno::ENODEV | Errno::ENXIO) => {
             Some("an administrator must load the module: `modprobe fuse`".into())
         }
@@ -92,9 +104,12 @@ fn user_namespace_hint(limits: &Limits, errno: Errno) -> String {
             .into();
     }
     match errno {
-        Errno::ENOSPC => "all of user.max_user_namespaces are in use; end other containers or raise it".into(),
-        _ => "a seccomp filter or security policy around this process forbids user namespaces; start slipway outside \
-              of it"
+        Errno::ENOSPC => {
+            "all of user.max_user_namespaces or user.max_mnt_namespaces are in use; end other containers or raise them"
+                .into()
+        }
+        _ => "a chroot, a seccomp filter or a security policy around this process forbids user namespaces; start \
+              slipway outside of it"
             .into(),
     }
 }

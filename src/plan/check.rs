@@ -1,6 +1,6 @@
 //! A linter for finished plans: what must hold for any plan, whoever made it.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use crate::base::Hint;
@@ -28,12 +28,16 @@ impl Hint for Flaw {
 pub fn check(plan: &LaunchPlan) -> Result<(), Flaw> {
     let mut stage = Stage::Outside;
     let mut no_new_privileges = false;
-    let mut tmpfs: BTreeSet<&Path> = BTreeSet::new();
+    // Every mount so far, and whether it is a tmpfs of ours.
+    let mut mounts: BTreeMap<&Path, bool> = BTreeMap::new();
     let last = plan.ops.len();
     for (index, op) in plan.ops.iter().enumerate() {
         let step = index + 1;
         let demand = |holds: bool, rule: &'static str| if holds { Ok(()) } else { Err(Flaw { step, rule }) };
-        let in_tmpfs = |path: &Path| tmpfs.iter().any(|place| path.starts_with(place) && path != *place);
+        let in_tmpfs = |path: &Path| {
+            let above = mounts.iter().filter(|(place, _)| path.starts_with(place) && path != **place);
+            above.max_by_key(|(place, _)| place.components().count()).is_some_and(|(_, is_tmpfs)| *is_tmpfs)
+        };
         match op {
             Op::NewNamespaces { .. } => {
                 demand(stage == Stage::Outside && index == 0, "the namespaces come first")?;
@@ -54,7 +58,12 @@ pub fn check(plan: &LaunchPlan) -> Result<(), Flaw> {
             Op::Tmpfs { target, .. } => {
                 demand(stage == Stage::Building, "mounts lie between the pivot and the detach")?;
                 demand(is_clean(target), "a target is absolute, clean and not the root")?;
-                tmpfs.insert(target);
+                mounts.insert(target, true);
+            }
+            Op::Terminals { target } => {
+                demand(stage == Stage::Building, "mounts lie between the pivot and the detach")?;
+                demand(is_clean(target), "a target is absolute, clean and not the root")?;
+                mounts.insert(target, false);
             }
             Op::Bind { target, source, from_run, .. } => {
                 demand(stage == Stage::Building, "mounts lie between the pivot and the detach")?;
@@ -62,6 +71,7 @@ pub fn check(plan: &LaunchPlan) -> Result<(), Flaw> {
                 demand(!target.starts_with(HOST_DIRECTORY), "nothing is bound into the host's tree")?;
                 demand(source.is_absolute(), "a source is absolute")?;
                 demand(!from_run || in_tmpfs(source), "a source of ours lies in a tmpfs of ours")?;
+                mounts.insert(target, false);
             }
             Op::MakeDirectory { target } | Op::MakeFile { target, .. } | Op::MakeLink { target, .. } => {
                 demand(stage == Stage::Building, "files are made between the pivot and the detach")?;
@@ -70,6 +80,9 @@ pub fn check(plan: &LaunchPlan) -> Result<(), Flaw> {
             Op::DetachHost => {
                 demand(stage == Stage::Building, "the host is detached once, after the pivot")?;
                 stage = Stage::Closed;
+            }
+            Op::LimitCapabilities => {
+                demand(stage == Stage::Closed, "capabilities are dropped after the last mount")?;
             }
             Op::NoNewPrivileges => no_new_privileges = true,
             Op::ChangeDirectory { .. } => {
@@ -122,7 +135,7 @@ mod tests {
         let tail = || vec![Op::DetachHost, Op::NoNewPrivileges, exec()];
         let with = |middle: Vec<Op>| [head(), middle, tail()].concat();
         let check = |ops: Vec<Op>, expected: Option<(usize, &str)>| {
-            let found = check(&LaunchPlan { ops, notes: Vec::new() }).err();
+            let found = check(&LaunchPlan { ops, notes: Vec::new(), warnings: Vec::new() }).err();
             assert_eq!(found.as_ref().map(|flaw| (flaw.step, flaw.rule)), expected);
         };
         check(with(vec![tmpfs("/dev"), make_dir("/dev/x")]), None);

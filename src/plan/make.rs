@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 
 use crate::base::RelPath;
 use crate::base::sizes::parse_size;
-use crate::bundle::{Bundle, Mount, RUN_DIRECTORY, Why};
+use crate::bundle::{Bundle, HOST_DIRECTORY, Mount, RUN_DIRECTORY, Why};
 use crate::grants::LIBRARY_DIRECTORY;
 
+use super::places::{Place, Places, bind_source, inside, mounts};
 use super::{Facts, HostPath, ImagePath, ImageSource, LaunchPlan, MountPoint, Op, PathKind, PlanError};
 
 /// The paths that must be looked up before a plan can be made.
@@ -19,148 +20,180 @@ pub struct Needed {
     pub image: BTreeSet<RelPath>,
 }
 
-/// Lists the paths whose facts [`make`] will ask for.
+/// Lists the paths whose facts [`make`] will ask for; [`needed_below`] lists the rest.
 pub fn needed(bundle: &Bundle) -> Result<Needed, PlanError> {
     let mut needed = Needed::default();
-    let mounts = mounts(bundle);
-    for mount in mounts {
+    for place in [HOST_DIRECTORY, RUN_DIRECTORY].map(Path::new) {
+        needed.image.insert(inside(place)?);
+    }
+    for mount in mounts(bundle) {
         needed.image.insert(inside(mount.destination())?);
-        if let Some(source) = bind_source(mount) {
-            needed.host.insert(source.to_path_buf());
-        }
-        if let Some((_, below)) = host_parent(mounts, mount.destination()) {
-            needed.host.insert(below);
-        }
+        needed.host.extend(bind_source(mount).map(Path::to_path_buf));
     }
-    for library in &bundle.libraries {
-        needed.host.insert(library.source.clone());
-    }
+    needed.host.extend(bundle.libraries.iter().map(|library| library.source.clone()));
     for file in &bundle.files {
         needed.image.insert(inside(&file.target)?);
     }
     Ok(needed)
 }
 
+/// Lists the host paths that mount points inside of binds are: which they are is known only when the image's links are.
+pub fn needed_below(bundle: &Bundle, facts: &Facts) -> Result<BTreeSet<PathBuf>, PlanError> {
+    let places = Places::resolve(bundle, facts, &mut Vec::new())?;
+    let files = bundle.files.iter().map(|file| places.place_of(&file.target, facts));
+    let all = places.iter().map(|place| Ok(place.at.clone())).chain(files);
+    all.filter_map(|at| at.map(|at| places.host_path(&at)).transpose()).collect()
+}
+
 /// Makes the plan. Fails where the facts say that a step would.
 pub fn make(bundle: &Bundle, image: &ImageSource, facts: &Facts) -> Result<LaunchPlan, PlanError> {
+    let mut notes = bundle.notes.clone();
+    let places = Places::resolve(bundle, facts, &mut notes)?;
     let mut maker = Maker {
         bundle,
         facts,
+        places: &places,
         ops: Vec::new(),
         mount_points: BTreeMap::new(),
-        tmpfs: BTreeSet::new(),
         made: BTreeSet::new(),
-        notes: bundle.notes.clone(),
+        notes,
     };
-    for place in [crate::bundle::HOST_DIRECTORY, RUN_DIRECTORY] {
-        maker.mount_points.insert(inside(Path::new(place))?, PathKind::Directory);
+    for place in [HOST_DIRECTORY, RUN_DIRECTORY].map(Path::new) {
+        maker.own_place(place)?;
     }
-    for mount in mounts(bundle) {
-        maker.mount(mount)?;
+    for place in places.iter() {
+        maker.mount(place)?;
     }
     maker.libraries();
     maker.files()?;
-    maker.links();
+    maker.links()?;
     Ok(maker.finish(image))
 }
 
 struct Maker<'a> {
     bundle: &'a Bundle,
     facts: &'a Facts,
+    places: &'a Places<'a>,
     ops: Vec<Op>,
     mount_points: BTreeMap<RelPath, PathKind>,
-    /// Places of our tmpfs mounts.
-    tmpfs: BTreeSet<PathBuf>,
-    /// Directories already made in them.
+    /// Directories already made in our tmpfs mounts.
     made: BTreeSet<PathBuf>,
     notes: Vec<String>,
 }
 
 impl Maker<'_> {
-    fn mount(&mut self, mount: &Mount) -> Result<(), PlanError> {
-        let target = mount.destination();
-        let why = self.bundle.why.get(target).unwrap_or(&Why::Default);
-        let asked = match why {
-            Why::Asked(words) => Some(words.clone()),
-            Why::Default | Why::Granted => None,
+    /// Our own directories must be where we say, or the image could lead the launch astray.
+    fn own_place(&mut self, place: &Path) -> Result<(), PlanError> {
+        let path = inside(place)?;
+        if let Some(fact) = self.facts.image.get(&path)
+            && (fact.lands_at != path
+                || fact.blocked_by.is_some()
+                || fact.kind.is_some_and(|kind| kind != PathKind::Directory))
+        {
+            return Err(PlanError::Reserved { path: place.to_path_buf() });
+        }
+        self.mount_points.insert(path, PathKind::Directory);
+        Ok(())
+    }
+
+    fn mount(&mut self, place: &Place<'_>) -> Result<(), PlanError> {
+        let words = place.words();
+        let leave_out = |maker: &mut Self, error: PlanError| {
+            if place.is_asked() {
+                return Err(error);
+            }
+            maker.notes.push(format!("left out: {error}"));
+            Ok(())
         };
-        let words = asked.clone().unwrap_or_else(|| target.display().to_string());
-        let Some(source) = bind_source(mount) else {
-            let (mode, size_bytes) = tmpfs_options(mount);
-            let target = self.place(target, PathKind::Directory, &words)?;
-            self.tmpfs.insert(target.clone());
-            self.ops.push(Op::Tmpfs { target, mode, size_bytes });
+        let Some(source) = place.source() else {
+            self.prepare(&place.at, PathKind::Directory, &words)?;
+            let (mode, size_bytes) = tmpfs_options(place.mount);
+            self.ops.push(if place.mount.typ().as_deref() == Some("devpts") {
+                Op::Terminals { target: place.at.clone() }
+            } else {
+                Op::Tmpfs { target: place.at.clone(), mode, size_bytes }
+            });
             return Ok(());
         };
         let Some(HostPath { canonical, kind }) = self.facts.host.get(source) else {
-            if asked.is_none() {
-                self.notes.push(format!("`{}` is not bound: this host does not have it", source.display()));
-                return Ok(());
-            }
-            return Err(PlanError::SourceMissing { asked: words, source_path: source.to_path_buf() });
+            let source_path = source.to_path_buf();
+            let error = match self.facts.unreachable.get(source) {
+                Some(reason) => {
+                    PlanError::SourceUnreachable { asked: words, source_path, reason: reason.clone() }
+                }
+                None => PlanError::SourceMissing { asked: words, source_path },
+            };
+            return leave_out(self, error);
         };
-        let target = match self.place(target, *kind, &words) {
-            Err(error) if asked.is_none() => {
-                self.notes.push(format!("left out: {error}"));
-                return Ok(());
-            }
-            other => other?,
-        };
-        let options = mount.options().as_deref().unwrap_or_default();
+        if let Err(error) = self.prepare(&place.at, *kind, &words) {
+            return leave_out(self, error);
+        }
+        let options = place.mount.options().as_deref().unwrap_or_default();
         self.ops.push(Op::Bind {
             source: canonical.clone(),
-            target,
+            target: place.at.clone(),
             kind: *kind,
             read_only: options.iter().any(|option| option == "ro"),
             from_run: false,
-            optional: matches!(why, Why::Default),
-            asked,
+            optional: matches!(place.why, Why::Default),
+            asked: place.is_asked().then_some(words),
         });
         Ok(())
     }
 
-    /// Sees to it that `target` exists when its mount comes, and says where it really lies.
-    fn place(&mut self, target: &Path, kind: PathKind, words: &str) -> Result<PathBuf, PlanError> {
-        if self.tmpfs.iter().any(|tmpfs| target.starts_with(tmpfs) && target != tmpfs) {
-            self.make_parents(target);
-            self.ops.push(match kind {
-                PathKind::Directory => {
-                    self.made.insert(target.to_path_buf());
-                    Op::MakeDirectory { target: target.to_path_buf() }
-                }
-                PathKind::File => {
-                    Op::MakeFile { target: target.to_path_buf(), mode: 0o644, content: Vec::new() }
-                }
-            });
-            return Ok(target.to_path_buf());
-        }
+    /// Sees to it that a mount point is there when its mount comes.
+    fn prepare(&mut self, at: &Path, kind: PathKind, words: &str) -> Result<(), PlanError> {
         let mismatch = |target_kind: PathKind| PlanError::MountPointType {
             asked: words.to_owned(),
-            target: target.to_path_buf(),
+            target: at.to_path_buf(),
             source_kind: kind.word(),
             target_kind: target_kind.word(),
         };
-        if let Some((parent, below)) = host_parent(mounts(self.bundle), target) {
-            return match self.facts.host.get(&below) {
-                Some(HostPath { kind: found, .. }) if *found == kind => Ok(target.to_path_buf()),
+        if let Some(above) = self.places.above(at) {
+            let Some(host_path) = self.places.host_path(at) else {
+                self.make_mount_point(at, kind);
+                return Ok(());
+            };
+            return match self.facts.host.get(&host_path) {
+                Some(HostPath { kind: found, .. }) if *found == kind => Ok(()),
                 Some(HostPath { kind: found, .. }) => Err(mismatch(*found)),
                 None => Err(PlanError::MountPointMissing {
                     asked: words.to_owned(),
-                    target: target.to_path_buf(),
-                    inside: parent,
+                    target: at.to_path_buf(),
+                    inside: above.at.clone(),
                 }),
             };
         }
-        let path = inside(target)?;
-        let fact = self.facts.image.get(&path);
-        let missing = ImagePath { lands_at: path, kind: None };
-        let ImagePath { lands_at, kind: found } = fact.unwrap_or(&missing);
+        let path = inside(at)?;
+        // The facts are listed by the path that was asked for; all that lead to one place say the same of it.
+        let fact = self.facts.image.values().find(|fact| fact.lands_at == path);
+        let missing = ImagePath { lands_at: path.clone(), kind: None, blocked_by: None };
+        let ImagePath { kind: found, blocked_by, .. } = fact.unwrap_or(&missing);
+        if let Some(file) = blocked_by {
+            return Err(PlanError::MountPointBlocked {
+                asked: words.to_owned(),
+                target: at.to_path_buf(),
+                file: file.to_absolute(),
+            });
+        }
         match found {
             Some(found) if *found == kind => {}
             Some(found) => return Err(mismatch(*found)),
-            None => drop(self.mount_points.insert(lands_at.clone(), kind)),
+            None => drop(self.mount_points.insert(path, kind)),
         }
-        Ok(lands_at.to_absolute())
+        Ok(())
+    }
+
+    /// A mount point in a tmpfs of ours.
+    fn make_mount_point(&mut self, at: &Path, kind: PathKind) {
+        self.make_parents(at);
+        match kind {
+            PathKind::Directory if !self.made.insert(at.to_path_buf()) => {}
+            PathKind::Directory => self.ops.push(Op::MakeDirectory { target: at.to_path_buf() }),
+            PathKind::File => {
+                self.ops.push(Op::MakeFile { target: at.to_path_buf(), mode: 0o644, content: Vec::new() });
+            }
+        }
     }
 
     /// The directories between a tmpfs and `target`.
@@ -168,7 +201,7 @@ impl Maker<'_> {
         let mut missing = Vec::new();
         let mut at = target.parent();
         while let Some(directory) = at {
-            if self.tmpfs.contains(directory) || !self.made.insert(directory.to_path_buf()) {
+            if self.places.at(directory).is_some() || !self.made.insert(directory.to_path_buf()) {
                 break;
             }
             missing.push(directory.to_path_buf());
@@ -188,8 +221,7 @@ impl Maker<'_> {
                 continue;
             };
             let target = directory.join(&library.name);
-            self.make_parents(&target);
-            self.ops.push(Op::MakeFile { target: target.clone(), mode: 0o644, content: Vec::new() });
+            self.make_mount_point(&target, PathKind::File);
             self.ops.push(Op::Bind {
                 source: canonical.clone(),
                 target,
@@ -206,19 +238,22 @@ impl Maker<'_> {
         }
     }
 
-    /// Files of ours: written to the run directory, then bound over the image's.
+    /// Files of ours: written to the run directory, then bound over the image's. A place that the user mounts stays
+    /// the user's.
     fn files(&mut self) -> Result<(), PlanError> {
         for file in &self.bundle.files {
+            let at = self.places.place_of(&file.target, self.facts)?;
+            let covering = self.places.at(&at).or_else(|| self.places.above(&at));
+            if let Some(place) = covering.filter(|place| place.is_asked()) {
+                self.notes.push(format!("`{}` is the one of `{}`", at.display(), place.words()));
+                continue;
+            }
+            if let Err(error) = self.prepare(&at, PathKind::File, &file.target.display().to_string()) {
+                self.notes.push(format!("left out: {error}"));
+                continue;
+            }
             let name: String = file.target.to_string_lossy().trim_start_matches('/').replace('/', "-");
             let made = Path::new(RUN_DIRECTORY).join("files").join(name);
-            let target = match self.place(&file.target, PathKind::File, &file.target.display().to_string()) {
-                Ok(target) => target,
-                Err(error @ PlanError::BadPath { .. }) => return Err(error),
-                Err(error) => {
-                    self.notes.push(format!("left out: {error}"));
-                    continue;
-                }
-            };
             self.make_parents(&made);
             self.ops.push(Op::MakeFile {
                 target: made.clone(),
@@ -227,7 +262,7 @@ impl Maker<'_> {
             });
             self.ops.push(Op::Bind {
                 source: made,
-                target,
+                target: at,
                 kind: PathKind::File,
                 read_only: false,
                 from_run: true,
@@ -238,11 +273,17 @@ impl Maker<'_> {
         Ok(())
     }
 
-    fn links(&mut self) {
+    /// Links where the directory is a tmpfs of ours and nothing else has the place.
+    fn links(&mut self) -> Result<(), PlanError> {
         for (place, to) in &self.bundle.links {
-            self.make_parents(place);
-            self.ops.push(Op::MakeLink { target: place.clone(), to: to.clone() });
+            let at = self.places.place_of(place, self.facts)?;
+            let in_memory = self.places.above(&at).is_some_and(|above| above.source().is_none());
+            if in_memory && self.places.at(&at).is_none() {
+                self.make_parents(&at);
+                self.ops.push(Op::MakeLink { target: at, to: to.clone() });
+            }
         }
+        Ok(())
     }
 
     fn finish(self, image: &ImageSource) -> LaunchPlan {
@@ -259,38 +300,18 @@ impl Maker<'_> {
             Op::PivotRoot,
         ];
         ops.extend(self.ops);
+        ops.push(Op::DetachHost);
+        // Only root keeps capabilities over exec: any other id loses them there.
+        if uid == 0 {
+            ops.push(Op::LimitCapabilities);
+        }
         ops.extend([
-            Op::DetachHost,
             Op::NoNewPrivileges,
             Op::ChangeDirectory { path: cwd, asked: self.bundle.cwd_is_asked },
             Op::Exec { argv: self.bundle.argv.clone(), env: self.bundle.env.clone() },
         ]);
-        LaunchPlan { ops, notes: self.notes }
+        LaunchPlan { ops, notes: self.notes, warnings: self.bundle.warnings.clone() }
     }
-}
-
-fn mounts(bundle: &Bundle) -> &[Mount] {
-    bundle.spec.mounts().as_deref().unwrap_or_default()
-}
-
-fn bind_source(mount: &Mount) -> Option<&Path> {
-    if mount.typ().as_deref() == Some("tmpfs") { None } else { mount.source().as_deref() }
-}
-
-/// The nearest bind above `target`, and the host path that `target` is by it. `None` below a tmpfs or the image.
-fn host_parent(mounts: &[Mount], target: &Path) -> Option<(PathBuf, PathBuf)> {
-    let above = mounts
-        .iter()
-        .filter(|mount| target != mount.destination() && target.starts_with(mount.destination()))
-        .max_by_key(|mount| mount.destination().components().count())?;
-    let rest = target.strip_prefix(above.destination()).ok()?;
-    bind_source(above).map(|source| (above.destination().clone(), source.join(rest)))
-}
-
-fn inside(path: &Path) -> Result<RelPath, PlanError> {
-    use std::os::unix::ffi::OsStrExt as _;
-    RelPath::parse(path.as_os_str().as_bytes())
-        .map_err(|source| PlanError::BadPath { path: path.to_path_buf(), source })
 }
 
 fn tmpfs_options(mount: &Mount) -> (u32, Option<u64>) {

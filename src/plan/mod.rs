@@ -8,6 +8,7 @@
 
 mod check;
 mod make;
+mod places;
 mod show;
 #[cfg(test)]
 mod tests;
@@ -21,7 +22,7 @@ use serde::Serialize;
 use crate::base::{Hint, RelPath};
 
 pub use check::{Flaw, check};
-pub use make::{Needed, make, needed};
+pub use make::{Needed, make, needed, needed_below};
 
 /// What a path is, as far as mounting goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -58,12 +59,15 @@ pub struct ImagePath {
     pub lands_at: RelPath,
     /// What is there; `None` if nothing is.
     pub kind: Option<PathKind>,
+    /// A file on the way, so that nothing can be made there.
+    pub blocked_by: Option<RelPath>,
 }
 
 /// The image file that becomes the root.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ImageSource {
     /// The file.
+    #[serde(serialize_with = "as_path")]
     pub path: PathBuf,
     /// Where its squashfs begins, in bytes.
     pub offset_bytes: u64,
@@ -76,6 +80,8 @@ pub struct ImageSource {
 pub struct Facts {
     /// Host paths that exist, by the name they were asked under.
     pub host: BTreeMap<PathBuf, HostPath>,
+    /// Host paths that may exist but cannot be looked at, with the reason.
+    pub unreachable: BTreeMap<PathBuf, String>,
     /// Image paths, by the name they were asked under.
     pub image: BTreeMap<RelPath, ImagePath>,
 }
@@ -88,6 +94,10 @@ pub struct MountPoint {
     pub path: RelPath,
     /// Empty directory or empty file.
     pub kind: PathKind,
+}
+
+fn as_path<S: serde::Serializer>(path: &std::path::Path, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&path.display())
 }
 
 fn as_text<S: serde::Serializer>(path: &RelPath, serializer: S) -> Result<S::Ok, S::Error> {
@@ -119,6 +129,7 @@ pub enum Op {
     /// An empty file system in memory.
     Tmpfs {
         /// Where.
+        #[serde(serialize_with = "as_path")]
         target: PathBuf,
         /// Permission bits.
         mode: u32,
@@ -126,14 +137,22 @@ pub enum Op {
         #[serde(skip_serializing_if = "Option::is_none")]
         size_bytes: Option<u64>,
     },
+    /// A set of pseudo-terminals of the container's own.
+    Terminals {
+        /// Where.
+        #[serde(serialize_with = "as_path")]
+        target: PathBuf,
+    },
     /// A directory in a tmpfs of ours.
     MakeDirectory {
         /// Where.
+        #[serde(serialize_with = "as_path")]
         target: PathBuf,
     },
     /// A small file in a tmpfs of ours.
     MakeFile {
         /// Where.
+        #[serde(serialize_with = "as_path")]
         target: PathBuf,
         /// Permission bits.
         mode: u32,
@@ -144,15 +163,19 @@ pub enum Op {
     /// A symbolic link in a tmpfs of ours.
     MakeLink {
         /// Where.
+        #[serde(serialize_with = "as_path")]
         target: PathBuf,
         /// What it points to.
+        #[serde(serialize_with = "as_path")]
         to: PathBuf,
     },
     /// A host file or directory shown at a place of the container.
     Bind {
         /// The host path, links resolved; or, with `from_run`, a file that an earlier step made.
+        #[serde(serialize_with = "as_path")]
         source: PathBuf,
         /// Where.
+        #[serde(serialize_with = "as_path")]
         target: PathBuf,
         /// Directory or file.
         kind: PathKind,
@@ -168,11 +191,14 @@ pub enum Op {
     },
     /// The host's tree goes out of sight.
     DetachHost,
+    /// Root inside keeps Docker's capabilities and can never get back those that undo mounts.
+    LimitCapabilities,
     /// No exec from here on gains privileges.
     NoNewPrivileges,
     /// The working directory.
     ChangeDirectory {
         /// Where.
+        #[serde(serialize_with = "as_path")]
         path: PathBuf,
         /// The user named it, so it must exist; else `/` is the fallback.
         asked: bool,
@@ -210,6 +236,8 @@ pub struct LaunchPlan {
     pub ops: Vec<Op>,
     /// Why things are, or are not, inside.
     pub notes: Vec<String>,
+    /// What the user should hear at every start.
+    pub warnings: Vec<String>,
 }
 
 /// Why no plan could be made.
@@ -222,6 +250,40 @@ pub enum PlanError {
         asked: String,
         /// The host path.
         source_path: PathBuf,
+    },
+    /// The host path cannot be looked at.
+    #[error("cannot bind `{asked}`: `{}` cannot be reached: {reason}", source_path.display())]
+    SourceUnreachable {
+        /// The words that asked for it.
+        asked: String,
+        /// The host path.
+        source_path: PathBuf,
+        /// The system's reason.
+        reason: String,
+    },
+    /// A link of the image leads to a place that is no mount point.
+    #[error("cannot bind `{asked}`: in this image that place is `{}`, where nothing can be mounted", place.display())]
+    LeadsAway {
+        /// The words that asked for it.
+        asked: String,
+        /// Where the image's links lead.
+        place: PathBuf,
+    },
+    /// A file of the image lies on the way to the mount point.
+    #[error("cannot bind `{asked}`: `{}` cannot be made, because `{}` in the image is a file", target.display(), file.display())]
+    MountPointBlocked {
+        /// The words that asked for it.
+        asked: String,
+        /// The mount point.
+        target: PathBuf,
+        /// The file.
+        file: PathBuf,
+    },
+    /// The image has something at our own place.
+    #[error("the image has a link or file on the way to `{}`, which is Slipway's own place", path.display())]
+    Reserved {
+        /// Our place.
+        path: PathBuf,
     },
     /// The image has another kind of thing at the mount point.
     #[error(
@@ -264,6 +326,9 @@ impl Hint for PlanError {
             Self::SourceMissing { source_path, .. } => {
                 format!("create it with `mkdir -p {}`, or correct the path", source_path.display())
             }
+            Self::SourceUnreachable { .. } => "check the permissions of the directories above it".into(),
+            Self::LeadsAway { .. } | Self::MountPointBlocked { .. } => "bind to another place".into(),
+            Self::Reserved { .. } => "use an image without `/.slipway`".into(),
             Self::MountPointType { .. } => "bind a file on a file and a directory on a directory".into(),
             Self::MountPointMissing { target, .. } => {
                 format!("create `{}` on the host, or bind to another place", target.display())

@@ -16,6 +16,8 @@ impl Op {
             Self::MountImage { .. } => "mount the image".into(),
             Self::PivotRoot => "enter the image".into(),
             Self::Tmpfs { target, .. } => format!("tmpfs on `{}`", target.display()),
+            Self::Terminals { target } => format!("terminals on `{}`", target.display()),
+            Self::LimitCapabilities => "limit capabilities".into(),
             Self::MakeDirectory { target } => format!("make directory `{}`", target.display()),
             Self::MakeFile { target, .. } => format!("make file `{}`", target.display()),
             Self::MakeLink { target, .. } => format!("make link `{}`", target.display()),
@@ -53,6 +55,8 @@ impl fmt::Display for Op {
                 write!(f, "tmpfs       {} mode {mode:o}", target.display())?;
                 size_bytes.map_or(Ok(()), |size| write!(f, ", at most {size} bytes"))
             }
+            Self::Terminals { target } => write!(f, "terminals   {} of its own", target.display()),
+            Self::LimitCapabilities => f.write_str("privileges  Docker's capabilities at most"),
             Self::MakeDirectory { target } => write!(f, "mkdir       {}", target.display()),
             Self::MakeFile { target, mode, content } => {
                 write!(f, "file        {} mode {mode:o}, {} bytes", target.display(), content.len())
@@ -96,6 +100,7 @@ impl fmt::Display for LaunchPlan {
         for (index, op) in self.ops.iter().enumerate() {
             writeln!(f, "{:3}  {op}", index + 1)?;
         }
+        self.warnings.iter().try_for_each(|warning| writeln!(f, "warning: {warning}"))?;
         self.notes.iter().try_for_each(|note| writeln!(f, "note: {note}"))
     }
 }

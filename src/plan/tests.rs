@@ -8,7 +8,10 @@ use crate::bundle::{self, Bundle, Caller, ImageFiles, Request, parse_docker_volu
 use crate::grants::{BindGrant, FileGrant, Grants, LibraryGrant, NodeGrant};
 use crate::oci::RunConfig;
 
-use super::{Facts, HostPath, ImagePath, ImageSource, LaunchPlan, PathKind, PlanError, check, make, needed};
+use super::{
+    Facts, HostPath, ImagePath, ImageSource, LaunchPlan, PathKind, PlanError, check, make, needed,
+    needed_below,
+};
 
 fn caller() -> Caller {
     Caller {
@@ -43,23 +46,21 @@ fn facts(
 ) -> Facts {
     let needed = needed(bundle).unwrap();
     let mut facts = Facts::default();
-    for path in needed.host {
-        if missing.iter().any(|gone| path.starts_with(gone)) {
-            continue;
-        }
-        let kind = if files.iter().any(|file| Path::new(file) == path) {
-            PathKind::File
-        } else {
-            PathKind::Directory
-        };
-        facts.host.insert(path.clone(), HostPath { canonical: path, kind });
-    }
     for path in needed.image {
         let row = image.iter().find(|(name, ..)| *name == path.to_string());
         let (lands_at, kind) = row.map_or((path.clone(), None), |(_, lands, kind)| {
             (RelPath::parse(lands.as_bytes()).unwrap(), *kind)
         });
-        facts.image.insert(path, ImagePath { lands_at, kind });
+        facts.image.insert(path, ImagePath { lands_at, kind, blocked_by: None });
+    }
+    let below = needed_below(bundle, &facts).unwrap_or_default();
+    for path in needed.host.into_iter().chain(below) {
+        if missing.iter().any(|gone| path.starts_with(gone)) {
+            continue;
+        }
+        let is_file = files.iter().any(|file| Path::new(file) == path);
+        let kind = if is_file { PathKind::File } else { PathKind::Directory };
+        facts.host.insert(path.clone(), HostPath { canonical: path, kind });
     }
     facts
 }
@@ -74,11 +75,11 @@ const PLAIN: &str = r"  1  namespaces  user (uid 1000, gid 100) and mount
   8  bind        /tmp <- host directory /tmp (rw, if it can be)
   9  bind        /in <- host directory /data/in (ro, by -v /data/in:/in:ro)
  10  tmpfs       /.slipway/run mode 755
- 11  file        /dev/null mode 644, 0 bytes
- 12  bind        /dev/null <- host file /dev/null (rw, if it can be)
- 13  mkdir       /dev/pts
- 14  bind        /dev/pts <- host directory /dev/pts (rw, if it can be)
- 15  bind        /run/hosts <- host file /etc/hosts (rw, if it can be)
+ 11  mkdir       /dev/pts
+ 12  terminals   /dev/pts of its own
+ 13  file        /dev/null mode 644, 0 bytes
+ 14  bind        /dev/null <- host file /dev/null (rw, if it can be)
+ 15  bind        /run/hosts <- host file /etc/hosts (ro, if it can be)
  16  bind        /home/ada <- host directory /home/ada (rw, if it can be)
  17  bind        /scratch/run <- host directory /scratch/run (rw, if it can be)
  18  mkdir       /.slipway/run/files
@@ -95,7 +96,7 @@ const PLAIN: &str = r"  1  namespaces  user (uid 1000, gid 100) and mount
  29  detach      the host's tree
  30  privileges  no new ones
  31  cwd         /scratch/run
- 32  exec        true (2 variables)
+ 32  exec        true (3 variables)
 ";
 
 const WITH_GPU: &str = r" 16  file        /dev/nvidia0 mode 644, 0 bytes
@@ -195,7 +196,81 @@ fn what_is_ours_is_left_out_with_a_note() {
         plan.notes,
         [
             "left out: cannot bind `/tmp`: the source is a directory but `/tmp` in the image is a file",
-            "`/home/ada` is not bound: this host does not have it"
+            "left out: cannot bind `/home/ada`: `/home/ada` does not exist on this host"
         ]
     );
+}
+
+#[test]
+fn links_of_the_image_decide_where_mounts_lie() {
+    let lines = |plan: &LaunchPlan, word: &str| {
+        let text = plan.to_string();
+        text.lines().filter(|line| line.contains(word)).map(|line| line[5..].to_owned()).collect::<Vec<_>>()
+    };
+    let directory = Some(PathKind::Directory);
+
+    // Two names of one place: what was asked wins, and a parent comes before what lies in it.
+    let bundled = bundle(&["/data/etc:/var/run/etc", "/data/run:/run"], Grants::default());
+    let image = [("var/run/etc", "run/etc", None), ("run", "run", directory), ("home/ada", "tmp", directory)];
+    let made = plan(&bundled, &facts(&bundled, &FILES, &[], &image)).unwrap();
+    assert_eq!(
+        lines(&made, "/data/"),
+        [
+            "bind        /run <- host directory /data/run (rw, by -v /data/run:/run)",
+            "bind        /run/etc <- host directory /data/etc (rw, by -v /data/etc:/var/run/etc)",
+        ]
+    );
+    assert_eq!(made.notes, ["`/home/ada` is not mounted: in this image it is `/tmp`, where `/tmp` is"]);
+
+    // The image may have `/dev` elsewhere; everything below goes with it.
+    let bundled = bundle(&[], Grants::default());
+    let made = plan(&bundled, &facts(&bundled, &FILES, &[], &[("dev", "sub/dev", None)])).unwrap();
+    assert_eq!(
+        lines(&made, "null"),
+        [
+            "file        /sub/dev/null mode 644, 0 bytes",
+            "bind        /sub/dev/null <- host file /dev/null (rw, if it can be)",
+        ]
+    );
+    assert_eq!(lines(&made, "fd -> "), ["link        /sub/dev/fd -> /proc/self/fd"]);
+
+    // Our own place is nobody's; the host's tree neither.
+    let error = |image: &[(&str, &str, Option<PathKind>)]| {
+        let bundled = bundle(&["/data:/x"], Grants::default());
+        plan(&bundled, &facts(&bundled, &FILES, &[], image)).unwrap_err().to_string()
+    };
+    assert_eq!(
+        error(&[(".slipway/run", "etc/run", None)]),
+        "the image has a link or file on the way to `/.slipway/run`, which is Slipway's own place"
+    );
+    assert_eq!(
+        error(&[("x", ".slipway/host", None)]),
+        "cannot bind `-v /data:/x`: in this image that place is `/.slipway/host`, where nothing can be mounted"
+    );
+    assert!(error(&[("x", "", directory)]).contains("in this image that place is `/`"));
+}
+
+#[test]
+fn what_the_user_mounts_stays_the_users() {
+    let bundled = bundle(&["/etc/hosts:/etc/passwd", "/data/dev:/dev"], Grants::default());
+    let made = plan(&bundled, &facts(&bundled, &FILES, &[], &[])).unwrap();
+    assert!(made.notes.contains(&"`/etc/passwd` is the one of `-v /etc/hosts:/etc/passwd`".to_owned()));
+    assert!(!made.to_string().contains("link "), "{made}");
+
+    let bundled = bundle(&["/etc/hosts:/dev/stdin", "/etc/hosts:/dev/shm/x"], Grants::default());
+    let error = plan(&bundled, &facts(&bundled, &FILES, &["/dev/shm/x"], &[]));
+    // Nothing of the host's /dev/shm is made; the image's caller has none here, so the file lies in our tmpfs.
+    let made = error.unwrap().to_string();
+    assert!(made.contains("file        /dev/stdin") && !made.contains("link        /dev/stdin"), "{made}");
+}
+
+#[test]
+fn only_root_is_limited() {
+    let config = RunConfig { cmd: vec!["true".into()], ..RunConfig::default() };
+    let root = Caller { uid: 0, gid: 0, ..caller() };
+    let bundled =
+        bundle::build(&config, &ImageFiles::default(), &Request::default(), &root, Grants::default())
+            .unwrap();
+    let made = plan(&bundled, &facts(&bundled, &FILES, &[], &[])).unwrap();
+    assert!(made.ops.contains(&super::Op::LimitCapabilities));
 }

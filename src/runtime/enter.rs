@@ -105,7 +105,7 @@ fn become_command(container: &Container, entry: &Entry) -> Result<Infallible, Ru
 
 /// A container holds one user; another cannot be had. Names are those of the container's own `/etc/passwd`.
 fn check_user(container: &str, asked: &str) -> Result<(), RuntimeError> {
-    let (uid, _) = process::real_ids();
+    let (uid, _) = process::own_ids();
     let user = asked.split(':').next().unwrap_or_default();
     let number = user.parse().ok().or_else(|| {
         let text = fs::read_to_string("/etc/passwd").ok()?;

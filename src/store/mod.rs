@@ -111,7 +111,7 @@ impl Store {
 fn check_owner(root: &Path) -> Result<(), StoreError> {
     const OTHERS_WRITE: u32 = 0o002;
     let facts = fs::metadata(root).map_err(|error| StoreError::of("read", root, error))?;
-    let (uid, _) = crate::sys::process::real_ids();
+    let (uid, _) = crate::sys::process::own_ids();
     if facts.uid() != uid {
         return Err(StoreError::Owner { path: root.into(), owner: facts.uid(), uid });
     }

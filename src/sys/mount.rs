@@ -27,6 +27,18 @@ pub fn tmpfs(target: &Path, mode: u32, size_bytes: Option<u64>) -> Result<()> {
     )
 }
 
+/// A new set of pseudo-terminals. The host's own would be shown with `ptmxmode=000`, the kernel's default, so that no
+/// program could open a terminal.
+pub fn terminals(target: &Path) -> Result<()> {
+    mount(
+        Some("devpts"),
+        target,
+        Some("devpts"),
+        MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC,
+        Some("newinstance,ptmxmode=0666,mode=0620"),
+    )
+}
+
 /// Binds `source` on `target`, with the mounts below it if `recursive`.
 pub fn bind(source: &Path, target: &Path, recursive: bool) -> Result<()> {
     let flags = if recursive { MsFlags::MS_BIND | MsFlags::MS_REC } else { MsFlags::MS_BIND };
@@ -95,10 +107,16 @@ pub fn pivot(new_root: &Path, put_old: &Path) -> Result<()> {
             bind(Path::new("/"), put_old, true)?;
             mount(Some("."), "/", None::<&str>, MsFlags::MS_MOVE, None::<&str>)?;
             nix::unistd::chroot(".")?;
+            nix::unistd::chdir("/")?;
+            // The copy of the old tree has the new root where it was staged; it would cover the host's directory.
+            let staged = new_root.strip_prefix("/").unwrap_or(new_root);
+            detach(&Path::new("/").join(put_old).join(staged))
         }
-        other => other?,
+        other => {
+            other?;
+            nix::unistd::chdir("/")
+        }
     }
-    nix::unistd::chdir("/")
 }
 
 /// Takes the mount at `target`, and all below it, out of this namespace; what is still in use goes when it is free.

@@ -21,6 +21,7 @@ pub type Child = Pid;
 /// `work` returns the exit status. It runs in a copy of this process, which has one thread, so it may allocate and
 /// start threads.
 pub fn spawn_detached(witness: &SingleThreaded, work: impl FnOnce() -> i32) -> Result<()> {
+    let _waitable = WaitableChildren::new()?;
     let child = fork_child(witness, || {
         if setsid().is_err() {
             return 1;
@@ -35,6 +36,30 @@ pub fn spawn_detached(witness: &SingleThreaded, work: impl FnOnce() -> i32) -> R
     match wait(child)? {
         0 => Ok(()),
         _ => Err(Errno::EAGAIN),
+    }
+}
+
+/// While it lives, SIGCHLD has its default effect. A caller that ignores it (`trap '' CHLD`) passes that on, and then the
+/// kernel reaps children at once and waiting for one is ECHILD.
+#[derive(Debug)]
+pub struct WaitableChildren {
+    before: SigAction,
+}
+
+impl WaitableChildren {
+    /// Sets the default effect.
+    pub fn new() -> Result<Self> {
+        let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
+        // SAFETY: SIG_DFL runs no code of ours.
+        let before = unsafe { sigaction(Signal::SIGCHLD, &default) }?;
+        Ok(Self { before })
+    }
+}
+
+impl Drop for WaitableChildren {
+    fn drop(&mut self) {
+        // SAFETY: this is what was there before; a failure could only mean that SIGCHLD is no signal.
+        let _ = unsafe { sigaction(Signal::SIGCHLD, &self.before) };
     }
 }
 
@@ -130,13 +155,12 @@ pub fn ignore_signals() {
     }
 }
 
-/// Gives SIGPIPE its default effect back and clears the signal mask: Rust's start-up ignores SIGPIPE, and an ignored
-/// signal survives exec, so that `yes | head` in the container would print an error.
+/// Gives SIGPIPE its default effect back: Rust's start-up ignores it, and an ignored signal survives exec, so that
+/// `yes | head` in the container would print an error.
 pub fn restore_signals_for_exec() -> Result<()> {
     let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
     // SAFETY: SIG_DFL runs no code of ours.
-    unsafe { sigaction(Signal::SIGPIPE, &default) }?;
-    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)
+    unsafe { sigaction(Signal::SIGPIPE, &default) }.map(drop)
 }
 
 /// Closes every fd of this process but those given; 0, 1 and 2 become `/dev/null`, so that `$(slipway run …)` does not
@@ -192,6 +216,49 @@ pub fn set_no_new_privileges() -> Result<()> {
     nix::sys::prctl::set_no_new_privs()
 }
 
+/// Docker's default capabilities (moby `daemon/pkg/oci/caps/defaults.go`) by number, linux/capability.h: CHOWN,
+/// DAC_OVERRIDE, FOWNER, FSETID, KILL, SETGID, SETUID, SETPCAP, NET_BIND_SERVICE, NET_RAW, SYS_CHROOT, MKNOD,
+/// AUDIT_WRITE, SETFCAP.
+const DOCKER_CAPABILITIES: [u32; 14] = [0, 1, 3, 4, 5, 6, 7, 8, 10, 13, 18, 27, 29, 31];
+/// Highest capability that prctl could know; kernels answer EINVAL above their own last one.
+const MAX_CAPABILITY: u32 = 63;
+
+/// Takes every capability but Docker's out of the bounding set, so that no later exec has them: without
+/// CAP_SYS_ADMIN, root inside cannot make a read-only mount writable again or take it away.
+pub fn limit_capabilities() -> Result<()> {
+    for capability in (0..=MAX_CAPABILITY).filter(|number| !DOCKER_CAPABILITIES.contains(number)) {
+        // SAFETY: PR_CAPBSET_DROP takes a number and no pointer.
+        let result = unsafe { libc::prctl(libc::PR_CAPBSET_DROP, libc::c_ulong::from(capability), 0, 0, 0) };
+        match Errno::result(result) {
+            Err(Errno::EINVAL) => break,
+            other => other.map(drop)?,
+        }
+    }
+    Ok(())
+}
+
+/// Sets the file mode creation mask and returns the one before.
+pub fn set_umask(mask: u32) -> u32 {
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(mask)).bits()
+}
+
+/// Overwrites this process's command line with zeros, so that `ps` shows its name instead: the words are the caller's
+/// and may hold secrets (`-e TOKEN=…`), and `pkill -f` would take a server for the workload.
+#[expect(clippy::disallowed_methods, reason = "reads /proc/self/stat, which is a kernel interface")]
+pub fn forget_command_line() {
+    let Ok(stat) = std::fs::read_to_string("/proc/self/stat") else { return };
+    // Fields are counted behind the name, which may hold anything: arg_start and arg_end are 48 and 49 (proc(5)).
+    let Some((_, rest)) = stat.rsplit_once(')') else { return };
+    let mut numbers = rest.split_whitespace().skip(45).map_while(|word| word.parse::<usize>().ok());
+    let (Some(start), Some(end)) = (numbers.next(), numbers.next()) else { return };
+    if start != 0 && end > start {
+        let place: *mut u8 = std::ptr::with_exposed_provenance_mut(start);
+        // SAFETY: the kernel says that the argument strings lie from `start` to `end` on this process's own stack,
+        // which is writable; Rust's copies of them were made at start-up and nothing else refers to the place.
+        unsafe { place.write_bytes(0, end - start) };
+    }
+}
+
 /// Replaces this process. Returns only the error.
 pub fn exec(path: &CString, args: &[CString], env: &[CString]) -> Errno {
     let result: Result<Infallible> = nix::unistd::execve(path, args, env);
@@ -206,8 +273,8 @@ pub fn change_directory(path: &std::path::Path) -> Result<()> {
     nix::unistd::chdir(path)
 }
 
-/// The real user and group id of this process.
+/// The user and group id that this process acts as: what the kernel compares id maps and owners of files with.
 #[must_use]
-pub fn real_ids() -> (u32, u32) {
-    (nix::unistd::getuid().as_raw(), nix::unistd::getgid().as_raw())
+pub fn own_ids() -> (u32, u32) {
+    (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw())
 }

@@ -15,6 +15,7 @@ mod foreign_image;
 mod fuse_mount;
 mod gpu;
 mod gpu_cli;
+mod launch_hygiene;
 mod ldcache;
 mod merge;
 mod quickstart_parts;

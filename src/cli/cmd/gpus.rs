@@ -61,8 +61,12 @@ pub(super) fn hints(session: &Session) -> Hints {
     }
 }
 
-/// The caller's own directory on this node, if it can be had: a cache is no reason to fail.
+/// The caller's own directory on this node, if it can be had: a cache is no reason to fail. It is made only where there
+/// is a driver, whose facts it is for.
 fn cache_directory(session: &Session) -> Option<PathBuf> {
+    if !Path::new("/proc/driver/nvidia").exists() {
+        return None;
+    }
     let directory = host::private_directories(&session.env, false).into_iter().next()?;
     host::own_directory(&directory).ok()?;
     Some(directory)

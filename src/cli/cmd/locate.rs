@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 
 use crate::reference::ImageRef;
 use crate::store::Store;
+use crate::sys::process::WaitableChildren;
 
 use super::Session;
 use crate::cli::failure::Failure;
@@ -42,12 +43,16 @@ fn stored(store: &Store, reference: &ImageRef) -> Result<Option<PathBuf>, Failur
 /// Pulling starts threads, and the launcher must have none: a child does it. Its words go to standard error, so that
 /// standard output stays the workload's.
 fn pull_in_child(name: &str) -> Result<(), Failure> {
+    let failed = |error: &dyn std::fmt::Display| {
+        Failure::new(format!("cannot start a child to pull `{name}`: {error}"), None)
+    };
+    let _waitable = WaitableChildren::new().map_err(|errno| failed(&errno))?;
     let status = Command::new("/proc/self/exe")
         .args(["pull", "--quiet", name])
         .stdin(Stdio::null())
         .stdout(std::io::stderr())
         .status()
-        .map_err(|error| Failure::new(format!("cannot start a child to pull `{name}`: {error}"), None))?;
+        .map_err(|error| failed(&error))?;
     // The child has said why.
     if status.success() { Ok(()) } else { Err(Failure::quiet_own()) }
 }

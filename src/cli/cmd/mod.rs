@@ -93,8 +93,9 @@ impl Session {
 /// stands in that nobody can write to, so that only what needs it fails.
 fn with_home(env: &BTreeMap<OsString, OsString>) -> BTreeMap<OsString, OsString> {
     let mut env = env.clone();
+    env.retain(|name, value| name != "HOME" || !value.is_empty());
     env.entry("HOME".into()).or_insert_with(|| {
-        let (uid, _) = crate::sys::process::real_ids();
+        let (uid, _) = crate::sys::process::own_ids();
         crate::launch::home_of(uid).unwrap_or_else(|| "/nonexistent".into()).into()
     });
     env

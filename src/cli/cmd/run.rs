@@ -4,6 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::path::Path;
 
 use crate::bundle::{self, EnvRequest, Request, Volume, parse_apptainer_binds, parse_docker_volume};
+use crate::config::Profile;
 use crate::image::Image;
 use crate::launch::{self, Context};
 use crate::plan::{self, ImageSource, LaunchPlan};
@@ -18,6 +19,12 @@ use crate::cli::term;
 /// Becomes the workload, or says why not. Returns only for `--plan`.
 pub(in crate::cli) fn run(args: &RunArgs, session: &Session) -> Result<(), Failure> {
     let (word, command) = args.words.split_first().ok_or_else(|| Failure::new("no image is named", None))?;
+    if word.as_encoded_bytes().starts_with(b"-") {
+        return Err(Failure::new(
+            format!("unknown flag `{}`", word.to_string_lossy()),
+            "`slipway run --help` lists the flags; those of the command come behind the image",
+        ));
+    }
     let path = locate::run_file(word, session)?;
     let name = word.to_string_lossy().into_owned();
     let image = Image::open(&path)?;
@@ -26,7 +33,11 @@ pub(in crate::cli) fn run(args: &RunArgs, session: &Session) -> Result<(), Failu
     if args.plan {
         return show(&plan, args.json);
     }
-    let context = Context { image_name: &name, serve: session.serve_settings(), image: &image };
+    for warning in &plan.warnings {
+        term::warn(warning);
+    }
+    let context =
+        Context { image_name: &name, serve: session.serve_settings(), image: &image, warn: term::warn };
     let error = launch::apply(&plan, &context);
     let code = error.exit_code();
     Err(Failure::from(error).with_code(code))
@@ -43,10 +54,9 @@ fn make_plan(
     let files = launch::image_files(&reader, name)?;
     let caller = launch::caller(&session.env);
     let grants = super::grants::for_run(args, session, image, &reader, name)?;
-    let cwd = caller.cwd.as_deref().unwrap_or(Path::new("/"));
-    let request = request(args, command, session, cwd)?;
+    let request = request(args, command, session, caller.cwd.as_deref())?;
     let bundle = bundle::build(&image.config.config, &files, &request, &caller, grants)?;
-    let facts = launch::look_up(&plan::needed(&bundle)?, &reader, name)?;
+    let facts = launch::look_up(&bundle, &reader, name)?;
     let source = ImageSource {
         path: image.path.clone(),
         offset_bytes: image.offset_bytes,
@@ -57,16 +67,44 @@ fn make_plan(
     Ok(plan)
 }
 
-fn request(args: &RunArgs, command: &[OsString], session: &Session, cwd: &Path) -> Result<Request, Failure> {
+fn request(
+    args: &RunArgs,
+    command: &[OsString],
+    session: &Session,
+    cwd: Option<&Path>,
+) -> Result<Request, Failure> {
+    let settings = &session.settings.run;
+    if settings.profile.value == Profile::Docker {
+        return Err(Failure::new(
+            format!("the profile `docker` does not exist yet; it is set by {}", settings.profile.origin),
+            "use the profile `hpc`, which is the default",
+        ));
+    }
     let mut volumes: Vec<Volume> = Vec::new();
-    for text in &session.settings.run.binds.value {
-        volumes.extend(parse_apptainer_binds(text, cwd)?);
+    for text in &settings.binds.value {
+        let binds = parse_apptainer_binds(text, Path::new("/"))?;
+        let with_origin = |bind: Volume| {
+            let asked =
+                format!("{} (run.binds, {})", bind.asked.trim_start_matches("-B "), settings.binds.origin);
+            Volume { asked, ..bind }
+        };
+        volumes.extend(binds.into_iter().map(with_origin));
     }
     for text in &args.bind {
-        volumes.extend(parse_apptainer_binds(text, cwd)?);
+        volumes.extend(parse_apptainer_binds(as_text("-B", text)?, Path::new(""))?);
     }
     for text in &args.volume {
-        volumes.push(parse_docker_volume(text, cwd)?);
+        volumes.push(parse_docker_volume(as_text("-v", text)?, Path::new(""))?);
+    }
+    for volume in volumes.iter_mut().filter(|volume| volume.source.is_relative()) {
+        // The directory may be gone, and then no other place may be taken for it.
+        let cwd = cwd.ok_or_else(|| {
+            Failure::new(
+                format!("cannot bind `{}`: the current directory does not exist any more", volume.asked),
+                "change to another directory, or give an absolute path",
+            )
+        })?;
+        volume.source = cwd.join(&volume.source);
     }
     Ok(Request {
         entrypoint: args.entrypoint.clone(),
@@ -74,8 +112,18 @@ fn request(args: &RunArgs, command: &[OsString], session: &Session, cwd: &Path) 
         env: args.env.iter().map(|text| env_request(text)).collect(),
         workdir: args.workdir.clone(),
         volumes,
-        mount_home: session.settings.run.mount_home.value,
-        mount_tmp: session.settings.run.mount_tmp.value,
+        mount_home: settings.mount_home.value,
+        mount_tmp: settings.mount_tmp.value,
+    })
+}
+
+/// A bind as text: its parts are separated by characters, and the plan shows it.
+fn as_text<'a>(flag: &str, text: &'a OsStr) -> Result<&'a str, Failure> {
+    text.to_str().ok_or_else(|| {
+        Failure::new(
+            format!("`{flag} {}` is not UTF-8", text.to_string_lossy()),
+            "bind a directory above it whose name is UTF-8",
+        )
     })
 }
 

@@ -85,7 +85,7 @@ fn read_own_file(path: &Path) -> Option<Vec<u8>> {
     }
     let file = fs::File::open(path).ok()?;
     let facts = file.metadata().ok()?;
-    if !facts.is_file() || facts.uid() != process::real_ids().0 || facts.mode() & 0o077 != 0 {
+    if !facts.is_file() || facts.uid() != process::own_ids().0 || facts.mode() & 0o077 != 0 {
         return None;
     }
     let mut text = Vec::new();
