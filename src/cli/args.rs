@@ -1,9 +1,16 @@
 //! The command line as data: flags with Docker's names, and Apptainer's where they do not clash.
 
+mod images;
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+
+pub(super) use images::{
+    HistoryArgs, ImageArgs, ImageCommand, ImagesArgs, InspectArgs, LoginArgs, LogoutArgs, PushArgs, RmiArgs,
+    SaveArgs, TagArgs,
+};
 
 /// Everything that was typed.
 #[derive(Debug, Parser)]
@@ -32,6 +39,24 @@ pub(super) enum Command {
     Convert(ConvertArgs),
     /// List the images of the store
     Images(ImagesArgs),
+    /// Manage images
+    Image(ImageArgs),
+    /// Remove images, or names of images
+    Rmi(RmiArgs),
+    /// Give an image a further name
+    Tag(TagArgs),
+    /// Show how an image was made
+    History(HistoryArgs),
+    /// Show everything that is known of images
+    Inspect(InspectArgs),
+    /// Upload an image to a registry
+    Push(PushArgs),
+    /// Write images to an archive
+    Save(SaveArgs),
+    /// Log in to a registry
+    Login(LoginArgs),
+    /// Log out of a registry
+    Logout(LogoutArgs),
     /// Show this node's GPUs
     Gpus(GpusArgs),
     /// Show what this machine offers and where the store is
@@ -98,6 +123,12 @@ pub(super) struct PullArgs {
     /// Print only the image's name
     #[arg(short = 'q', long)]
     pub(super) quiet: bool,
+    /// Pull all tags of the repository
+    #[arg(short = 'a', long)]
+    pub(super) all_tags: bool,
+    /// Further tries after a failure that may pass
+    #[arg(long, value_name = "COUNT")]
+    pub(super) retry: Option<u32>,
     /// Image name, as on Docker Hub: python, user/repo:tag, host/repo@sha256:…
     #[arg(value_name = "NAME")]
     pub(super) name: String,
@@ -129,17 +160,6 @@ pub(super) struct ConvertArgs {
     /// The file to make: PATH.sif
     #[arg(value_name = "TARGET")]
     pub(super) target: PathBuf,
-}
-
-/// Flags of `images`.
-#[derive(Debug, Args)]
-pub(super) struct ImagesArgs {
-    /// Print JSON
-    #[arg(long)]
-    pub(super) json: bool,
-    /// Print only image ids
-    #[arg(short = 'q', long, conflicts_with = "json")]
-    pub(super) quiet: bool,
 }
 
 /// Flags of `info`.

@@ -4,11 +4,13 @@ mod args;
 mod cmd;
 mod env;
 mod failure;
+mod table;
+mod template;
 mod term;
 
 use std::process::ExitCode;
 
-use args::{Command, ConfigCommand, Stop};
+use args::{Command, ConfigCommand, ImageCommand, Stop};
 use failure::Failure;
 
 /// The whole program: parses, acts, prints, and says how it ended.
@@ -34,6 +36,25 @@ fn act(command: &Command) -> Result<(), Failure> {
         Command::Load(args) => cmd::load::run(args, &session),
         Command::Convert(args) => cmd::convert::run(args, &session),
         Command::Images(args) => cmd::images::run(args, &session),
+        Command::Image(args) => match &args.command {
+            ImageCommand::Ls(args) => cmd::images::run(args, &session),
+            ImageCommand::Rm(args) => cmd::rmi::run(args, &session),
+            ImageCommand::Inspect(args) => cmd::inspect::run(args, &session),
+            ImageCommand::History(args) => cmd::history::run(args, &session),
+            ImageCommand::Tag(args) => cmd::tag::run(args, &session),
+            ImageCommand::Pull(args) => cmd::pull::run(args, &session),
+            ImageCommand::Push(args) => cmd::push::run(args, &session),
+            ImageCommand::Save(args) => cmd::save::run(args, &session),
+            ImageCommand::Load(args) => cmd::load::run(args, &session),
+        },
+        Command::Rmi(args) => cmd::rmi::run(args, &session),
+        Command::Tag(args) => cmd::tag::run(args, &session),
+        Command::History(args) => cmd::history::run(args, &session),
+        Command::Inspect(args) => cmd::inspect::run(args, &session),
+        Command::Push(args) => cmd::push::run(args, &session),
+        Command::Save(args) => cmd::save::run(args, &session),
+        Command::Login(args) => cmd::login::login(args, &session),
+        Command::Logout(args) => cmd::login::logout(args, &session),
         Command::Info(args) => cmd::info::run(args, &session),
         Command::Gpus(args) => cmd::gpus::run(args, &session),
         Command::Config(args) => match args.command {

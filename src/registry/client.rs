@@ -10,15 +10,17 @@ use serde::Deserialize;
 use crate::base::Digest;
 use crate::oci::media;
 
-use super::auth::Tokens;
+use super::auth::{Access, Tokens};
 use super::challenge::{Challenge, parse_challenges};
+use super::credentials::CredentialSources;
 use super::error::RegistryError;
 use super::pull::PullEvent;
-use super::transport::{Response, Timeouts, Transport};
+use super::transport::{Body, Method, Response, Timeouts, Transport};
+use super::trust::TrustSources;
 use super::url::{Url, host_of, is_loopback, is_private_literal};
 
 /// Redirects that one request follows.
-const MAX_REDIRECTS: usize = 5;
+pub(super) const MAX_REDIRECTS: usize = 5;
 /// Longest wait before a retry, also where a server asks for more: a job that waits longer should fail and say so.
 const MAX_WAIT: Duration = Duration::from_secs(60);
 /// How long a waiting thread takes to see that another one has failed.
@@ -43,6 +45,10 @@ pub struct ClientOptions {
     pub first_wait: Duration,
     /// Layers fetched at once.
     pub parallel_layers: usize,
+    /// Where logins are looked for, once a registry asks for one.
+    pub credentials: CredentialSources,
+    /// Where certificates are looked for.
+    pub trust: TrustSources,
 }
 
 impl Default for ClientOptions {
@@ -54,6 +60,8 @@ impl Default for ClientOptions {
             retries: 4,
             first_wait: Duration::from_millis(500),
             parallel_layers: 3,
+            credentials: CredentialSources::default(),
+            trust: TrustSources::default(),
         }
     }
 }
@@ -120,7 +128,11 @@ impl Client {
     #[must_use]
     pub fn new(options: ClientOptions) -> Self {
         let timeouts = Timeouts { connect: options.connect_timeout, read: options.read_timeout };
-        Self { transport: Transport::new(timeouts), options, tokens: Tokens::default() }
+        Self {
+            transport: Transport::new(timeouts, options.trust.clone()),
+            options,
+            tokens: Tokens::default(),
+        }
     }
 
     /// Whether plain http may be spoken with this host: itself, or where the configuration says so.
@@ -128,7 +140,8 @@ impl Client {
         let listed = |entry: &String| {
             entry.eq_ignore_ascii_case(authority) || entry.eq_ignore_ascii_case(host_of(authority))
         };
-        is_loopback(authority) || self.options.insecure.iter().any(listed)
+        let is_named = is_loopback(authority) || self.options.insecure.iter().any(listed);
+        is_named && self.options.trust.directory(authority).is_none()
     }
 
     /// Sends one GET, with a token where the registry asks for one, and follows redirects. One try.
@@ -139,20 +152,21 @@ impl Client {
             Place::Foreign(url) => return self.ask_foreign(ask, url),
         };
         let url = Url::new(!self.is_plain_http(ask.host), ask.host, &target);
-        let mut authorization = self.tokens.get(ask.host, ask.repository);
+        let access = Access::pull(ask.host, ask.repository);
+        let mut authorization = self.tokens.get(&access);
         let mut renewed = false;
         loop {
             let (mut response, last) = self.follow(ask, &url, authorization.as_deref())?;
             let by_registry = last.origin() == url.origin();
             if !renewed && by_registry && wants_token(&response) {
                 // Tokens live for minutes, so this also happens in the middle of a long pull.
-                authorization = Some(self.authorize(ask, &url, &response)?);
+                authorization = Some(self.authorize(&access, &url, &response)?);
                 renewed = true;
                 continue;
             }
             return match response.status {
                 200 | 206 => Ok(Answer { response, host: last.authority().to_owned() }),
-                _ => Err(refusal(ask, last.authority(), &mut response)),
+                _ => Err(refusal(&Refused::of(ask), last.authority(), &mut response)),
             };
         }
     }
@@ -163,11 +177,11 @@ impl Client {
             let target = format!("`{}`, a private address", url.origin());
             return Err(RegistryError::Redirect { host: ask.host.into(), what: ask.what.into(), target });
         }
-        self.check_scheme(ask, ask.host, url, url.is_https())?;
+        self.check_scheme(ask.what, ask.host, url, url.is_https())?;
         let (mut response, last) = self.follow(ask, url, None)?;
         match response.status {
             200 | 206 => Ok(Answer { response, host: last.authority().to_owned() }),
-            _ => Err(refusal(ask, last.authority(), &mut response)),
+            _ => Err(refusal(&Refused::of(ask), last.authority(), &mut response)),
         }
     }
 
@@ -193,7 +207,7 @@ impl Client {
             headers.extend(authorization.map(|value| ("authorization", value)));
             let response = self
                 .transport
-                .get(&url, &headers)
+                .send(Method::Get, &url, &headers, Body::None)
                 .map_err(|why| RegistryError::Unreachable { host: url.authority().into(), why })?;
             if !matches!(response.status, 301 | 302 | 303 | 307 | 308) {
                 return Ok((response, url));
@@ -203,7 +217,7 @@ impl Client {
                 let target = "an address that is missing or not understood".into();
                 return Err(RegistryError::Redirect { host, what: ask.what.into(), target });
             };
-            self.check_scheme(ask, &host, &next, url.is_https())?;
+            self.check_scheme(ask.what, &host, &next, url.is_https())?;
             if next.origin() != url.origin() {
                 authorization = None;
             }
@@ -214,9 +228,9 @@ impl Client {
     }
 
     /// Plain http is never reached from https, and otherwise only where it may be spoken.
-    fn check_scheme(
+    pub(super) fn check_scheme(
         &self,
-        ask: &Ask<'_>,
+        what: &str,
         host: &str,
         next: &Url,
         from_https: bool,
@@ -225,7 +239,7 @@ impl Client {
             return Ok(());
         }
         let target = format!("`{}`, which is not encrypted", next.origin());
-        Err(RegistryError::Redirect { host: host.into(), what: ask.what.into(), target })
+        Err(RegistryError::Redirect { host: host.into(), what: what.into(), target })
     }
 
     /// Repeats `attempt` while its error is one that passes.
@@ -284,7 +298,7 @@ pub(super) fn challenges(response: &Response) -> Vec<Challenge> {
 }
 
 /// 401, or the 403 of registries that answer so to a token of too little scope.
-fn wants_token(response: &Response) -> bool {
+pub(super) fn wants_token(response: &Response) -> bool {
     response.status == 401
         || (response.status == 403
             && challenges(response).iter().any(|one| one.get("error") == Some("insufficient_scope")))
@@ -305,15 +319,31 @@ struct ErrorItem {
     message: Option<String>,
 }
 
+/// What was refused, for the words about it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Refused<'a> {
+    pub(super) repository: &'a str,
+    pub(super) what: &'a str,
+    /// A blob was asked for, so that 404 means that this is missing and not the image.
+    pub(super) is_blob: bool,
+}
+
+impl<'a> Refused<'a> {
+    fn of(ask: &Ask<'a>) -> Self {
+        let is_blob = matches!(ask.place, Place::Blob(_) | Place::Foreign(_));
+        Self { repository: ask.repository, what: ask.what, is_blob }
+    }
+}
+
 /// A status other than success as an error.
-pub(super) fn refusal(ask: &Ask<'_>, host: &str, response: &mut Response) -> RegistryError {
+pub(super) fn refusal(refused: &Refused<'_>, host: &str, response: &mut Response) -> RegistryError {
     let status = response.status;
     // Only the number form is read; with a date the usual waits serve as well.
     let retry_after = response.header("retry-after").and_then(|text| text.trim().parse().ok());
     let error = read_error(response);
-    let (host, what) = (host.to_owned(), ask.what.to_owned());
-    let repository = ask.repository.to_owned();
-    let is_blob = matches!(ask.place, Place::Blob(_) | Place::Foreign(_));
+    let (host, what) = (host.to_owned(), refused.what.to_owned());
+    let repository = refused.repository.to_owned();
+    let is_blob = refused.is_blob;
     let message = match error.message.as_deref().filter(|message| !message.is_empty()) {
         Some(message) => format!(": {}", clean(message)),
         None => String::new(),
@@ -322,7 +352,7 @@ pub(super) fn refusal(ask: &Ask<'_>, host: &str, response: &mut Response) -> Reg
         404 if error.code == "NAME_UNKNOWN" => RegistryError::UnknownRepository { host, repository },
         404 | 410 if is_blob => RegistryError::MissingBlob { host, what },
         404 => RegistryError::UnknownTag { host, what },
-        401 | 403 => RegistryError::Denied { host, repository, status, message },
+        401 | 403 => RegistryError::Denied { host, repository, status, message, user: None },
         429 => RegistryError::RateLimited { host, retry_after: retry_after.map(Duration::from_secs) },
         _ => RegistryError::Status { host, what, status, message },
     }

@@ -7,6 +7,7 @@ use crate::base::{Digest, Hint};
 use crate::oci::{ChooseError, DocumentError, RootFsError};
 use crate::store::StoreError;
 
+use super::credentials::CredentialError;
 use super::transport::Reach;
 
 /// Why a pull failed.
@@ -59,9 +60,7 @@ pub enum RegistryError {
         what: String,
     },
     /// 401 or 403. Registries answer so for repositories that do not exist, lest they tell which do.
-    #[error(
-        "`{host}` gives no access to `{repository}`: it does not exist there, or it needs a login ({status}{message})"
-    )]
+    #[error("`{host}` gives no access{}: {} ({status}{message})", to_what(.repository), why_denied(.repository, .user))]
     Denied {
         /// The registry or its token server.
         host: String,
@@ -71,6 +70,16 @@ pub enum RegistryError {
         status: u16,
         /// The server's words after a colon, or nothing.
         message: String,
+        /// Whose login was shown, if one was.
+        user: Option<String>,
+    },
+    /// The registry wants a login, and where one may be could not be asked.
+    #[error("`{host}` needs a login: {source}")]
+    Credentials {
+        /// The registry.
+        host: String,
+        /// Why that place was of no use.
+        source: CredentialError,
     },
     /// Too many requests.
     #[error("`{host}` limits how many images may be pulled, and the limit is reached{}", wait_words(.retry_after))]
@@ -202,6 +211,14 @@ pub enum RegistryError {
         /// The cause.
         source: RootFsError,
     },
+    /// An image to push of which the store has not everything.
+    #[error("cannot push `{reference}`: the store does not have {what}")]
+    NotHere {
+        /// The image.
+        reference: String,
+        /// What is missing.
+        what: String,
+    },
     /// The local store.
     #[error(transparent)]
     Store {
@@ -234,7 +251,21 @@ impl Hint for RegistryError {
             Self::UnknownRepository { repository, host } => {
                 format!("check the spelling of `{repository}`, and that `{host}` is the registry meant")
             }
-            Self::Denied { .. } => "check the spelling of the name; a private image must be copied to where it can be read without a login".into(),
+            Self::Denied { repository, .. } if repository.is_empty() => {
+                "check the user name and the password; many registries want a token in place of the password".into()
+            }
+            Self::Denied { user: Some(_), .. } => {
+                "check the spelling of the name, and that this user may use the repository".into()
+            }
+            Self::Denied { host, .. } => {
+                let host = if host.ends_with("docker.io") { "" } else { host };
+                let command = format!("slipway login {host}");
+                format!("check the spelling of the name; for a private image, log in with `{}`", command.trim_end())
+            }
+            Self::Credentials { source, .. } => return source.hint(),
+            Self::NotHere { .. } => {
+                "pull or load it again with `store.keep_blobs = true`, which keeps what a push needs".into()
+            }
             Self::RateLimited { .. } => "try later, or pull from a mirror; limits count all nodes behind one address".into(),
             Self::Status { status: 500.., .. } => "the server has a problem of its own; try again later".into(),
             Self::WrongDigest { .. } | Self::WrongSize { .. } => {
@@ -259,8 +290,9 @@ fn hint_for(why: &Reach) -> Option<String> {
             "pull on a node that reaches the network, or set HTTPS_PROXY; `registry.connect_timeout_seconds` says how long is waited"
         }
         Reach::Tls { .. } => {
-            "if the registry speaks plain http, list it in `registry.insecure` of slipway.toml"
+            "if its certificate is of the site's own authority, point SSL_CERT_FILE to that, or put it into `~/.config/containers/certs.d/HOST/ca.crt`; if the registry speaks plain http, list it in `registry.insecure` of slipway.toml"
         }
+        Reach::Trust { .. } => "mend that file, or point SSL_CERT_FILE to another",
         Reach::ReadTimeout => "try again; `registry.read_timeout_seconds` says how long is waited",
         Reach::Broken { .. } => "try again; what has arrived of finished layers is kept",
         Reach::Protocol { .. } => "check that this is the address of a registry",
@@ -270,4 +302,17 @@ fn hint_for(why: &Reach) -> Option<String> {
 
 fn wait_words(retry_after: &Option<Duration>) -> String {
     retry_after.map(|wait| format!("; it asks to wait {} s", wait.as_secs())).unwrap_or_default()
+}
+
+fn to_what(repository: &str) -> String {
+    if repository.is_empty() { String::new() } else { format!(" to `{repository}`") }
+}
+
+fn why_denied(repository: &str, user: &Option<String>) -> String {
+    match user {
+        Some(user) if repository.is_empty() => format!("it does not accept the login of `{user}`"),
+        None if repository.is_empty() => "it needs a login".into(),
+        Some(user) => format!("it does not exist there, or the login of `{user}` does not allow it"),
+        None => "it does not exist there, or it needs a login".into(),
+    }
 }

@@ -1,4 +1,4 @@
-//! Registries: an anonymous pull client over one blocking HTTP transport (distribution-spec, Docker's token protocol).
+//! Registries: a client that pulls and pushes over one blocking HTTP transport (distribution-spec, Docker's token protocol).
 //!
 //! ```text
 //! pull ── resolve ── manifest or index ── platform ── manifest
@@ -12,17 +12,31 @@
 //! configuration lists. Tokens go to the registry that asked for one and are never shown, and addresses are shown
 //! without their query, which may hold a signature.
 
+#![expect(clippy::disallowed_methods, reason = "reads certificates")]
+
 mod auth;
 mod blob;
 mod challenge;
 mod client;
+mod credentials;
 mod error;
+mod exchange;
+mod login;
 mod manifest;
 mod pull;
+mod push;
+mod tags;
 mod transport;
+mod trust;
+mod upload;
 mod url;
 
 pub use client::{Client, ClientOptions};
+pub use credentials::{
+    CredentialError, CredentialSources, Kept, Login, Secret, erase_login, keep_login, server_key,
+};
 pub use error::RegistryError;
 pub use pull::{LayerState, Pinned, PullEvent, pull};
+pub use push::{PushEvent, PushState, Pushed, push};
 pub use transport::Reach;
+pub use trust::TrustSources;

@@ -1,14 +1,17 @@
-//! The one door to the HTTP client: a blocking GET that follows no redirect, keeps no cookie and decodes no body.
+//! The one door to the HTTP client: blocking requests that follow no redirect, keep no cookie and decode no body.
 //!
 //! Redirects are the caller's, since only it knows which host may see the token. Proxies are taken from the usual
 //! environment variables (`HTTPS_PROXY`, `NO_PROXY`), but never for this machine itself.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::io::{self, Read};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use ureq::tls::{RootCerts, TlsConfig};
+use ureq::tls::{Certificate, ClientCert, PemItem, PrivateKey, RootCerts, TlsConfig, parse_pem};
 
+use super::trust::TrustSources;
 use super::url::{Url, is_loopback};
 
 /// How long to wait.
@@ -22,8 +25,62 @@ pub(super) struct Timeouts {
 
 /// The HTTP client; keeps connections open between requests and may be used by several threads.
 pub(super) struct Transport {
-    direct: ureq::Agent,
-    outward: ureq::Agent,
+    timeouts: Timeouts,
+    trust: TrustSources,
+    agents: Mutex<HashMap<Key, ureq::Agent>>,
+}
+
+/// What agents differ by.
+#[derive(PartialEq, Eq, Hash)]
+struct Key {
+    /// No proxy.
+    direct: bool,
+    https: bool,
+    /// A host with certificates of its own.
+    host: Option<String>,
+}
+
+/// The methods that registries know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Method {
+    Get,
+    Head,
+    Post,
+    Put,
+    Patch,
+}
+
+impl Method {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Get => "GET",
+            Self::Head => "HEAD",
+            Self::Post => "POST",
+            Self::Put => "PUT",
+            Self::Patch => "PATCH",
+        }
+    }
+}
+
+/// What is sent along.
+pub(super) enum Body<'a> {
+    None,
+    Bytes(&'a [u8]),
+    /// So many bytes of a reader.
+    Stream {
+        reader: &'a mut dyn Read,
+        size_bytes: u64,
+    },
+}
+
+impl Body<'_> {
+    fn size_bytes(&self) -> Option<u64> {
+        match self {
+            Self::None => None,
+            Self::Bytes(bytes) => Some(bytes.len() as u64),
+            Self::Stream { size_bytes, .. } => Some(*size_bytes),
+        }
+    }
 }
 
 /// An answer, whatever its status.
@@ -60,6 +117,12 @@ pub enum Reach {
         /// The TLS library's words.
         why: String,
     },
+    /// The certificates to rest on cannot be used.
+    #[error("{why}")]
+    Trust {
+        /// The file and what is wrong with it.
+        why: String,
+    },
     /// The connection ended too early.
     #[error("the connection broke: {why}")]
     Broken {
@@ -87,31 +150,74 @@ impl Reach {
 }
 
 impl Transport {
-    pub(super) fn new(timeouts: Timeouts) -> Self {
-        let builder = || {
-            ureq::Agent::config_builder()
-                .http_status_as_error(false)
-                .max_redirects(0)
-                .user_agent(concat!("slipway/", env!("CARGO_PKG_VERSION")))
-                .timeout_resolve(Some(timeouts.connect))
-                .timeout_connect(Some(timeouts.connect))
-                .timeout_per_read(Some(timeouts.read))
-                .timeout_per_write(Some(timeouts.read))
-                // The place for a site's own certificate authority: `RootCerts::new_with_certs`.
-                .tls_config(TlsConfig::builder().root_certs(RootCerts::WebPki).build())
-        };
-        let direct = builder().proxy(None).build().new_agent();
-        Self { direct, outward: builder().build().new_agent() }
+    pub(super) fn new(timeouts: Timeouts, trust: TrustSources) -> Self {
+        Self { timeouts, trust, agents: Mutex::default() }
     }
 
-    /// Sends one GET and waits for the head of the answer.
-    pub(super) fn get(&self, url: &Url, headers: &[(&str, &str)]) -> Result<Response, Reach> {
-        let agent = if is_loopback(url.authority()) { &self.direct } else { &self.outward };
-        let mut request = agent.get(url.to_string());
+    /// The agent for a host: those that differ by nothing are one, so that they share their connections.
+    fn agent(&self, url: &Url) -> Result<ureq::Agent, Reach> {
+        let authority = url.authority();
+        let own = url.is_https().then(|| self.trust.directory(authority)).flatten();
+        let key = Key {
+            direct: is_loopback(authority),
+            https: url.is_https(),
+            host: own.map(|_| authority.to_owned()),
+        };
+        // A panic elsewhere leaves the map whole: it is only read and inserted into.
+        let mut agents = self.agents.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(agent) = agents.get(&key) {
+            return Ok(agent.clone());
+        }
+        let agent = self.make_agent(&key, authority)?;
+        agents.insert(key, agent.clone());
+        Ok(agent)
+    }
+
+    fn make_agent(&self, key: &Key, authority: &str) -> Result<ureq::Agent, Reach> {
+        let timeouts = self.timeouts;
+        let mut builder = ureq::Agent::config_builder()
+            .http_status_as_error(false)
+            .max_redirects(0)
+            .user_agent(concat!("slipway/", env!("CARGO_PKG_VERSION")))
+            .timeout_resolve(Some(timeouts.connect))
+            .timeout_connect(Some(timeouts.connect))
+            .timeout_per_read(Some(timeouts.read))
+            .timeout_per_write(Some(timeouts.read));
+        if key.direct {
+            builder = builder.proxy(None);
+        }
+        if key.https {
+            builder = builder.tls_config(tls_config(&self.trust, authority)?);
+        }
+        Ok(builder.build().new_agent())
+    }
+
+    /// Sends one request and waits for the head of the answer.
+    pub(super) fn send(
+        &self,
+        method: Method,
+        url: &Url,
+        headers: &[(&str, &str)],
+        body: Body<'_>,
+    ) -> Result<Response, Reach> {
+        let agent = self.agent(url)?;
+        let mut request = ureq::http::Request::builder().method(method.word()).uri(url.to_string());
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        let (inner, body) = request.call().map_err(classify)?.into_parts();
+        if let Some(size_bytes) = body.size_bytes() {
+            // Without it a stream would be sent in chunks, which storage behind registries refuses.
+            request = request.header("content-length", size_bytes);
+        }
+        let misbuilt = |error: ureq::http::Error| Reach::Protocol { why: error.to_string() };
+        let answer = match body {
+            Body::None => agent.run(request.body(()).map_err(misbuilt)?),
+            Body::Bytes(bytes) => agent.run(request.body(bytes).map_err(misbuilt)?),
+            Body::Stream { reader, .. } => {
+                agent.run(request.body(ureq::SendBody::from_reader(reader)).map_err(misbuilt)?)
+            }
+        };
+        let (inner, body) = answer.map_err(classify)?.into_parts();
         Ok(Response { status: inner.status.as_u16(), inner, body })
     }
 }
@@ -142,6 +248,30 @@ impl Response {
     pub(super) fn reader(&mut self) -> impl Read + '_ {
         self.body.as_reader()
     }
+}
+
+/// The certificates of a host, parsed.
+fn tls_config(trust: &TrustSources, authority: &str) -> Result<TlsConfig, Reach> {
+    let wrong = |why: String| Reach::Trust { why };
+    let trust = trust.read(authority).map_err(wrong)?;
+    let roots: Vec<Certificate<'static>> =
+        trust.authorities.iter().flat_map(|pem| certificates(pem)).collect();
+    let roots = if roots.is_empty() { RootCerts::WebPki } else { RootCerts::new_with_certs(&roots) };
+    let client = match &trust.client {
+        Some((certificate, key)) => {
+            let key = PrivateKey::from_pem(key)
+                .map_err(|_| wrong(format!("the client's key for `{authority}` is not valid")))?;
+            Some(ClientCert::new_with_certs(&certificates(certificate), key))
+        }
+        None => None,
+    };
+    Ok(TlsConfig::builder().root_certs(roots).client_cert(client).build())
+}
+
+/// What is no certificate in such a file is passed over, as other programs do.
+fn certificates(pem: &[u8]) -> Vec<Certificate<'static>> {
+    let item = |item| if let Ok(PemItem::Certificate(one)) = item { Some(one) } else { None };
+    parse_pem(pem).filter_map(item).collect()
 }
 
 /// The library's errors in the terms of a user. Timeouts hide inside I/O errors of a body.

@@ -95,6 +95,13 @@ impl fmt::Debug for Url {
     }
 }
 
+/// A value of a query or a form.
+pub(super) fn escaped(value: &str) -> String {
+    let mut text = String::new();
+    push_escaped(&mut text, value);
+    text
+}
+
 /// Escapes all but the unreserved characters of RFC 3986.
 fn push_escaped(target: &mut String, value: &str) {
     use fmt::Write as _;

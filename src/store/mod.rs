@@ -16,11 +16,15 @@ mod archive;
 mod blobs;
 mod error;
 mod fault;
+mod find;
 mod images;
+mod keep;
 mod layout;
 mod members;
 mod outer;
 mod refs;
+mod remove;
+mod save;
 mod source;
 #[cfg(test)]
 mod tests;
@@ -38,9 +42,12 @@ pub use archive::{ArchiveImage, read_archive, read_archive_stream};
 pub use blobs::BlobWriter;
 pub use error::StoreError;
 pub use fault::{ArchiveError, ArchiveFault};
+pub use find::{FindError, Meant, StoredImage};
 pub use images::{ImageKey, ImageKeyError, ImageWriter};
 pub use layout::read_layout;
 pub use refs::RefRecord;
+pub use remove::Removed;
+pub use save::{SaveError, SavedImage};
 pub use source::ImageError;
 
 /// A piece of an opened file that holds one layer as it was stored or sent (maybe compressed).

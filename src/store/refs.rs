@@ -37,6 +37,10 @@ pub struct RefRecord {
     pub created: Option<String>,
     /// Length of the run file in bytes.
     pub size_bytes: u64,
+    /// Digest of what the name stands for in its registry: of the index, where there is one. Not known for names that
+    /// were given here. Files without it are of the same version: those who do not know it pass it over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub top: Option<Digest>,
 }
 
 /// The file form.
@@ -187,6 +191,7 @@ mod tests {
             platform: Platform::parse("linux/arm64").unwrap(),
             created: Some("2024-01-02T03:04:05Z".into()),
             size_bytes: 4096,
+            top: None,
         }
     }
 

@@ -13,6 +13,7 @@ pub mod ns;
 pub mod pidfd;
 pub mod process;
 pub mod socket;
+pub mod term;
 
 /// The kernel's error number.
 pub type Errno = nix::errno::Errno;

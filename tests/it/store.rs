@@ -47,6 +47,7 @@ fn record(number: u64) -> RefRecord {
         platform: Platform::host(),
         created: None,
         size_bytes: number,
+        top: None,
     }
 }
 

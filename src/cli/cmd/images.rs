@@ -1,27 +1,42 @@
 //! `slipway images`.
 
-use std::fmt::Write as _;
+mod filter;
 
 use jiff::Timestamp;
+use jiff::tz::TimeZone;
 use serde::Serialize;
+use serde_json::{Value, json};
 
 use crate::base::sizes::human_size;
 use crate::reference::ImageRef;
-use crate::store::RefRecord;
+use crate::store::{Store, StoredImage};
 
 use super::Session;
 use crate::cli::args::ImagesArgs;
 use crate::cli::failure::Failure;
-use crate::cli::term;
+use crate::cli::{table, term};
+use filter::Filters;
+
+const NONE: &str = "<none>";
+/// The head's words for the fields of `--format`.
+const TITLES: [(&str, &str); 7] = [
+    ("ID", "IMAGE ID"),
+    ("Repository", "REPOSITORY"),
+    ("Tag", "TAG"),
+    ("Digest", "DIGEST"),
+    ("CreatedSince", "CREATED"),
+    ("CreatedAt", "CREATED AT"),
+    ("Size", "SIZE"),
+];
 
 /// One line of `slipway images --json`: an array of these.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Serialize)]
 struct Row {
     repository: String,
     tag: String,
     /// Digest of the image config.
     id: String,
-    /// Digest of the manifest.
+    /// Digest of the manifest, or of the index that the name stands for in its registry.
     digest: String,
     platform: String,
     created: Option<String>,
@@ -30,39 +45,108 @@ struct Row {
 }
 
 pub(in crate::cli) fn run(args: &ImagesArgs, session: &Session) -> Result<(), Failure> {
-    let rows: Vec<Row> =
-        session.store()?.list_refs()?.iter().map(|(name, record)| row(name, record)).collect();
+    let store = session.store()?;
+    let rows = rows(args, &store)?;
     if args.json {
         let text = serde_json::to_string_pretty(&rows)
             .map_err(|error| Failure::new(format!("the list cannot be shown as JSON: {error}"), None))?;
         return term::print(&format_args!("{text}\n"));
     }
+    let id = |row: &Row| if args.no_trunc { row.id.clone() } else { short(&row.id).to_owned() };
     if args.quiet {
-        let ids: String = rows.iter().map(|row| format!("{}\n", short(&row.id))).collect();
-        return term::print(&ids);
+        // An image with several names is listed once.
+        let mut ids: Vec<String> = Vec::new();
+        for row in &rows {
+            if !ids.contains(&id(row)) {
+                ids.push(id(row));
+            }
+        }
+        return term::print(&ids.iter().map(|id| format!("{id}\n")).collect::<String>());
     }
-    term::print(&table(&rows, Timestamp::now()))
+    let now = Timestamp::now();
+    let values: Vec<Value> = rows.iter().map(|row| fields(row, id(row), now)).collect();
+    let digest = if args.digests { "\t{{.Digest}}" } else { "" };
+    let default = format!(
+        "table {{{{.Repository}}}}\t{{{{.Tag}}}}{digest}\t{{{{.ID}}}}\t{{{{.CreatedSince}}}}\t{{{{.Size}}}}"
+    );
+    let format = args.format.as_deref().filter(|format| *format != "table").unwrap_or(&default);
+    term::print(&table::formatted(format, &values, &TITLES)?)
 }
 
-fn row(name: &str, record: &RefRecord) -> Row {
-    let (repository, tag) = match ImageRef::parse(name) {
-        Ok(reference) => {
-            let familiar = reference.familiar();
-            let tag = reference.tag().unwrap_or("<none>").to_owned();
-            let end = familiar.find('@').unwrap_or(familiar.len());
-            let repository = familiar[..end].trim_end_matches(&format!(":{tag}")).to_owned();
-            (repository, tag)
+/// A row for each name, newest image first, as docker has it.
+fn rows(args: &ImagesArgs, store: &Store) -> Result<Vec<Row>, Failure> {
+    let filters = Filters::parse(&args.filter, args.name.as_deref(), store)?;
+    let mut images = store.images()?;
+    images.sort_by_key(|image| std::cmp::Reverse(created(image)));
+    let mut rows = Vec::new();
+    for image in &images {
+        if !filters.keep_image(image, store) {
+            continue;
         }
-        Err(_) => (name.to_owned(), "<none>".into()),
+        let names = image.names.iter().filter_map(|name| ImageRef::parse(name).ok());
+        rows.extend(names.filter(|name| filters.keep_name(name)).map(|name| row(image, Some(&name))));
+        if image.names.is_empty() && filters.keep_nameless() {
+            rows.push(row(image, None));
+        }
+    }
+    Ok(rows)
+}
+
+fn created(image: &StoredImage) -> Option<Timestamp> {
+    image.record.created.as_deref()?.parse().ok()
+}
+
+fn row(image: &StoredImage, name: Option<&ImageRef>) -> Row {
+    let record = &image.record;
+    let (repository, tag) = match name {
+        Some(name) => {
+            let familiar = name.familiar();
+            let tag = name.tag().unwrap_or(NONE).to_owned();
+            let end = familiar.find('@').unwrap_or(familiar.len());
+            let whole = &familiar[..end];
+            (whole.strip_suffix(&format!(":{tag}")).unwrap_or(whole).to_owned(), tag)
+        }
+        None => (NONE.to_owned(), NONE.to_owned()),
     };
+    let by_registry = name.and_then(|name| {
+        let start = format!("{}@", name.repository());
+        image.digests.iter().find_map(|digest| digest.strip_prefix(&start))
+    });
     Row {
         repository,
         tag,
         id: record.config.to_string(),
-        digest: record.manifest.to_string(),
+        digest: by_registry.map_or_else(|| record.manifest.to_string(), str::to_owned),
         platform: record.platform.to_string(),
         created: record.created.clone(),
         size_bytes: record.size_bytes,
+    }
+}
+
+/// The fields that docker gives to a template.
+fn fields(row: &Row, id: String, now: Timestamp) -> Value {
+    let size = human_size(row.size_bytes);
+    json!({
+        "ID": id,
+        "Repository": row.repository,
+        "Tag": row.tag,
+        "Digest": row.digest,
+        "CreatedSince": row.created.as_deref().map_or_else(|| "N/A".into(), |created| ago(created, now)),
+        "CreatedAt": row.created.as_deref().map_or_else(|| "N/A".into(), spelled),
+        "Size": size,
+        "VirtualSize": size,
+        "SharedSize": "N/A",
+        "UniqueSize": "N/A",
+        "Containers": "N/A",
+        "Platform": row.platform,
+    })
+}
+
+/// A time as Go prints it.
+fn spelled(created: &str) -> String {
+    match created.parse::<Timestamp>() {
+        Ok(time) => time.to_zoned(TimeZone::UTC).strftime("%Y-%m-%d %H:%M:%S +0000 UTC").to_string(),
+        Err(_) => "N/A".into(),
     }
 }
 
@@ -71,38 +155,8 @@ fn short(id: &str) -> &str {
     hex.get(..12).unwrap_or(hex)
 }
 
-/// Docker's classic table.
-fn table(rows: &[Row], now: Timestamp) -> String {
-    let mut lines = vec![["REPOSITORY", "TAG", "IMAGE ID", "CREATED", "SIZE"].map(String::from)];
-    lines.extend(rows.iter().map(|row| {
-        [
-            row.repository.clone(),
-            row.tag.clone(),
-            short(&row.id).to_owned(),
-            row.created.as_deref().map_or_else(|| "N/A".into(), |created| ago(created, now)),
-            human_size(row.size_bytes),
-        ]
-    }));
-    let mut widths = [0; 5];
-    for line in &lines {
-        for (width, cell) in widths.iter_mut().zip(line) {
-            *width = cell.chars().count().max(*width);
-        }
-    }
-    let mut text = String::new();
-    for line in &lines {
-        let mut row = String::new();
-        for (cell, width) in line.iter().zip(widths) {
-            write!(row, "{cell:<width$}   ").expect("writing to a String cannot fail");
-        }
-        text.push_str(row.trim_end());
-        text.push('\n');
-    }
-    text
-}
-
 /// Docker's words for an age (docker/go-units `HumanDuration`).
-fn ago(created: &str, now: Timestamp) -> String {
+pub(super) fn ago(created: &str, now: Timestamp) -> String {
     let Ok(created) = created.parse::<Timestamp>() else { return "N/A".into() };
     let seconds = now.as_second().saturating_sub(created.as_second()).max(0);
     let (minutes, hours) = (seconds / 60, (seconds + 1800) / 3600);
@@ -143,23 +197,6 @@ mod tests {
         ] {
             assert_eq!(ago(created, now), expected, "{created}");
         }
-    }
-
-    #[test]
-    fn lines_up_the_columns() {
-        let row = Row {
-            repository: "python".into(),
-            tag: "3.12".into(),
-            id: format!("sha256:{}", "ab".repeat(32)),
-            digest: String::new(),
-            platform: String::new(),
-            created: None,
-            size_bytes: 1_500_000,
-        };
-        assert_eq!(
-            table(&[row], Timestamp::UNIX_EPOCH),
-            "REPOSITORY   TAG    IMAGE ID       CREATED   SIZE\n\
-             python       3.12   abababababab   N/A       1.5MB\n"
-        );
+        assert_eq!(spelled("2026-01-31T12:00:00.5+01:00"), "2026-01-31 11:00:00 +0000 UTC");
     }
 }

@@ -7,17 +7,30 @@ use crate::reference::ImageRef;
 use crate::store;
 
 use super::Session;
-use super::publish::publish;
+use super::publish;
 use crate::cli::args::LoadArgs;
 use crate::cli::failure::Failure;
 use crate::cli::term;
 
 pub(in crate::cli) fn run(args: &LoadArgs, session: &Session) -> Result<(), Failure> {
     let input = args.input.as_deref().unwrap_or(Path::new("/dev/stdin"));
+    if args.input.is_none() && term::input_is_terminal() {
+        return Err(Failure::new(
+            "requested load from stdin, but stdin is empty",
+            "name a file with `-i`, or write `docker save IMAGE | slipway load`",
+        ));
+    }
     let store = session.store()?;
     for image in store::read_archive(input, &store, &Platform::host())? {
         let names = image.names.iter().map(|name| ImageRef::parse(name)).collect::<Result<Vec<_>, _>>()?;
-        let record = publish(&image.layers, &names, &store, session, args.quiet)?;
+        // The conversion verifies everything, so that nothing of a damaged archive is kept.
+        let mut record = publish::convert(&image.layers, &store, session, args.quiet)?;
+        if session.settings.store.keep_blobs.value {
+            record.manifest = store.keep(&image)?.manifest_digest;
+        } else {
+            store.put_blob(&image.layers.config)?;
+        }
+        publish::name(&record, &names, &store)?;
         warn_of_foreign(&image.layers.config, &image.layers.name);
         for name in &names {
             let prefix = if args.quiet { "" } else { "Loaded image: " };

@@ -5,8 +5,12 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use serde_json::Value;
+
+use crate::image::Image;
+use crate::oci::{Document, Manifest, media};
 use crate::reference::ImageRef;
-use crate::store::Store;
+use crate::store::{Meant, Store, StoredImage};
 use crate::sys::process::WaitableChildren;
 
 use super::Session;
@@ -24,20 +28,55 @@ pub(super) fn run_file(word: &OsStr, session: &Session) -> Result<PathBuf, Failu
     let text = word.to_str().ok_or_else(|| {
         Failure::new(format!("`{}` is not an image name", word.to_string_lossy()), "names are plain ASCII")
     })?;
-    let reference = ImageRef::parse(text)?;
     let store = session.store()?;
-    if let Some(path) = stored(&store, &reference)? {
+    if let Some(path) = stored(&store, text)? {
         return Ok(path);
     }
+    ImageRef::parse(text)?;
     pull_in_child(text)?;
-    stored(&store, &reference)?
+    stored(&store, text)?
         .ok_or_else(|| Failure::new(format!("`{text}` was pulled but is not in the store"), None))
 }
 
-fn stored(store: &Store, reference: &ImageRef) -> Result<Option<PathBuf>, Failure> {
-    let record = store.get_ref(&reference.to_string())?;
-    let key = record.and_then(|record| record.image);
+/// The run file of the image that a name, an id or the beginning of one means.
+fn stored(store: &Store, word: &str) -> Result<Option<PathBuf>, Failure> {
+    let key = store.find_image(word)?.and_then(|(image, _)| image.record.image);
     Ok(key.filter(|key| store.has_image(key)).map(|key| store.image_path(&key)))
+}
+
+/// The image that a word means, which must be there.
+pub(super) fn image(store: &Store, word: &str) -> Result<(StoredImage, Meant), Failure> {
+    store.find_image(word)?.ok_or_else(|| {
+        Failure::new(format!("no such image: `{word}`"), "`slipway images` lists those that are there")
+    })
+}
+
+/// The raw image config: as a blob, or as the run file carries it.
+pub(super) fn raw_config(store: &Store, image: &StoredImage) -> Result<Vec<u8>, Failure> {
+    let record = &image.record;
+    if let Some(raw) = store.read_blob(&record.config, media::CONFIG_LIMIT_BYTES)? {
+        return Ok(raw);
+    }
+    let key = record.image.as_ref().filter(|key| store.has_image(key));
+    let file = key.map(|key| Image::open(&store.image_path(key))).transpose()?;
+    let raw = file.as_ref().and_then(|file| file.raw_config()).map(<[u8]>::to_vec);
+    raw.ok_or_else(|| Failure::new(format!("the store has no config of the image {}", record.config), None))
+}
+
+/// The image's config and manifest as JSON; the manifest only if it is kept.
+pub(super) fn documents(store: &Store, image: &StoredImage) -> Result<(Value, Option<Manifest>), Failure> {
+    let raw = raw_config(store, image)?;
+    let config = serde_json::from_slice(&raw).map_err(|error| {
+        Failure::new(format!("the image config {} is not valid: {error}", image.record.config), None)
+    })?;
+    let manifest = match store.read_blob(&image.record.manifest, media::MANIFEST_LIMIT_BYTES)? {
+        Some(raw) => match Document::parse(&raw)? {
+            Document::Manifest(manifest) => Some(manifest),
+            Document::Index(_) => None,
+        },
+        None => None,
+    };
+    Ok((config, manifest))
 }
 
 /// Pulling starts threads, and the launcher must have none: a child does it. Its words go to standard error, so that

@@ -6,13 +6,20 @@ pub(super) mod config;
 pub(super) mod convert;
 pub(super) mod gpus;
 mod grants;
+pub(super) mod history;
 pub(super) mod images;
 pub(super) mod info;
+pub(super) mod inspect;
 pub(super) mod load;
 mod locate;
+pub(super) mod login;
 mod publish;
 pub(super) mod pull;
+pub(super) mod push;
+pub(super) mod rmi;
 pub(super) mod run;
+pub(super) mod save;
+pub(super) mod tag;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -23,7 +30,7 @@ use crate::config::{NoOpen, Settings, Sources, default_files};
 use crate::host::{self, LaunchFacts};
 use crate::launch::ServeSettings;
 use crate::oci::Platform;
-use crate::registry::{Client, ClientOptions};
+use crate::registry::{Client, ClientOptions, CredentialSources, TrustSources};
 use crate::store::Store;
 
 use super::failure::Failure;
@@ -52,16 +59,28 @@ impl Session {
     }
 
     fn client(&self) -> Client {
+        self.client_with_retries(None)
+    }
+
+    /// A client with the retries that a flag says, or the settings.
+    fn client_with_retries(&self, retries: Option<u32>) -> Client {
         let settings = &self.settings.registry;
         let seconds = |count: u32| Duration::from_secs(count.into());
         Client::new(ClientOptions {
             insecure: settings.insecure.value.clone(),
             connect_timeout: seconds(settings.connect_timeout_seconds.value),
             read_timeout: seconds(settings.read_timeout_seconds.value),
-            retries: settings.retries.value,
+            retries: retries.unwrap_or(settings.retries.value),
             parallel_layers: to_usize(settings.parallel_layers.value).max(1),
+            credentials: self.credentials(),
+            trust: TrustSources::from_env(&with_home(&self.env)),
             ..ClientOptions::default()
         })
+    }
+
+    /// Where the user's logins are.
+    fn credentials(&self) -> CredentialSources {
+        CredentialSources::from_env(&with_home(&self.env))
     }
 
     fn convert_options(&self) -> crate::convert::Options {

@@ -11,10 +11,24 @@ use super::Session;
 use crate::cli::failure::Failure;
 use crate::cli::term;
 
-/// Converts `set` unless its run file is there, and gives it `names`.
+/// Converts `set` unless its run file is there, and gives it `names`, which mean `top` in their registry. Without names
+/// it stays as an image that has none.
 pub(super) fn publish(
     set: &LayerSet,
     names: &[ImageRef],
+    top: Option<Digest>,
+    store: &Store,
+    session: &Session,
+    quiet: bool,
+) -> Result<RefRecord, Failure> {
+    let record = RefRecord { top, ..convert(set, store, session, quiet)? };
+    name(&record, names, store)?;
+    Ok(record)
+}
+
+/// Converts `set` unless its run file is there.
+pub(super) fn convert(
+    set: &LayerSet,
     store: &Store,
     session: &Session,
     quiet: bool,
@@ -35,11 +49,18 @@ pub(super) fn publish(
             ));
         }
     }
-    let record = record(set, store, key)?;
+    record(set, store, key)
+}
+
+/// Gives an image its names, or keeps it without one.
+pub(super) fn name(record: &RefRecord, names: &[ImageRef], store: &Store) -> Result<(), Failure> {
     for name in names {
-        store.set_ref(&name.to_string(), &record)?;
+        store.set_name(&name.to_string(), record)?;
     }
-    Ok(record)
+    if names.is_empty() {
+        store.keep_nameless(record)?;
+    }
+    Ok(())
 }
 
 fn record(set: &LayerSet, store: &Store, key: ImageKey) -> Result<RefRecord, Failure> {
@@ -62,5 +83,6 @@ fn record(set: &LayerSet, store: &Store, key: ImageKey) -> Result<RefRecord, Fai
         },
         created: config.created,
         size_bytes,
+        top: None,
     })
 }

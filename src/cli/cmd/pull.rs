@@ -1,7 +1,9 @@
 //! `slipway pull`: the blobs into the store, a run file made of them, and the name set.
 
+use crate::oci::Platform;
 use crate::reference::ImageRef;
-use crate::registry::{self, LayerState, PullEvent};
+use crate::registry::{self, Client, LayerState, PullEvent};
+use crate::store::Store;
 
 use super::publish::publish;
 use super::{Session, platform};
@@ -14,14 +16,42 @@ pub(in crate::cli) fn run(args: &PullArgs, session: &Session) -> Result<(), Fail
     let reference = ImageRef::parse(&args.name)?;
     let wanted = platform(args.platform.as_deref())?;
     let store = session.store()?;
-    let client = session.client();
+    let client = session.client_with_retries(args.retry);
+    let is_tagged = args.name.rsplit('/').next().unwrap_or_default().contains([':', '@']);
+    if !args.all_tags {
+        if !is_tagged && !args.quiet {
+            term::note(&"Using default tag: latest");
+        }
+        return pull_one(&reference, &wanted, args, &store, &client, session);
+    }
+    if is_tagged {
+        return Err(Failure::new(
+            "tag can't be used with --all-tags/-a",
+            "leave out the tag, or leave out `--all-tags`",
+        ));
+    }
+    for tag in client.tags(&reference)? {
+        let one = ImageRef::parse(&format!("{}:{tag}", reference.repository()))?;
+        pull_one(&one, &wanted, args, &store, &client, session)?;
+    }
+    Ok(())
+}
+
+fn pull_one(
+    reference: &ImageRef,
+    wanted: &Platform,
+    args: &PullArgs,
+    store: &Store,
+    client: &Client,
+    session: &Session,
+) -> Result<(), Failure> {
     let before = store.get_ref(&reference.to_string())?;
     let say = |event: PullEvent| {
         if let Some(line) = line_of(&event, args.quiet) {
             term::note(&line);
         }
     };
-    let pinned = registry::pull(&client, &reference, &wanted, &store, &say)?;
+    let pinned = registry::pull(client, reference, wanted, store, &say)?;
     if args.platform.is_some() && !wanted.runnable().contains(&pinned.platform.normalized()) {
         return Err(Failure::new(
             format!(
@@ -32,7 +62,8 @@ pub(in crate::cli) fn run(args: &PullArgs, session: &Session) -> Result<(), Fail
         ));
     }
     let set = store.layer_set(&reference.familiar(), &pinned.manifest_digest)?;
-    let record = publish(&set, std::slice::from_ref(&reference), &store, session, args.quiet)?;
+    let names = std::slice::from_ref(reference);
+    let record = publish(&set, names, Some(pinned.top_digest), store, session, args.quiet)?;
     if args.quiet {
         return term::print(&format_args!("{reference}\n"));
     }

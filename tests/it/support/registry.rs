@@ -21,11 +21,16 @@ pub(crate) struct Registry {
 
 impl Registry {
     pub(crate) fn start() -> Self {
+        Self::start_with("", "")
+    }
+
+    /// With further lines of its configuration: at the top, and below `http`.
+    pub(crate) fn start_with(top: &str, http: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let config = directory.path().join("config.yml");
         // The kernel chooses the port, and the log tells it: no race for a free one.
         let text = format!(
-            "version: 0.1\nlog:\n  level: info\n  accesslog:\n    disabled: true\nstorage:\n  filesystem:\n    rootdirectory: {}\nhttp:\n  addr: 127.0.0.1:0\n",
+            "version: 0.1\nlog:\n  level: info\n  accesslog:\n    disabled: true\nstorage:\n  filesystem:\n    rootdirectory: {}\nhttp:\n  addr: 127.0.0.1:0\n{http}{top}",
             directory.path().join("data").display()
         );
         std::fs::write(&config, text).unwrap();
@@ -43,7 +48,7 @@ impl Registry {
             let start = seen.len();
             assert!(log.read_line(&mut seen).unwrap() > 0, "docker-registry ended:\n{seen}");
             if let Some((_, rest)) = seen[start..].split_once("listening on ") {
-                break rest.split('"').next().unwrap().trim().to_owned();
+                break rest.split(['"', ',']).next().unwrap().trim().to_owned();
             }
         };
         // A full pipe would stop the server.
@@ -229,10 +234,12 @@ fn http(host: &str, method: &str, path: &str, headers: &[(&str, &str)], body: &[
 /// A request as a [`WebServer`] saw it.
 #[derive(Debug, Clone)]
 pub(crate) struct Seen {
+    pub(crate) method: String,
     /// Path and query.
     pub(crate) target: String,
     /// Names in lower case.
     pub(crate) headers: BTreeMap<String, String>,
+    pub(crate) body: Vec<u8>,
 }
 
 /// What it answers.
@@ -300,16 +307,21 @@ fn read_request(stream: &TcpStream) -> Option<Seen> {
     let mut reader = BufReader::new(stream);
     let mut line = String::new();
     reader.read_line(&mut line).ok().filter(|count| *count > 0)?;
-    let target = line.split(' ').nth(1)?.to_owned();
+    let mut words = line.split(' ');
+    let (method, target) = (words.next()?.to_owned(), words.next()?.to_owned());
     let mut headers = BTreeMap::new();
     loop {
         let mut line = String::new();
         reader.read_line(&mut line).ok()?;
         match line.trim_end().split_once(": ") {
             Some((name, value)) => headers.insert(name.to_lowercase(), value.to_owned()),
-            None => return Some(Seen { target, headers }),
+            None => break,
         };
     }
+    let length = headers.get("content-length").map_or(0, |length| length.parse().unwrap());
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body).ok()?;
+    Some(Seen { method, target, headers, body })
 }
 
 fn render(reply: &Reply) -> Vec<u8> {
