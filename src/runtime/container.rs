@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use crate::plan::LaunchPlan;
 use crate::sys::pidfd::{ProcessHandle, ProcessId};
 
 use super::error::RuntimeError;
-use super::record::{Exit, Record, Status, split_at_nul};
+use super::record::{Exit, Record, Status, join_with_nul, split_at_nul, workload_env};
 use super::sweep;
 
 /// Exit code of a workload whose monitor was killed: it was killed with it.
@@ -109,6 +110,33 @@ impl Container {
         self.write()?;
         let path = self.directory.join("exit");
         fs::write(&path, b"").map_err(RuntimeError::state("write", path))
+    }
+
+    /// Takes over a new plan for the next start.
+    pub fn renew(&mut self, plan: &LaunchPlan) -> Result<(), RuntimeError> {
+        self.record.take_plan(plan);
+        let path = self.directory.join("env");
+        fs::write(&path, join_with_nul(&workload_env(plan))).map_err(RuntimeError::state("write", path))
+    }
+
+    /// The processes inside that the caller may look at, by their numbers.
+    #[must_use]
+    pub fn processes(&self) -> Vec<i32> {
+        let Some(id) = self.record.process else { return Vec::new() };
+        let namespace = sweep::mount_namespace(id.pid);
+        // Only now is it certain whose it is.
+        namespace
+            .filter(|_| id.is_alive())
+            .map(|namespace| sweep::processes_in(&namespace))
+            .unwrap_or_default()
+    }
+
+    /// Takes over what the monitor has written. One that is gone already has nobody to wait for.
+    pub(super) fn reload(&mut self) {
+        match read_record(&self.directory) {
+            Ok(Some(record)) => self.record = record,
+            _ => (self.record.monitor, self.record.process) = (None, None),
+        }
     }
 
     /// Leaves it made and not started: nobody takes care of it.

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::Read as _;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::sys::Errno;
@@ -49,24 +50,37 @@ pub fn kill(container: &Container, signal: i32) -> Result<(), RuntimeError> {
     send(container, &process, signal)
 }
 
-/// Waits for the end, and gives the exit code; `None` where only the process that started the container knows it.
-pub fn wait(container: &Container) -> Result<Option<i32>, RuntimeError> {
-    // Opened before the end: with `--rm` the monitor removes the file's name.
-    let path = container.directory().join("exit");
-    let mut file = File::open(&path).map_err(RuntimeError::state("open", &path))?;
-    let watched = container.record.monitor.or(container.record.process);
-    if container.exit().is_none() {
-        if let Some(process) = watched.and_then(|id| id.open()) {
-            process.wait(None).map_err(|errno| RuntimeError::Monitor {
-                name: container.record.name.clone(),
-                act: "waiting for its end",
-                errno,
-            })?;
-        }
+/// How a container will have ended, held open: with `--rm` the monitor removes the file's name.
+#[derive(Debug)]
+pub struct Ending {
+    path: PathBuf,
+    file: File,
+}
+
+impl Ending {
+    /// Opens it.
+    pub fn of(container: &Container) -> Result<Self, RuntimeError> {
+        let path = container.directory().join("exit");
+        let file = File::open(&path).map_err(RuntimeError::state("open", &path))?;
+        Ok(Self { path, file })
     }
-    let mut bytes = Vec::new();
-    file.read_to_end(&mut bytes).map_err(RuntimeError::state("read", &path))?;
-    Ok(parse_exit(&bytes).map(|exit| exit.code))
+
+    /// Waits for the end, and gives the exit code; `None` where only the process that started the container knows it.
+    pub fn wait(mut self, container: &Container) -> Result<Option<i32>, RuntimeError> {
+        let watched = container.record.monitor.or(container.record.process);
+        if container.exit().is_none() {
+            if let Some(process) = watched.and_then(|id| id.open()) {
+                process.wait(None).map_err(|errno| RuntimeError::Monitor {
+                    name: container.record.name.clone(),
+                    act: "waiting for its end",
+                    errno,
+                })?;
+            }
+        }
+        let mut bytes = Vec::new();
+        self.file.read_to_end(&mut bytes).map_err(RuntimeError::state("read", &self.path))?;
+        Ok(parse_exit(&bytes).map(|exit| exit.code))
+    }
 }
 
 /// Removes a container, and with `force` ends it first.

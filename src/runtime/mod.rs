@@ -26,7 +26,7 @@ mod sweep;
 mod tests;
 
 pub use container::Container;
-pub use control::{kill, parse_signal, remove, rename, stop, wait};
+pub use control::{Ending, kill, parse_signal, remove, rename, stop};
 pub use enter::{Entry, enter, enter_detached};
 pub use error::RuntimeError;
 pub use log::{LogLine, LogReader, Stream};

@@ -10,7 +10,7 @@
 //! ```
 
 use std::collections::BTreeMap;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::PathBuf;
 
@@ -235,11 +235,6 @@ pub(super) fn split_at_nul(bytes: &[u8]) -> Vec<OsString> {
     // Behind the last NUL there is nothing.
     texts.pop();
     texts
-}
-
-/// The name of a `NAME=value` line.
-pub(super) fn variable_name(line: &OsStr) -> &[u8] {
-    line.as_bytes().split(|byte| *byte == b'=').next().unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -40,26 +40,16 @@ impl Answer {
     }
 }
 
-/// Starts the workload below a monitor of its own, and returns once it has been executed. A container that does not
-/// start is removed, unless it had run before.
+/// Starts the workload below a monitor of its own, and returns once it has been executed.
 pub fn start(
     container: &mut Container,
     plan: &LaunchPlan,
     context: &Context<'_>,
 ) -> Result<(), RuntimeError> {
-    let is_first = container.record.started.is_none();
     container.prepare_start()?;
-    let result = begin(container, plan, context);
-    if result.is_err() && is_first {
-        // The reason is told by the error; what stays is put right by the next command that looks.
-        let _ = container.forget();
-    }
-    result
-}
-
-fn begin(container: &mut Container, plan: &LaunchPlan, context: &Context<'_>) -> Result<(), RuntimeError> {
     let name = container.record.name.clone();
     let has_answered = in_background(&name, |answers| monitor::run(container, plan, context, answers))?;
+    container.reload();
     if has_answered { Ok(()) } else { Err(RuntimeError::MonitorGone { name }) }
 }
 
@@ -103,7 +93,7 @@ pub fn register_own(container: &mut Container) -> Result<(), RuntimeError> {
     container.write()
 }
 
-/// Takes back what [`register_own`] noted, where the launch failed.
+/// Takes back a container that could not be started.
 pub fn unregister(container: &Container) {
     // The launch's own error is what the user must see; the next command that looks puts the rest right.
     let _ = container.forget();
