@@ -34,9 +34,11 @@ pub enum PrivateError {
 impl Hint for PrivateError {
     fn hint(&self) -> Option<String> {
         match self {
-            Self::Make { .. } => Some("set XDG_RUNTIME_DIR to a directory of your own on this node".into()),
+            Self::Make { .. } => {
+                Some("set SLIPWAY_RUNTIME_DIR to a directory of your own on this node".into())
+            }
             Self::Shared { path, .. } => Some(format!(
-                "remove `{}`, or set XDG_RUNTIME_DIR to a directory of your own on this node",
+                "remove `{}`, or set SLIPWAY_RUNTIME_DIR to a directory of your own on this node",
                 path.display()
             )),
         }
@@ -45,13 +47,18 @@ impl Hint for PrivateError {
 
 /// The places where the caller's own directory may be, best first: the login session's, and one in `/tmp`.
 ///
-/// In a job the session's does not count: the system removes it when the last login ends, which a job outlives.
+/// In a job the session's comes last: the system removes it when the last login ends, which a job outlives. Where
+/// `SLIPWAY_RUNTIME_DIR` names one, it is the only place.
 #[must_use]
 pub fn private_directories(env: &BTreeMap<OsString, OsString>, in_job: bool) -> Vec<PathBuf> {
+    let absolute =
+        |name: &str| env.get(OsStr::new(name)).map(PathBuf::from).filter(|path| path.is_absolute());
+    if let Some(named) = absolute("SLIPWAY_RUNTIME_DIR") {
+        return vec![named];
+    }
     let (uid, _) = process::own_ids();
     let in_tmp = PathBuf::from(format!("/tmp/slipway-{uid}"));
-    let session = env.get(OsStr::new("XDG_RUNTIME_DIR")).map(PathBuf::from);
-    let session = session.filter(|directory| directory.is_absolute() && directory.is_dir());
+    let session = absolute("XDG_RUNTIME_DIR").filter(|directory| directory.is_dir());
     let Some(session) = session.map(|directory| directory.join("slipway")) else { return vec![in_tmp] };
     if in_job { vec![in_tmp, session] } else { vec![session, in_tmp] }
 }
@@ -105,6 +112,8 @@ mod tests {
         let inside = private_directories(&env, true);
         assert_eq!(inside, [outside[1].clone(), outside[0].clone()]);
         assert_eq!(private_directories(&BTreeMap::new(), false), [outside[1].clone()]);
+        env.insert("SLIPWAY_RUNTIME_DIR".into(), "/scratch/mine".into());
+        assert_eq!(private_directories(&env, true), [PathBuf::from("/scratch/mine")]);
     }
 
     #[test]

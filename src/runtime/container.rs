@@ -1,14 +1,17 @@
 //! One container's directory: reading, writing, and what state it tells.
 
 use std::ffi::OsString;
-use std::fs;
+use std::fs::{self, File};
 use std::io;
+use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 
 use crate::plan::LaunchPlan;
+use crate::sys::file::try_lock;
 use crate::sys::pidfd::{ProcessHandle, ProcessId};
 
 use super::error::RuntimeError;
@@ -20,6 +23,10 @@ const KILLED: i32 = 137;
 /// Exit code of a workload that ended while nobody looked, as Docker tells it after a crash.
 const UNKNOWN: i32 = 255;
 
+/// A command that looks holds the lock for some file operations: so often, and so long between, it is tried.
+const LOCK_TRIES: u32 = 100;
+const LOCK_PAUSE: Duration = Duration::from_millis(2);
+
 /// A container, as its directory tells it.
 #[derive(Debug, Clone)]
 pub struct Container {
@@ -27,6 +34,9 @@ pub struct Container {
     pub(super) root: PathBuf,
     /// What is kept of it.
     pub record: Record,
+    /// Held by who makes or starts it and by its monitor, which gets a copy by fork: who cannot have it leaves the rest to
+    /// them. `None` while this process does neither.
+    pub(super) lock: Option<Arc<File>>,
 }
 
 impl Container {
@@ -105,11 +115,25 @@ impl Container {
 
     /// Makes it ready for a start: this process takes care of it, and it has not ended.
     pub(super) fn prepare_start(&mut self) -> Result<(), RuntimeError> {
+        if self.lock.is_none() {
+            self.lock = Some(self.wait_for_lock()?);
+        }
         self.record.monitor = ProcessId::own();
         self.record.process = None;
         self.write()?;
         let path = self.directory.join("exit");
         fs::write(&path, b"").map_err(RuntimeError::state("write", path))
+    }
+
+    /// The lock, from another command that only looks and lets go at once. Who starts the container keeps it.
+    fn wait_for_lock(&self) -> Result<Arc<File>, RuntimeError> {
+        for _ in 0..LOCK_TRIES {
+            if let Some(lock) = lock(&self.directory)? {
+                return Ok(lock);
+            }
+            std::thread::sleep(LOCK_PAUSE);
+        }
+        Err(RuntimeError::Running { name: self.record.name.clone() })
     }
 
     /// Takes over a new plan for the next start.
@@ -173,34 +197,47 @@ impl Container {
     }
 
     /// Puts right what a killed process has left. `None` if nothing of the container remains.
-    pub(super) fn settle(self, boot_id: Option<&str>) -> Result<Option<Self>, RuntimeError> {
+    pub(super) fn settle(mut self, boot_id: Option<&str>) -> Result<Option<Self>, RuntimeError> {
+        if self.has_keeper(boot_id) {
+            return Ok(Some(self));
+        }
+        // From here on nobody else starts it or puts it right.
+        let Some(held) = lock(&self.directory)? else { return Ok(Some(self)) };
+        let Some(record) = read_record(&self.directory)? else { return Ok(None) };
+        self.record = record;
+        if self.has_keeper(boot_id) {
+            return Ok(Some(self));
+        }
         let record = &self.record;
-        let this_boot = record.boot_id.is_none() || boot_id.is_none() || record.boot_id.as_deref() == boot_id;
-        let alive = |process: Option<ProcessId>| this_boot && process.is_some_and(ProcessId::is_alive);
-        if alive(record.monitor) {
-            return Ok(Some(self));
-        }
         let has_ended = self.exit().is_some();
-        if !has_ended && !record.detached && alive(record.process) {
-            return Ok(Some(self));
-        }
-        if has_ended || record.detached && record.monitor.is_none() && record.process.is_none() {
-            if has_ended && record.auto_remove {
-                self.forget()?;
-                return Ok(None);
-            }
-            return Ok(Some(self));
-        }
-        let code = if this_boot && record.detached && self.end_orphan() { KILLED } else { UNKNOWN };
-        if record.auto_remove || !record.detached {
+        let is_aside = record.detached && record.monitor.is_none() && record.process.is_none();
+        let code = match self.is_of(boot_id) && record.detached && !has_ended && self.end_orphan() {
+            true => KILLED,
+            false => UNKNOWN,
+        };
+        let is_half_made = record.started.is_none() && !is_aside;
+        if !record.detached || is_half_made || record.auto_remove && !is_aside {
             self.forget()?;
             return Ok(None);
         }
-        // The monitor may have written it between our two looks.
-        if self.exit().is_none() {
+        if !has_ended && !is_aside {
             self.write_exit(code, Some("its monitor was killed".into()))?;
         }
+        drop(held);
         Ok(Some(self))
+    }
+
+    /// Whether a live process takes care of it: the command that makes it, its monitor, or the workload itself where it
+    /// has none.
+    fn has_keeper(&self, boot_id: Option<&str>) -> bool {
+        let keeper = if self.record.detached { self.record.monitor } else { self.record.process };
+        self.is_of(boot_id) && [keeper, self.record.monitor].into_iter().flatten().any(ProcessId::is_alive)
+    }
+
+    /// Whether its process numbers are of this boot.
+    fn is_of(&self, boot_id: Option<&str>) -> bool {
+        let then = self.record.boot_id.as_deref();
+        then.is_none() || boot_id.is_none() || then == boot_id
     }
 
     /// Kills a workload that has lost its monitor, and what it has started. True if it was there.
@@ -214,6 +251,21 @@ impl Container {
         }
         process.wait(Some(Duration::from_secs(1))).unwrap_or(false)
     }
+}
+
+/// Takes a container's lock; `None` if somebody else has it, or the container is gone.
+pub(super) fn lock(directory: &Path) -> Result<Option<Arc<File>>, RuntimeError> {
+    let file = match File::open(directory) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => return Err(RuntimeError::State { act: "open", path: directory.into(), source }),
+    };
+    let taken = try_lock(file.as_fd()).map_err(|errno| RuntimeError::State {
+        act: "lock",
+        path: directory.into(),
+        source: errno.into(),
+    })?;
+    Ok(taken.then(|| Arc::new(file)))
 }
 
 /// The object in an `exit` file; `None` while it is empty.

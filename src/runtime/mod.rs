@@ -3,8 +3,9 @@
 //! What is known of a container lies in a directory of its own below a 0700 directory of the user's on this node
 //! (`shelf`, `record`). A detached one has a small monitor process (`monitor`) that keeps its output (`log`) and writes
 //! down how it ended; all other commands read those files and look at the processes themselves (`control`, `enter`).
-//! Nothing here is a lock, and nothing must be cleaned up for correctness: what a killed process has left is put
-//! right by the next command that looks (`container`, `settle`).
+//! Nothing waits for a lock, and nothing must be cleaned up for correctness: what a killed process has left is put
+//! right by the next command that looks (`container`, `settle`). The lock on a container's directory only tells such a
+//! command that somebody alive has the container in hand.
 //!
 //! A process is told by its number *and* its start time, and is held by a pidfd while it is acted on.
 

@@ -7,7 +7,7 @@
 //!   names/NAME -> ID       who has a name; a link whose container is gone holds nothing
 //! ```
 //!
-//! There is no lock. A directory appears complete, by rename; a name is taken by symlink(2), which one process alone
+//! Nothing waits for a lock. A directory appears complete, by rename; a name is taken by symlink(2), which one process alone
 //! can win; what a killed process leaves is put right by the next command that looks (`settle`).
 
 use std::fs;
@@ -73,9 +73,11 @@ impl Shelf {
             fs::write(unfinished.join(file), bytes).map_err(failed)?;
         }
         super::container::write_record(&unfinished, &record)?;
+        // Before the name, so that it is never seen without somebody who takes care of it.
+        let lock = super::container::lock(&unfinished)?;
         let directory = containers.join(&record.id);
         fs::rename(&unfinished, &directory).map_err(failed)?;
-        let mut container = Container { directory, root, record };
+        let mut container = Container { directory, root, record, lock };
         let mut tries = if wanted.is_some() { 0 } else { NAME_TRIES };
         let named = loop {
             let taken = self.take_name(&container, &container.record.name);
@@ -165,7 +167,7 @@ impl Shelf {
         for root in &self.roots {
             let directory = root.join("containers").join(id);
             let Some(record) = super::container::read_record(&directory)? else { continue };
-            let container = Container { directory, root: root.clone(), record };
+            let container = Container { directory, root: root.clone(), record, lock: None };
             return container.settle(boot_id().as_deref());
         }
         Ok(None)

@@ -24,6 +24,7 @@ mod registry;
 mod registry_login;
 mod registry_push;
 mod run_cli;
+mod runtime;
 mod sif;
 mod slurm;
 mod squashfs_read;
