@@ -68,14 +68,13 @@ impl Ending {
     /// Waits for the end, and gives the exit code; `None` where only the process that started the container knows it.
     pub fn wait(mut self, container: &Container) -> Result<Option<i32>, RuntimeError> {
         let watched = container.record.monitor.or(container.record.process);
-        if container.exit().is_none() {
-            if let Some(process) = watched.and_then(|id| id.open()) {
-                process.wait(None).map_err(|errno| RuntimeError::Monitor {
-                    name: container.record.name.clone(),
-                    act: "waiting for its end",
-                    errno,
-                })?;
-            }
+        let running = watched.filter(|_| container.exit().is_none()).and_then(|id| id.open());
+        if let Some(process) = running {
+            process.wait(None).map_err(|errno| RuntimeError::Monitor {
+                name: container.record.name.clone(),
+                act: "waiting for its end",
+                errno,
+            })?;
         }
         let mut bytes = Vec::new();
         self.file.read_to_end(&mut bytes).map_err(RuntimeError::state("read", &self.path))?;

@@ -118,10 +118,8 @@ impl LogWriter {
             self.start_part();
         }
         // A full disk or a removed directory must not stop the workload: the lines are lost.
-        if let Some(file) = &mut self.file {
-            if file.write_all(objects).is_ok() {
-                self.size_bytes += objects.len() as u64;
-            }
+        if self.file.as_mut().is_some_and(|file| file.write_all(objects).is_ok()) {
+            self.size_bytes += objects.len() as u64;
         }
     }
 

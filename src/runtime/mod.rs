@@ -23,8 +23,6 @@ mod shelf;
 mod start;
 mod sweep;
 
-#[cfg(test)]
-mod tests;
 
 pub use container::Container;
 pub use control::{Ending, kill, parse_signal, remove, rename, stop};

@@ -133,10 +133,9 @@ impl Shelf {
         if word.len() == names::ID_LENGTH && names::may_be_id(word) {
             return self.load(word)?.ok_or_else(missing);
         }
-        if let Some(id) = names::parse_name(word).and_then(|name| self.id_of_name(name)) {
-            if let Some(container) = self.load(&id)? {
-                return Ok(container);
-            }
+        let by_name = names::parse_name(word).and_then(|name| self.id_of_name(name));
+        if let Some(container) = by_name.map(|id| self.load(&id)).transpose()?.flatten() {
+            return Ok(container);
         }
         if !names::may_be_id(word) {
             return Err(missing());

@@ -135,6 +135,7 @@ fn cut(text: &str, width_chars: usize) -> String {
 
 /// As Go quotes a text.
 fn quote(text: &str) -> String {
+    use std::fmt::Write as _;
     let mut quoted = String::from("\"");
     for character in text.chars() {
         match character {
@@ -142,7 +143,9 @@ fn quote(text: &str) -> String {
             '\n' => quoted.push_str("\\n"),
             '\t' => quoted.push_str("\\t"),
             '\r' => quoted.push_str("\\r"),
-            _ if character.is_control() => quoted.push_str(&format!("\\x{:02x}", u32::from(character))),
+            _ if character.is_control() => {
+                write!(quoted, "\\x{:02x}", u32::from(character)).expect("writing to a String cannot fail");
+            }
             _ => quoted.push(character),
         }
     }
