@@ -28,13 +28,19 @@ is_debian12() {
     has apt-get && (. /etc/os-release && [ "${ID:-}" = debian ] && [ "${VERSION_ID:-}" = 12 ])
 }
 
-# missing_packages PACKAGE=PROGRAM…: the packages whose program is not there.
+# missing_packages PACKAGE=PROGRAM…: the packages whose program is not there. A path stands for itself.
 missing_packages() {
     local pair
     for pair in "$@"; do
-        has "${pair#*=}" || printf '%s\n' "${pair%%=*}"
+        case ${pair#*=} in
+        /*) [ -e "${pair#*=}" ] ;;
+        *) has "${pair#*=}" ;;
+        esac || printf '%s\n' "${pair%%=*}"
     done | sort -u
 }
+
+# What a build needs beside Rust: a linker and the C library's start files, for all crates, and a C compiler for some.
+BUILD_PACKAGES=(gcc=cc libc6-dev=/usr/include/stdlib.h)
 
 # need_packages PACKAGE=PROGRAM…: installs what is missing as root on Debian 12; elsewhere returns 1 after it has said what
 # is missing and how to get it.
@@ -91,8 +97,7 @@ need_cargo() {
     have=$(cd "$TOP" && cargo --version | awk '{print $2}')
     [ "$(printf '%s\n' "$wanted" "${have%%-*}" | sort -V | head -n1)" = "$wanted" ] ||
         die "cargo is $have, and slipway needs $wanted" "run: rustup update stable"
-    has cc || has gcc || has clang ||
-        die "there is no C compiler, which the zstd and TLS crates need" "install the package gcc"
+    need_packages "${BUILD_PACKAGES[@]}" || die "Rust programs cannot be built here without a C compiler and the C library's headers"
 }
 
 # userns_problem [AS…]: why user namespaces cannot be made, in words; nothing if they can. AS is a prefix that runs a

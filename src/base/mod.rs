@@ -5,6 +5,7 @@
 pub mod digest;
 pub mod hint;
 pub mod idset;
+pub mod limits;
 pub mod origin;
 pub mod read_at;
 pub mod relpath;

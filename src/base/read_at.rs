@@ -10,6 +10,9 @@ pub trait ReadAt: Send + Sync {
     /// The length in bytes.
     fn size_bytes(&self) -> u64;
 
+    /// Says that these bytes were read and will not be read again soon, so that the system need not keep them in memory.
+    fn done_with(&self, _offset: u64, _size_bytes: u64) {}
+
     /// Fills `buf` from `offset` or fails with `UnexpectedEof`.
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
         let mut done = 0;
@@ -59,6 +62,10 @@ impl<T: ReadAt + ?Sized> ReadAt for std::sync::Arc<T> {
     fn size_bytes(&self) -> u64 {
         (**self).size_bytes()
     }
+
+    fn done_with(&self, offset: u64, size_bytes: u64) {
+        (**self).done_with(offset, size_bytes);
+    }
 }
 
 /// A part of a larger file, such as the partition of a SIF, seen as a file of its own.
@@ -89,6 +96,13 @@ impl<R: ReadAt> ReadAt for Window<R> {
 
     fn size_bytes(&self) -> u64 {
         self.size_bytes
+    }
+
+    fn done_with(&self, offset: u64, size_bytes: u64) {
+        let left = self.size_bytes.saturating_sub(offset);
+        if left > 0 {
+            self.inner.done_with(self.offset + offset, size_bytes.min(left));
+        }
     }
 }
 

@@ -5,10 +5,7 @@ use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-/// Longest path we take, in bytes: Linux `PATH_MAX` (limits.h) with its NUL.
-const MAX_PATH_BYTES: usize = 4095;
-/// Longest name of one component, in bytes: Linux `NAME_MAX`.
-const MAX_NAME_BYTES: usize = 255;
+use super::limits::{NAME_BYTES as MAX_NAME_BYTES, PATH_BYTES as MAX_PATH_BYTES};
 
 /// A clean path below an image's root. Empty means the root itself.
 ///

@@ -7,9 +7,10 @@ use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt as _;
 
+use crate::base::Hint;
 use crate::oci::RunConfig;
 
-use super::Caller;
+use super::{Caller, Request};
 
 /// Docker's PATH for an image that sets none (moby `daemon/pkg/oci/defaults.go`).
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -23,16 +24,70 @@ pub enum EnvRequest {
     Inherit(OsString),
 }
 
+/// Why the lines of an `--env-file` are refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum EnvFileError {
+    /// A name with blanks, which no shell could use.
+    #[error("`{file}` line {line}: variable `{name}` contains whitespaces")]
+    Name {
+        /// The file.
+        file: String,
+        /// Line number, from 1.
+        line: usize,
+        /// The name.
+        name: String,
+    },
+    /// `=VALUE`.
+    #[error("`{file}` line {line}: no variable name")]
+    NoName {
+        /// The file.
+        file: String,
+        /// Line number, from 1.
+        line: usize,
+    },
+}
+
+impl Hint for EnvFileError {
+    fn hint(&self) -> Option<String> {
+        Some("write NAME=value lines; nothing is quoted or expanded".into())
+    }
+}
+
+/// Reads an `--env-file` by Docker's rules (docker/cli `pkg/kvfile`): leading blanks go, `#` only begins a line, values are
+/// taken as they are, and a name alone is the caller's variable.
+pub fn parse_env_file(file: &str, text: &str) -> Result<Vec<EnvRequest>, EnvFileError> {
+    let mut found = Vec::new();
+    for (index, line) in text.trim_start_matches('\u{feff}').lines().enumerate() {
+        let line = line.trim_start();
+        if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        let (name, value) = line.split_once('=').map_or((line, None), |(name, value)| (name, Some(value)));
+        let (file, line) = (file.to_owned(), index + 1);
+        if name.is_empty() {
+            return Err(EnvFileError::NoName { file, line });
+        }
+        if name.contains(char::is_whitespace) {
+            return Err(EnvFileError::Name { file, line, name: name.into() });
+        }
+        found.push(match value {
+            Some(value) => EnvRequest::Set(name.into(), value.into()),
+            None => EnvRequest::Inherit(name.into()),
+        });
+    }
+    Ok(found)
+}
+
 pub(super) fn merge(
     config: &RunConfig,
-    asked: &[EnvRequest],
+    request: &Request,
     granted: &[(String, String)],
     caller: &Caller,
 ) -> Vec<OsString> {
     let host = &caller.env;
     let mut env: BTreeMap<OsString, OsString> = host
         .iter()
-        .filter(|(name, _)| passes(name))
+        .filter(|(name, _)| passes(name) && (!request.clean_env || is_kept_when_clean(name)))
         .map(|(name, value)| (name.clone(), value.clone()))
         .collect();
     if let Some(home) = &caller.home {
@@ -50,8 +105,8 @@ pub(super) fn merge(
     for (name, value) in granted {
         env.insert(name.into(), value.into());
     }
-    for request in asked {
-        match request {
+    for asked in &request.env {
+        match asked {
             EnvRequest::Set(name, value) => drop(env.insert(name.clone(), value.clone())),
             EnvRequest::Inherit(name) => match host.get(name) {
                 Some(value) => drop(env.insert(name.clone(), value.clone())),
@@ -71,6 +126,11 @@ pub(super) fn merge(
 fn passes(name: &OsStr) -> bool {
     let name = name.as_bytes();
     !(name == b"PATH" || name == b"_" || name.starts_with(b"LD_") || name.starts_with(b"BASH_FUNC_"))
+}
+
+/// As Apptainer's `--cleanenv`: the terminal's kind and the proxies.
+fn is_kept_when_clean(name: &OsStr) -> bool {
+    name == "TERM" || name == "HOME" || name.to_string_lossy().to_ascii_lowercase().ends_with("_proxy")
 }
 
 #[cfg(test)]
@@ -108,7 +168,12 @@ mod tests {
             env: host,
             host_has: Vec::new(),
         };
-        let env = merge(&config, &asked, &[("G".into(), "granted".into())], &caller);
+        let request = Request { env: asked.into(), ..Request::default() };
+        let granted = [("G".to_owned(), "granted".to_owned())];
+        let clean = Request { clean_env: true, ..Request::default() };
+        let few = merge(&RunConfig::default(), &clean, &[], &caller);
+        assert_eq!(few.len(), 3, "{few:?}");
+        let env = merge(&config, &request, &granted, &caller);
         let lines: Vec<_> = env.iter().map(|line| line.to_str().unwrap()).collect();
         assert_eq!(
             lines,
@@ -124,5 +189,19 @@ mod tests {
                 "PYTHONNOUSERSITE=1"
             ]
         );
+    }
+
+    #[test]
+    fn reads_env_files() {
+        let read = parse_env_file("f", "\u{feff}# comment\n A=1 # kept \nB\n\nC=\n").unwrap();
+        let expected = [
+            EnvRequest::Set("A".into(), "1 # kept ".into()),
+            EnvRequest::Inherit("B".into()),
+            EnvRequest::Set("C".into(), "".into()),
+        ];
+        assert_eq!(read, expected);
+        let error = |text: &str| parse_env_file("f", text).unwrap_err().to_string();
+        assert_eq!(error("\n=x"), "`f` line 2: no variable name");
+        assert_eq!(error("A B=x"), "`f` line 1: variable `A B` contains whitespaces");
     }
 }

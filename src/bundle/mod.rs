@@ -8,49 +8,31 @@ mod argv;
 mod environment;
 mod mounts;
 mod passwd;
+mod request;
+mod spec;
 mod volume;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use oci_spec::runtime::{
-    LinuxBuilder, LinuxIdMappingBuilder, LinuxNamespaceBuilder, LinuxNamespaceType, ProcessBuilder,
-    RootBuilder, Spec, SpecBuilder, UserBuilder,
-};
+use oci_spec::runtime::Spec;
 
 use crate::base::Hint;
 use crate::grants::{FileGrant, Grants, LibraryGrant};
 use crate::oci::RunConfig;
 
-pub use environment::EnvRequest;
+pub use environment::{EnvFileError, EnvRequest, parse_env_file};
 pub use mounts::optional_host_paths;
-pub use oci_spec::runtime::Mount;
+pub use oci_spec::runtime::{LinuxIdMapping as IdMapping, LinuxNamespaceType as NamespaceType, Mount};
+pub use request::{Identity, Limit, LimitError, MemoryMount, Request, WritableRoot};
+pub use volume::{Asked, MountError, parse_docker_mount, parse_docker_tmpfs};
 pub use volume::{Volume, VolumeError, parse_apptainer_binds, parse_docker_volume};
 
 /// Where our own files lie inside every container: a private tmpfs.
 pub const RUN_DIRECTORY: &str = "/.slipway/run";
 /// Where the host's tree hangs while the root is built; gone before the workload starts.
 pub const HOST_DIRECTORY: &str = "/.slipway/host";
-
-/// What the user asked for, with flags and configuration merged.
-#[derive(Debug, Clone, Default)]
-pub struct Request {
-    /// `--entrypoint`; an empty text means no entrypoint at all.
-    pub entrypoint: Option<OsString>,
-    /// The words behind the image's name.
-    pub args: Vec<OsString>,
-    /// `-e`, `--env-file`, in order of rising weight.
-    pub env: Vec<EnvRequest>,
-    /// `-w`.
-    pub workdir: Option<PathBuf>,
-    /// `-v`, `-B` and the site's binds.
-    pub volumes: Vec<Volume>,
-    /// Bind the caller's home.
-    pub mount_home: bool,
-    /// Bind the host's `/tmp` and `/var/tmp`.
-    pub mount_tmp: bool,
-}
 
 /// Who starts the container, and from where.
 #[derive(Debug, Clone)]
@@ -110,6 +92,10 @@ pub struct Bundle {
     pub links: Vec<(PathBuf, PathBuf)>,
     /// Why each mount of the spec is there, by destination.
     pub why: BTreeMap<PathBuf, Why>,
+    /// Where the changes of a writable root go; without one the root is read-only.
+    pub writable: Option<WritableRoot>,
+    /// Limits of the workload.
+    pub limits: Vec<Limit>,
     /// True if the user chose the working directory, so that it must exist.
     pub cwd_is_asked: bool,
     /// What was decided and why, for `--explain` and `--plan`.
@@ -158,64 +144,32 @@ pub fn build(
     grants: Grants,
 ) -> Result<Bundle, BundleError> {
     let argv = argv::merge(config, request)?;
-    let env = environment::merge(config, &request.env, &grants.env, caller);
+    let env = environment::merge(config, request, &grants.env, caller);
     let mut table = mounts::Table::default();
     mounts::add_defaults(&mut table, request, caller);
     mounts::add_grants(&mut table, &grants);
     mounts::add_volumes(&mut table, &request.volumes);
+    mounts::add_memory(&mut table, &request.memory_mounts);
     let cwd = mounts::choose_cwd(&mut table, request, caller)?;
 
-    let mut made = passwd::files(files, caller);
+    let mut made = passwd::files(files, caller, request.identity);
     made.extend(grants.files);
     let mut notes = grants.notes;
     notes.append(&mut table.notes);
     let warnings = std::mem::take(&mut table.warnings);
     let (mounts, why) = table.finish();
     Ok(Bundle {
-        spec: spec(caller, &argv, &env, cwd, mounts)?,
+        spec: spec::build(request, caller, &argv, &env, cwd, mounts)?,
         argv,
         env,
         files: made,
         libraries: grants.libraries,
         links: mounts::device_links(),
         why,
+        writable: request.writable.clone(),
+        limits: request.limits.clone(),
         cwd_is_asked: request.workdir.is_some(),
         notes,
         warnings,
     })
-}
-
-fn spec(
-    caller: &Caller,
-    argv: &[OsString],
-    env: &[OsString],
-    cwd: PathBuf,
-    mounts: Vec<Mount>,
-) -> Result<Spec, BundleError> {
-    let text =
-        |words: &[OsString]| words.iter().map(|word| word.to_string_lossy().into_owned()).collect::<Vec<_>>();
-    let map = |id: u32| LinuxIdMappingBuilder::default().host_id(id).container_id(id).size(1_u32).build();
-    let namespace = |kind: LinuxNamespaceType| LinuxNamespaceBuilder::default().typ(kind).build();
-    let process = ProcessBuilder::default()
-        .terminal(false)
-        .user(UserBuilder::default().uid(caller.uid).gid(caller.gid).build()?)
-        .args(text(argv))
-        .env(text(env))
-        .cwd(cwd)
-        .no_new_privileges(true)
-        .build()?;
-    let linux = LinuxBuilder::default()
-        .uid_mappings(vec![map(caller.uid)?])
-        .gid_mappings(vec![map(caller.gid)?])
-        .namespaces(vec![namespace(LinuxNamespaceType::User)?, namespace(LinuxNamespaceType::Mount)?])
-        .masked_paths(Vec::new())
-        .readonly_paths(Vec::new())
-        .build()?;
-    Ok(SpecBuilder::default()
-        .version("1.2.0")
-        .root(RootBuilder::default().path("rootfs").readonly(true).build()?)
-        .process(process)
-        .mounts(mounts)
-        .linux(linux)
-        .build()?)
 }

@@ -8,7 +8,7 @@ use oci_spec::runtime::{Mount, MountBuilder};
 use crate::grants::Grants;
 
 use super::volume::Volume;
-use super::{BundleError, Caller, RUN_DIRECTORY, Request, Why};
+use super::{BundleError, Caller, MemoryMount, RUN_DIRECTORY, Request, Why};
 
 /// Device nodes that every container has, if the host has them (runtime-spec, "Default Devices", and `/dev/fuse` so that
 /// a container may start containers).
@@ -138,6 +138,18 @@ pub(super) fn add_volumes(table: &mut Table, volumes: &[Volume]) {
     }
 }
 
+pub(super) fn add_memory(table: &mut Table, mounts: &[MemoryMount]) {
+    for mount in mounts {
+        let mut options = vec![format!("mode={:o}", mount.mode)];
+        options.extend(mount.size_bytes.map(|size| format!("size={size}")));
+        let target = mount.target.to_string_lossy();
+        table.memory("tmpfs", &target, options);
+        if let Some((_, why)) = table.rows.last_mut() {
+            *why = Why::Asked(mount.asked.clone());
+        }
+    }
+}
+
 /// `-w`, else the caller's directory, which is bound if nothing else shows it, else `/`.
 pub(super) fn choose_cwd(
     table: &mut Table,
@@ -161,6 +173,9 @@ pub(super) fn choose_cwd(
             "the current directory `{}` is not inside, since that is the image's own place; the command starts in `/`",
             cwd.display()
         ));
+        return Ok("/".into());
+    }
+    if request.hide_cwd {
         return Ok("/".into());
     }
     table.bind(&cwd.clone(), &cwd, false, Why::Default);

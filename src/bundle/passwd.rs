@@ -4,16 +4,38 @@ use std::path::PathBuf;
 
 use crate::grants::FileGrant;
 
-use super::{Caller, ImageFiles};
+use super::{Caller, Identity, ImageFiles};
 
 /// Both files, to be bound over the image's.
-pub(super) fn files(image: &ImageFiles, caller: &Caller) -> Vec<FileGrant> {
+pub(super) fn files(image: &ImageFiles, caller: &Caller, identity: Identity) -> Vec<FileGrant> {
+    if identity == Identity::Root {
+        return root_files(image);
+    }
     let home = caller.home.clone().unwrap_or_else(|| PathBuf::from("/"));
     let passwd = with_user(image.passwd.as_deref().unwrap_or_default(), caller, &home.to_string_lossy());
     let group = with_group(image.group.as_deref().unwrap_or_default(), caller);
     [("/etc/passwd", passwd), ("/etc/group", group)]
         .map(|(target, content)| FileGrant { target: target.into(), content, mode: 0o644 })
         .into()
+}
+
+/// Root needs a file only where the image does not name it.
+fn root_files(image: &ImageFiles) -> Vec<FileGrant> {
+    let files = [
+        ("/etc/passwd", image.passwd.as_deref(), "root:x:0:0:root:/root:/bin/sh\n"),
+        ("/etc/group", image.group.as_deref(), "root:x:0:\n"),
+    ];
+    let lacks = |text: &[u8]| !lines(text).any(|line| line.split(|byte| *byte == b':').nth(2) == Some(b"0"));
+    files
+        .into_iter()
+        .map(|(target, text, line)| (target, text.unwrap_or_default(), line))
+        .filter(|(_, text, _)| lacks(text))
+        .map(|(target, text, line)| FileGrant {
+            target: target.into(),
+            content: [line.as_bytes(), text].concat(),
+            mode: 0o644,
+        })
+        .collect()
 }
 
 /// If the image knows the uid, its line gets the caller's name and home and keeps its shell; else a line is added.
@@ -62,6 +84,7 @@ fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
 mod tests {
     use super::*;
     use std::collections::BTreeMap;
+    use std::path::Path;
 
     #[test]
     fn names_the_caller_and_keeps_the_rest() {
@@ -79,14 +102,21 @@ mod tests {
             passwd: Some(b"root:x:0:0::/root:/bin/bash\nubuntu:x:1000:1000::/home/ubuntu:/bin/zsh".to_vec()),
             group: Some(b"root:x:0:\nusers:x:100:\n".to_vec()),
         };
-        let made = files(&image, &caller);
+        let made = files(&image, &caller, Identity::Caller);
         assert_eq!(
             String::from_utf8_lossy(&made[0].content),
             "root:x:0:0::/root:/bin/bash\nada:x:1000:100::/home/ada:/bin/zsh\n"
         );
         assert_eq!(String::from_utf8_lossy(&made[1].content), "root:x:0:\nusers:x:100:\n");
-        let made = files(&ImageFiles::default(), &caller);
+        let made = files(&ImageFiles::default(), &caller, Identity::Caller);
         assert_eq!(String::from_utf8_lossy(&made[0].content), "ada:x:1000:100::/home/ada:/bin/sh\n");
         assert_eq!(String::from_utf8_lossy(&made[1].content), "users:x:100:\n");
+        assert!(
+            files(&image, &caller, Identity::Root)[..]
+                .iter()
+                .all(|file| file.target != Path::new("/etc/passwd"))
+        );
+        let made = files(&ImageFiles::default(), &caller, Identity::Root);
+        assert_eq!(String::from_utf8_lossy(&made[0].content), "root:x:0:0:root:/root:/bin/sh\n");
     }
 }

@@ -3,6 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use crate::base::Hint;
+use crate::base::sizes::parse_size;
+
+use super::MemoryMount;
 
 /// One bind that the user or the site asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -141,6 +144,100 @@ fn volume(
     Ok(Volume { source: cwd.join(source), target: clean.to_absolute(), read_only, asked: asked.clone() })
 }
 
+/// What one `--mount` asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Asked {
+    /// A bind.
+    Volume(Volume),
+    /// A file system in memory.
+    Memory(MemoryMount),
+}
+
+/// Why a `--mount` or `--tmpfs` is refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum MountError {
+    /// A key or value that is not known.
+    #[error("`{asked}`: `{field}` has no meaning here")]
+    Field {
+        /// Flag and text.
+        asked: String,
+        /// The field.
+        field: String,
+    },
+    /// No source or no target.
+    #[error("`{asked}` names no {what}")]
+    Missing {
+        /// Flag and text.
+        asked: String,
+        /// `source` or `target`.
+        what: &'static str,
+    },
+    /// The same rules as for `-v`.
+    #[error(transparent)]
+    Volume(#[from] VolumeError),
+}
+
+impl Hint for MountError {
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Volume(error) => error.hint(),
+            Self::Field { .. } | Self::Missing { .. } => Some(
+                "write `--mount type=bind,source=/data,target=/in,readonly` or `type=tmpfs,target=/scratch`"
+                    .into(),
+            ),
+        }
+    }
+}
+
+/// Reads Docker's `--mount type=bind|tmpfs,source=…,target=…,readonly,…`.
+pub fn parse_docker_mount(text: &str) -> Result<Asked, MountError> {
+    let asked = format!("--mount {text}");
+    let bad = |field: &str| MountError::Field { asked: asked.clone(), field: field.into() };
+    let (mut kind, mut source, mut target, mut options) = ("bind", None, None, Vec::new());
+    let (mut mode, mut size_bytes) = (0o1777, None);
+    for field in text.split(',') {
+        let (key, value) = field.split_once('=').unwrap_or((field, "true"));
+        match key {
+            "type" if matches!(value, "bind" | "tmpfs") => kind = value,
+            "source" | "src" => source = Some(value),
+            "target" | "destination" | "dst" => target = Some(value),
+            "readonly" | "ro" if matches!(value, "true" | "1") => options.push("ro"),
+            "readonly" | "ro" if matches!(value, "false" | "0") => {}
+            "tmpfs-mode" => mode = u32::from_str_radix(value, 8).map_err(|_| bad(field))?,
+            "tmpfs-size" => size_bytes = Some(parse_size(value).ok_or_else(|| bad(field))?),
+            "bind-propagation" | "consistency" | "bind-nonrecursive" | "bind-recursive" => {}
+            _ => return Err(bad(field)),
+        }
+    }
+    let target = target.ok_or(MountError::Missing { asked: asked.clone(), what: "target" })?;
+    if kind == "tmpfs" {
+        let target = volume(asked.clone(), "/", target, "", Path::new("/"))?.target;
+        return Ok(Asked::Memory(MemoryMount { target, mode, size_bytes, asked }));
+    }
+    let source = source.ok_or(MountError::Missing { asked: asked.clone(), what: "source" })?;
+    Ok(Asked::Volume(volume(asked, source, target, &options.join(","), Path::new(""))?))
+}
+
+/// Reads Docker's `--tmpfs TARGET[:size=…,mode=…,…]`.
+pub fn parse_docker_tmpfs(text: &str) -> Result<MemoryMount, MountError> {
+    let asked = format!("--tmpfs {text}");
+    let bad = |field: &str| MountError::Field { asked: asked.clone(), field: field.into() };
+    let (target, options) = text.split_once(':').unwrap_or((text, ""));
+    let (mut mode, mut size_bytes) = (0o1777, None);
+    for field in options.split(',').filter(|field| !field.is_empty()) {
+        match field.split_once('=').unwrap_or((field, "")) {
+            ("mode", value) => mode = u32::from_str_radix(value, 8).map_err(|_| bad(field))?,
+            ("size", value) => size_bytes = Some(parse_size(value).ok_or_else(|| bad(field))?),
+            ("rw" | "exec" | "noexec" | "nosuid" | "suid" | "nodev" | "dev" | "noatime" | "relatime", "") => {
+            }
+            ("uid" | "gid", _) => {}
+            _ => return Err(bad(field)),
+        }
+    }
+    let target = volume(asked.clone(), "/", target, "", Path::new("/"))?.target;
+    Ok(MemoryMount { target, mode, size_bytes, asked })
+}
+
 /// Splits at a separator that has no backslash before it.
 fn split_escaped(text: &str, separator: char) -> Vec<String> {
     let mut parts = vec![String::new()];
@@ -189,5 +286,28 @@ mod tests {
         assert_eq!(shown, ["/a /a false", "/b /c true", "/d:e,f /g false"]);
         assert!(parse_apptainer_binds("/a:/b:ro:x", Path::new("/")).is_err());
         assert!(parse_apptainer_binds("", Path::new("/")).is_err());
+    }
+
+    #[test]
+    fn reads_docker_mounts() {
+        let check = |text: &str, expected: Result<&str, &str>| {
+            let read = parse_docker_mount(text).map_err(|error| error.to_string()).map(|asked| match asked {
+                Asked::Volume(v) => format!("{} {} {}", v.source.display(), v.target.display(), v.read_only),
+                Asked::Memory(m) => format!("{} {:o} {:?}", m.target.display(), m.mode, m.size_bytes),
+            });
+            assert_eq!(read.as_deref().map_err(String::as_str), expected, "{text}");
+        };
+        check("type=bind,source=/a,target=/b", Ok("/a /b false"));
+        check("src=./a,dst=/b,readonly", Ok("./a /b true"));
+        check("type=tmpfs,target=/s,tmpfs-size=1m,tmpfs-mode=700", Ok("/s 700 Some(1048576)"));
+        check(
+            "type=volume,source=x,target=/b",
+            Err("`--mount type=volume,source=x,target=/b`: `type=volume` has no meaning here"),
+        );
+        check("type=bind,target=/b", Err("`--mount type=bind,target=/b` names no source"));
+        check("type=bind,source=/a", Err("`--mount type=bind,source=/a` names no target"));
+        let read = parse_docker_tmpfs("/run:size=64k,mode=755,noexec").unwrap();
+        assert_eq!((read.target.to_str().unwrap(), read.mode, read.size_bytes), ("/run", 0o755, Some(65536)));
+        assert!(parse_docker_tmpfs("/run:huge=1").is_err() && parse_docker_tmpfs("run").is_err());
     }
 }

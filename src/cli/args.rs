@@ -35,7 +35,7 @@ pub(super) struct Arguments {
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
     /// Run a command in an image
-    Run(RunArgs),
+    Run(Box<RunArgs>),
     /// A verb for containers.
     #[command(flatten)]
     OfContainer(ContainerVerb),
@@ -98,8 +98,50 @@ pub(super) struct RunArgs {
     /// Set a variable, or with the name alone take the caller's (can be repeated)
     #[arg(short = 'e', long = "env", value_name = "NAME[=VALUE]")]
     pub(super) env: Vec<OsString>,
+    /// Read variables from a file of NAME=value lines (can be repeated)
+    #[arg(long, value_name = "FILE")]
+    pub(super) env_file: Vec<PathBuf>,
+    /// Keep the caller's environment out
+    #[arg(long, alias = "clean-env")]
+    pub(super) cleanenv: bool,
+    /// Mount a host path or memory: type=bind|tmpfs,source=PATH,target=PATH[,readonly] (can be repeated)
+    #[arg(long, value_name = "FIELDS")]
+    pub(super) mount: Vec<String>,
+    /// Mount memory: TARGET[:size=…,mode=…] (can be repeated)
+    #[arg(long, value_name = "TARGET[:OPTIONS]")]
+    pub(super) tmpfs: Vec<String>,
+    /// Leave the home directory out
+    #[arg(long)]
+    pub(super) no_home: bool,
+    /// Leave home, current directory and the host's /tmp out; /tmp and /var/tmp are memory
+    #[arg(short = 'C', long = "contain", visible_alias = "containall")]
+    pub(super) contain: bool,
+    /// Be root inside (0), which outside is the caller; or the caller (the default)
+    #[arg(short = 'u', long, value_name = "USER")]
+    pub(super) user: Option<String>,
+    /// Be root inside, as Apptainer spells it
+    #[arg(short = 'f', long, conflicts_with = "user")]
+    pub(super) fakeroot: bool,
+    /// Let the root be written to; changes are in memory and go with the container
+    #[arg(long, visible_alias = "writable", conflicts_with = "read_only")]
+    pub(super) writable_tmpfs: bool,
+    /// Let the root be written to; changes are kept in this directory
+    #[arg(long, value_name = "DIRECTORY", conflicts_with_all = ["read_only", "writable_tmpfs"])]
+    pub(super) overlay: Option<PathBuf>,
+    /// Keep the root read-only; the default
+    #[arg(long)]
+    pub(super) read_only: bool,
+    /// Choose the network: host or none
+    #[arg(long, visible_alias = "net", value_name = "NETWORK")]
+    pub(super) network: Option<String>,
+    /// Name the host inside
+    #[arg(long, value_name = "NAME")]
+    pub(super) hostname: Option<String>,
+    /// Limit a resource: NAME=SOFT[:HARD], as nofile=1024:4096 (can be repeated)
+    #[arg(long, value_name = "LIMIT")]
+    pub(super) ulimit: Vec<String>,
     /// Set the working directory
-    #[arg(short = 'w', long = "workdir", value_name = "PATH")]
+    #[arg(short = 'w', long = "workdir", visible_aliases = ["pwd", "cwd"], value_name = "PATH")]
     pub(super) workdir: Option<PathBuf>,
     /// Replace the image's ENTRYPOINT; an empty text removes it
     #[arg(long, value_name = "COMMAND")]
@@ -122,6 +164,9 @@ pub(super) struct RunArgs {
     /// The container as a thing with a name.
     #[command(flatten)]
     pub(super) keep: KeepArgs,
+    /// Record anew which blocks of the image this start reads, for the next start of the same command
+    #[arg(long)]
+    pub(super) record_hot: bool,
     /// Print the steps of the launch and run nothing
     #[arg(long)]
     pub(super) plan: bool,

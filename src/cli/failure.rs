@@ -18,22 +18,33 @@ pub(super) struct Failure {
     hint: Option<String>,
     /// A code that is settled; else it depends on the verb.
     code: Option<u8>,
+    is_mended: bool,
 }
 
 impl Failure {
     /// A failure in the words of the command line itself.
     pub(super) fn new(message: impl Into<String>, hint: impl Into<Option<&'static str>>) -> Self {
-        Self { message: message.into(), hint: hint.into().map(String::from), code: None }
+        Self { message: message.into(), hint: hint.into().map(String::from), code: None, is_mended: false }
+    }
+
+    /// The same, where the cause was removed since: a second try may succeed.
+    pub(super) fn mended(self) -> Self {
+        Self { is_mended: true, ..self }
+    }
+
+    /// Whether a second try may succeed.
+    pub(super) fn is_mended(&self) -> bool {
+        self.is_mended
     }
 
     /// Ends without a word: whoever read our output has gone, or the message has been printed by a child.
     pub(super) fn quiet(code: u8) -> Self {
-        Self { message: String::new(), hint: None, code: Some(code) }
+        Self { message: String::new(), hint: None, code: Some(code), is_mended: false }
     }
 
     /// Ends without a word with the code of our own failure: the words have been printed.
     pub(super) fn quiet_own() -> Self {
-        Self { message: String::new(), hint: None, code: None }
+        Self { message: String::new(), hint: None, code: None, is_mended: false }
     }
 
     /// The same with another exit code.
@@ -49,7 +60,7 @@ impl Failure {
 
 impl<E: Error + Hint> From<E> for Failure {
     fn from(error: E) -> Self {
-        Self { message: error.to_string(), hint: error.hint(), code: None }
+        Self { message: error.to_string(), hint: error.hint(), code: None, is_mended: false }
     }
 }
 

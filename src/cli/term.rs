@@ -71,10 +71,10 @@ pub(super) fn read_input(limit_bytes: u64) -> io::Result<String> {
 
 /// Asks at the terminal, and does not show what is typed if it is `hidden`.
 pub(super) fn ask(question: &str, hidden: bool) -> io::Result<String> {
-    eprint!("{question}");
+    complain(&question);
     let line = if hidden { crate::sys::term::read_hidden_line() } else { read_line() };
     if hidden {
-        eprintln!();
+        complain(&"\n");
     }
     line
 }

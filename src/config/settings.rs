@@ -42,6 +42,8 @@ pub struct ConvertSettings {
     pub threads: Sourced<u32>,
     /// Most entries of all layers together.
     pub max_entries: Sourced<u64>,
+    /// Most bytes of all their files together, holes counted.
+    pub max_bytes: Sourced<Size>,
 }
 
 /// Table `fuse`.
@@ -60,6 +62,8 @@ pub struct FuseSettings {
 pub struct RegistrySettings {
     /// Hosts that are spoken to by plain http.
     pub insecure: Sourced<Vec<String>>,
+    /// Places that are asked before a registry, `REGISTRY=HOST[/PATH]`.
+    pub mirrors: Sourced<Vec<String>>,
     /// To find and reach a host.
     pub connect_timeout_seconds: Sourced<u32>,
     /// For the next bytes of an answer.
@@ -107,6 +111,7 @@ impl Default for ConvertSettings {
             compression: Sourced::default_value(Compressor::Zstd(1)),
             threads: Sourced::default_value(0),
             max_entries: Sourced::default_value(4_000_000),
+            max_bytes: Sourced::default_value(Size(1 << 40)),
         }
     }
 }
@@ -125,6 +130,7 @@ impl Default for RegistrySettings {
     fn default() -> Self {
         Self {
             insecure: Sourced::default_value(Vec::new()),
+            mirrors: Sourced::default_value(Vec::new()),
             connect_timeout_seconds: Sourced::default_value(10),
             read_timeout_seconds: Sourced::default_value(60),
             retries: Sourced::default_value(4),

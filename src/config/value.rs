@@ -155,7 +155,7 @@ impl Value for Size {
 
     /// In the largest unit that loses nothing.
     fn to_toml(&self) -> String {
-        let units = [(30, "GiB"), (20, "MiB"), (10, "KiB")];
+        let units = [(40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")];
         let fits = |(shift, _): &(u32, &str)| self.0 > 0 && self.0.trailing_zeros() >= *shift;
         match units.into_iter().find(fits) {
             Some((shift, unit)) => quoted(&format!("{}{unit}", self.0 >> shift)),

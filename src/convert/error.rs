@@ -183,7 +183,9 @@ pub(super) fn layer_from_top(error: &MergeError) -> Option<usize> {
         | MergeError::NotADirectory { layer, .. }
         | MergeError::SymlinkLoop { layer, .. }
         | MergeError::LayerChanged { layer } => Some(*layer),
-        MergeError::TooManyEntries { .. } | MergeError::ContentPassedBy { .. } => None,
+        MergeError::TooManyEntries { .. }
+        | MergeError::TooManyBytes { .. }
+        | MergeError::ContentPassedBy { .. } => None,
     }
 }
 

@@ -82,7 +82,10 @@ enum Failed {
 impl Failed {
     /// Whether the rest of the layer cannot explain it.
     fn is_final(&self) -> bool {
-        matches!(self, Self::Write(_) | Self::Merge(MergeError::TooManyEntries { .. }))
+        matches!(
+            self,
+            Self::Write(_) | Self::Merge(MergeError::TooManyEntries { .. } | MergeError::TooManyBytes { .. })
+        )
     }
 }
 

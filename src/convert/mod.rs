@@ -28,13 +28,12 @@ mod apptainer;
 mod created;
 mod error;
 mod graft;
-mod inflate;
 mod layers;
 mod output;
 mod stream;
 
+pub use crate::tarlayer::Encoding;
 pub use error::{ConvertError, LayerName};
-pub use inflate::Encoding;
 
 /// Counts up whenever the same image would give other bytes than before; part of the key of a stored run file.
 pub const WRITER_VERSION: u32 = 1;
@@ -48,6 +47,8 @@ pub struct Options {
     pub threads: usize,
     /// Most entries of all layers together.
     pub max_entries: u64,
+    /// Most bytes of all their files together, holes counted.
+    pub max_bytes: u64,
 }
 
 /// What a conversion did.
@@ -117,7 +118,7 @@ pub fn convert_with(
     let writer = Writer::new(file, writer_options).map_err(write_error)?;
     let mut sink = layers::Sink::new(writer);
 
-    let limits = Limits { max_entries: options.max_entries };
+    let limits = Limits { max_entries: options.max_entries, max_bytes: options.max_bytes };
     let merged = layers::merge(set, limits, &mut sink, target, on_event)?;
     let (mut tree, mut writer) = (merged.tree, sink.into_writer());
     graft::give_to_root(&mut tree);

@@ -5,9 +5,11 @@ use std::io::{self, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
+use crate::store;
+
 use super::ConvertError;
 
-/// Names tried before giving up; each is taken only by a process of the same number on another node, or by a dead one.
+/// Names tried before giving up; each is taken only by a dead process of the same number.
 const MAX_NAMES: u32 = 1000;
 /// A SIF can be started like a program.
 const MODE: u32 = 0o755;
@@ -29,9 +31,10 @@ impl Output {
         }
         let directory = target.parent().filter(|path| !path.as_os_str().is_empty());
         let directory = directory.unwrap_or(Path::new("."));
+        store::remove_stale_partials(directory);
         let mut taken = None;
-        for number in 0..MAX_NAMES {
-            let partial = directory.join(format!(".slipway-{}-{number}.part", std::process::id()));
+        for _ in 0..MAX_NAMES {
+            let partial = store::partial_in(directory);
             let mut options = std::fs::OpenOptions::new();
             match options.write(true).read(true).create_new(true).mode(MODE).open(&partial) {
                 Ok(file) => {
@@ -57,8 +60,7 @@ impl Output {
         file.write_all(head)?;
         file.sync_all()?;
         std::fs::rename(&self.partial, &self.target)?;
-        let directory = self.partial.parent().unwrap_or(Path::new("."));
-        File::open(directory)?.sync_all()
+        crate::sys::file::sync_parent(&self.target)
     }
 }
 
@@ -68,5 +70,25 @@ impl Drop for Output {
             // Nothing can be done about a file that cannot be removed, and the error that brought us here matters more.
             let _ = std::fs::remove_file(&self.partial);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_partial_file_of_a_killed_conversion_goes_with_the_next() {
+        let root = tempfile::tempdir().unwrap();
+        let target = root.path().join("a.sif");
+        let (killed, _) = Output::create(&target).unwrap();
+        let own = format!(".{}.", std::process::id());
+        let of_dead = killed.partial.to_str().unwrap().replace(&own, &format!(".{}.", u32::MAX));
+        std::fs::rename(&killed.partial, &of_dead).unwrap();
+        std::mem::forget(killed);
+        let (output, _) = Output::create(&target).unwrap();
+        assert!(!Path::new(&of_dead).exists() && output.partial.exists());
+        drop(output);
+        assert_eq!(std::fs::read_dir(root.path()).unwrap().count(), 0);
     }
 }

@@ -17,8 +17,7 @@ use std::thread;
 
 use crate::base::{Digest, Hasher, ReadAt as _};
 use crate::store::Layer;
-
-use super::inflate::Encoding;
+use crate::tarlayer::Encoding;
 
 /// Bytes of one buffer. Smaller ones wake threads too often, larger ones leave the caches.
 const CHUNK_BYTES: usize = 512 << 10;

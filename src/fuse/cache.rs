@@ -4,6 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
+use super::buffers::Buffer;
 use crate::squashfs::read::BlockPlace;
 
 /// Most locks that the cache is split over.
@@ -11,8 +12,11 @@ const MAX_SHARDS: usize = 16;
 /// A shard has room for so many blocks at least, or there are fewer shards.
 const MIN_BLOCKS_PER_SHARD: usize = 8;
 
+/// What keeping a block costs beside its bytes: its places in map and ring.
+const ENTRY_BYTES: usize = 256;
+
 /// A decompressed block.
-pub(super) type Block = Arc<Vec<u8>>;
+pub(super) type Block = Arc<Buffer>;
 
 /// A block could not be read. The reason has nobody to go to: the request fails with EIO.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,39 +52,75 @@ enum Slot {
 struct Flight {
     result: Mutex<Option<Result<Block, Unreadable>>>,
     landed: Condvar,
+    /// Nobody has asked for the block yet: it is loaded together with others, and their failure is not its own.
+    ahead: bool,
+}
+
+/// How a block was come by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum How {
+    /// It was at hand.
+    Hit,
+    /// Another thread was loading it.
+    Waited,
+    /// It was loaded now.
+    Loaded,
 }
 
 impl Cache {
     /// A cache of about `cache_bytes` for blocks of at most `block_bytes`; it holds one block a shard at least.
-    pub(super) fn new(cache_bytes: usize, block_bytes: usize) -> Self {
+    pub(super) fn new(cache_bytes: usize, block_bytes: usize) -> Arc<Self> {
         let shards = (cache_bytes / (block_bytes.max(1) * MIN_BLOCKS_PER_SHARD)).clamp(1, MAX_SHARDS);
-        Self { shards: (0..shards).map(|_| Mutex::default()).collect(), shard_bytes: cache_bytes / shards }
+        let shard_bytes = cache_bytes / shards;
+        Arc::new(Self { shards: (0..shards).map(|_| Mutex::default()).collect(), shard_bytes })
     }
 
     /// The block at `place`, made by `load` if it is not at hand. If another thread is loading it, waits for that one.
     pub(super) fn get(
-        &self,
+        self: &Arc<Self>,
         place: BlockPlace,
-        load: impl FnOnce() -> Result<Vec<u8>, Unreadable>,
-    ) -> Result<Block, Unreadable> {
+        load: impl FnOnce() -> Result<Buffer, Unreadable>,
+    ) -> Result<(Block, How), Unreadable> {
+        loop {
+            let mut shard = self.shard(place);
+            match shard.slots.get_mut(&place) {
+                Some(Slot::Ready { block, used }) => {
+                    *used = true;
+                    return Ok((block.clone(), How::Hit));
+                }
+                Some(Slot::Loading(flight)) => {
+                    let flight = flight.clone();
+                    drop(shard);
+                    match flight.wait() {
+                        Err(Unreadable) if flight.ahead => {}
+                        other => return other.map(|block| (block, How::Waited)),
+                    }
+                }
+                None => {
+                    let mut landing = self.begin(&mut shard, place, false);
+                    drop(shard);
+                    landing.result = load().map(Arc::new);
+                    return landing.result.clone().map(|block| (block, How::Loaded));
+                }
+            }
+        }
+    }
+
+    /// Takes it on to load the block at `place` before anyone asks; `None` if it is at hand or being loaded.
+    pub(super) fn claim(self: &Arc<Self>, place: BlockPlace) -> Option<Landing> {
         let mut shard = self.shard(place);
-        let flight = match shard.slots.get_mut(&place) {
-            Some(Slot::Ready { block, used }) => {
-                *used = true;
-                return Ok(block.clone());
-            }
-            Some(Slot::Loading(flight)) => {
-                let flight = flight.clone();
-                drop(shard);
-                return flight.wait();
-            }
-            None => Arc::new(Flight::default()),
-        };
+        (!shard.slots.contains_key(&place)).then(|| self.begin(&mut shard, place, true))
+    }
+
+    fn begin(self: &Arc<Self>, shard: &mut Shard, place: BlockPlace, ahead: bool) -> Landing {
+        let flight = Arc::new(Flight { ahead, ..Flight::default() });
         shard.slots.insert(place, Slot::Loading(flight.clone()));
-        drop(shard);
-        let mut landing = Landing { cache: self, place, flight, result: Err(Unreadable) };
-        landing.result = load().map(Arc::new);
-        landing.result.clone()
+        Landing { cache: self.clone(), place, flight, result: Err(Unreadable) }
+    }
+
+    /// How many blocks of `block_bytes` there is room for.
+    pub(super) fn most_blocks(&self, block_bytes: usize) -> usize {
+        self.shard_bytes * self.shards.len() / block_bytes.max(1)
     }
 
     /// True if the block is at hand or being loaded.
@@ -99,7 +139,7 @@ impl Cache {
 
 impl Shard {
     fn insert(&mut self, place: BlockPlace, block: Block, limit_bytes: usize) {
-        self.bytes += block.len();
+        self.bytes += block.held_bytes() + ENTRY_BYTES;
         self.slots.insert(place, Slot::Ready { block, used: false });
         self.ring.push_back(place);
         while self.bytes > limit_bytes && self.ring.len() > 1 {
@@ -110,7 +150,7 @@ impl Shard {
                     self.ring.push_back(oldest);
                 }
                 Some(Slot::Ready { block, .. }) => {
-                    self.bytes -= block.len();
+                    self.bytes -= block.held_bytes() + ENTRY_BYTES;
                     self.slots.remove(&oldest);
                 }
                 Some(Slot::Loading(_)) | None => {}
@@ -120,14 +160,27 @@ impl Shard {
 }
 
 /// Ends a flight when it is dropped, also by a panic: those who wait must never wait for ever.
-struct Landing<'a> {
-    cache: &'a Cache,
+#[derive(Debug)]
+pub(super) struct Landing {
+    cache: Arc<Cache>,
     place: BlockPlace,
     flight: Arc<Flight>,
     result: Result<Block, Unreadable>,
 }
 
-impl Drop for Landing<'_> {
+impl Landing {
+    /// The block's place.
+    pub(super) fn place(&self) -> BlockPlace {
+        self.place
+    }
+
+    /// Hands the block to the cache, and to those who wait.
+    pub(super) fn land(mut self, block: Buffer) {
+        self.result = Ok(Arc::new(block));
+    }
+}
+
+impl Drop for Landing {
     fn drop(&mut self) {
         let mut shard = self.cache.shard(self.place);
         match &self.result {
@@ -172,9 +225,9 @@ mod tests {
                     start.wait();
                     let block = cache.get(place(1), || {
                         loads.fetch_add(1, Ordering::Relaxed);
-                        Ok(vec![9; 4096])
+                        Ok(vec![9; 4096].into())
                     });
-                    assert_eq!(block.unwrap()[0], 9);
+                    assert_eq!(block.unwrap().0[0], 9);
                 });
             }
         });
@@ -183,14 +236,14 @@ mod tests {
 
     #[test]
     fn stays_within_its_bytes_and_keeps_what_is_used() {
-        let cache = Cache::new(10 * 1000, 1000);
-        let get = |offset| cache.get(place(offset), || Ok(vec![0; 1000])).unwrap();
+        let cache = Cache::new(10 * (1000 + ENTRY_BYTES), 1000);
+        let get = |offset| cache.get(place(offset), || Ok(vec![0; 1000].into())).unwrap();
         get(0);
         for offset in 1..100 {
             get(offset);
             get(0);
             let shard = cache.shard(place(0));
-            assert!(shard.bytes <= 10_000 && shard.ring.len() == shard.slots.len());
+            assert!(shard.bytes <= 10 * (1000 + ENTRY_BYTES) && shard.ring.len() == shard.slots.len());
         }
         assert!(cache.has(place(0)) && cache.has(place(99)) && !cache.has(place(50)));
     }
@@ -199,7 +252,21 @@ mod tests {
     fn a_failure_is_told_and_forgotten() {
         let cache = Cache::new(0, 4096);
         assert_eq!(cache.get(place(1), || Err(Unreadable)), Err(Unreadable));
-        assert!(cache.get(place(1), || Ok(vec![1])).is_ok());
+        assert!(cache.get(place(1), || Ok(vec![1].into())).is_ok());
+    }
+
+    #[test]
+    fn what_fails_ahead_is_tried_again_by_who_needs_it() {
+        let cache = Cache::new(1 << 20, 4096);
+        let landing = cache.claim(place(1)).unwrap();
+        assert!(cache.claim(place(1)).is_none());
+        std::thread::scope(|scope| {
+            let reader = scope.spawn(|| cache.get(place(1), || Ok(vec![3].into())));
+            drop(landing);
+            assert_eq!(reader.join().unwrap().unwrap().0[0], 3);
+        });
+        cache.claim(place(2)).unwrap().land(vec![4].into());
+        assert_eq!(cache.get(place(2), || Err(Unreadable)).unwrap(), (Arc::new(vec![4].into()), How::Hit));
     }
 
     #[test]

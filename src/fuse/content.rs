@@ -1,13 +1,29 @@
 //! File content: the blocks under a stretch of a file, borrowed from the cache, never copied here.
 
 use std::io::IoSlice;
+use std::sync::Arc;
 
-use super::cache::{Block, Cache, Unreadable};
+use super::Tuning;
+use super::buffers::{Buffer, Buffers};
+use super::cache::{Block, Cache, How, Landing, Unreadable};
+use super::hot::{self, Recorder};
 use super::nodes::FileMap;
+use super::prefetch::{PACKED_BYTES, Pool, Runs, Work};
+use super::stats::{Count, Stats};
 use crate::squashfs::read::{BlockPlace, Reader};
 
 /// What holes are made of.
 static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
+
+/// Most that is loaded ahead of one reader, in bytes.
+const MAX_AHEAD_BYTES: usize = 4 << 20;
+/// … and the share of the cache: what is loaded ahead must not drive out what is about to be read.
+const AHEAD_SHARE: usize = 4;
+/// Blocks that one thread unpacks of those that were read together.
+const BLOCKS_AT_A_TIME: usize = 4;
+/// Buffers that wait for their next use.
+const IDLE_BLOCKS: usize = 16;
+const IDLE_PACKED: usize = 2;
 
 /// A part of an answer to READ.
 #[derive(Debug)]
@@ -22,20 +38,64 @@ pub(super) enum Piece {
 #[derive(Debug)]
 pub(super) struct Content {
     reader: Reader,
-    cache: Cache,
+    cache: Arc<Cache>,
     block_bytes: usize,
+    blocks: Arc<Buffers>,
+    packed: Arc<Buffers>,
+    runs: Runs,
+    pub(super) pool: Pool,
+    pub(super) stats: Stats,
+    /// Tell the system that it need not keep what was read ahead from the image.
+    drop_packed: bool,
+    /// Notes what is read, for the next start.
+    pub(super) recorder: Option<Recorder>,
+    /// What a former start has read.
+    hot: Vec<BlockPlace>,
+}
+
+/// Neighbouring blocks as the image has them.
+#[derive(Debug)]
+pub(super) struct Packed {
+    offset: u64,
+    bytes: Buffer,
 }
 
 impl Content {
-    pub(super) fn new(reader: Reader, cache_bytes: usize) -> Self {
+    pub(super) fn new(reader: Reader, cache_bytes: usize, tuning: &Tuning) -> Arc<Self> {
+        let superblock = reader.superblock();
+        let hot = tuning.hot_list.as_ref().and_then(|path| hot::read(path, superblock));
+        // A list that is there stays, unless it is to be made anew.
+        let record = tuning.hot_list.as_ref().filter(|_| tuning.record_hot || hot.is_none());
+        let recorder = record.map(|path| Recorder::new(path.clone(), superblock));
         let block_bytes = reader.superblock().block_bytes as usize;
-        Self { reader, cache: Cache::new(cache_bytes, block_bytes), block_bytes }
+        let window = MAX_AHEAD_BYTES.min(cache_bytes / AHEAD_SHARE) / block_bytes.max(1);
+        Arc::new(Self {
+            reader,
+            cache: Cache::new(cache_bytes, block_bytes),
+            block_bytes,
+            blocks: Buffers::new(block_bytes, IDLE_BLOCKS),
+            packed: Buffers::new(PACKED_BYTES, IDLE_PACKED),
+            runs: Runs::new(window),
+            pool: Pool::new(),
+            stats: Stats::new(),
+            drop_packed: tuning.drop_packed,
+            recorder,
+            hot: hot.unwrap_or_default(),
+        })
     }
 
-    /// The bytes of a file from `offset` on, `count` of them or up to the file's end, as pieces behind `out`.
+    /// From now on blocks are loaded ahead by at most so many threads, the hot ones at once.
+    pub(super) fn open_pool(self: &Arc<Self>, threads: usize) {
+        self.pool.open(threads);
+        // No more than fits beside what is read meanwhile: a block that is driven out is loaded twice.
+        let most = self.cache.most_blocks(self.block_bytes) * 3 / 4;
+        self.pool.fetch(self, self.hot.iter().copied().take(most));
+    }
+
+    /// The bytes of file `id` from `offset` on, `count` of them or up to the file's end, as pieces behind `out`.
     pub(super) fn read(
-        &self,
-        file: &FileMap,
+        self: &Arc<Self>,
+        (id, file): (u64, &FileMap),
         offset: u64,
         count: u32,
         out: &mut Vec<Piece>,
@@ -43,6 +103,10 @@ impl Content {
         let block_bytes = self.block_bytes as u64;
         let end = offset.saturating_add(count.into()).min(file.size_bytes);
         let mut at = offset;
+        if at < end {
+            self.look_ahead(id, file, at / block_bytes, (end - 1) / block_bytes);
+            self.stats.add(Count::ServedBytes, end - at);
+        }
         while at < end {
             let index = at / block_bytes;
             let block_start = index * block_bytes;
@@ -73,7 +137,92 @@ impl Content {
     }
 
     fn block(&self, place: BlockPlace, length: usize) -> Result<Block, Unreadable> {
-        self.cache.get(place, || self.reader.read_block(place, length).map_err(|_| Unreadable))
+        let (block, how) = self.cache.get(place, || {
+            self.stats.add(Count::PackedBytes, place.packed_bytes().into());
+            let mut block = self.blocks.take();
+            self.reader.read_block_into(place, length, block.bytes_mut()).map_err(|_| Unreadable)?;
+            Ok(block.shrunk())
+        })?;
+        let count = match how {
+            How::Hit => Count::Hits,
+            How::Waited => Count::Waits,
+            How::Loaded => Count::Loads,
+        };
+        self.stats.add(count, 1);
+        if let Some(recorder) = &self.recorder {
+            recorder.note(place, || self.stats.age().as_secs());
+        }
+        Ok(block)
+    }
+
+    /// Has the pool load what comes next, if the reads of this file are a run.
+    fn look_ahead(self: &Arc<Self>, id: u64, file: &FileMap, first: u64, last: u64) {
+        let own = file.blocks.len() as u64;
+        let count = own + u64::from(file.tail.is_some());
+        let next = self.runs.note(id, first, last, count);
+        if next.is_empty() {
+            return;
+        }
+        let place = |index: u64| match usize::try_from(index).ok().and_then(|index| file.blocks.get(index)) {
+            Some(place) => Some(*place),
+            None => file.tail.map(|(place, _)| place),
+        };
+        self.pool.fetch(self, next.filter_map(place));
+    }
+
+    /// A piece of the pool's work.
+    pub(super) fn load_ahead(self: &Arc<Self>, work: Work) {
+        let (packed, landings) = match work {
+            Work::Unpack(packed, landings) => (packed, landings),
+            Work::Fetch(places) => {
+                let landings: Vec<_> =
+                    places.into_iter().filter_map(|place| self.cache.claim(place)).collect();
+                let Some(packed) = self.read_packed(&landings) else { return };
+                (Arc::new(packed), landings)
+            }
+        };
+        let mut mine = landings;
+        if mine.len() > BLOCKS_AT_A_TIME {
+            let mut others = Vec::new();
+            let mut rest = mine.split_off(BLOCKS_AT_A_TIME);
+            while !rest.is_empty() {
+                let later = rest.split_off(rest.len().min(BLOCKS_AT_A_TIME));
+                others.push(Work::Unpack(packed.clone(), rest));
+                rest = later;
+            }
+            self.pool.share(self, others);
+        }
+        for landing in mine {
+            let place = landing.place();
+            let Some(bytes) = packed.of(place) else { continue };
+            let mut block = self.blocks.take();
+            if self.reader.unpack_block(place, bytes, self.block_bytes, block.bytes_mut()).is_ok() {
+                self.stats.add(Count::Ahead, 1);
+                landing.land(block.shrunk());
+            }
+        }
+    }
+
+    /// One read for all of these, which are in order and near each other.
+    fn read_packed(&self, landings: &[Landing]) -> Option<Packed> {
+        let (first, last) = (landings.first()?.place(), landings.last()?.place());
+        let end = last.offset.checked_add(last.packed_bytes().into())?;
+        let length = usize::try_from(end.checked_sub(first.offset)?).ok().filter(|it| *it <= PACKED_BYTES)?;
+        let mut bytes = self.packed.take();
+        bytes.bytes_mut().resize(length, 0);
+        self.reader.read_packed(first.offset, bytes.bytes_mut()).ok()?;
+        self.stats.add(Count::PackedBytes, length as u64);
+        if self.drop_packed {
+            self.reader.done_with(first.offset, length as u64);
+        }
+        Some(Packed { offset: first.offset, bytes })
+    }
+}
+
+impl Packed {
+    fn of(&self, place: BlockPlace) -> Option<&[u8]> {
+        let start = usize::try_from(place.offset.checked_sub(self.offset)?).ok()?;
+        self.bytes.get(start..start.checked_add(place.packed_bytes() as usize)?)
     }
 }
 

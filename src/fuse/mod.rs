@@ -6,18 +6,25 @@
 //!
 //! The server must not end before its mount does, whatever the image holds: a damaged block is EIO for who reads it.
 
+mod buffers;
 mod cache;
 mod content;
 mod graft;
+mod hot;
 mod nodes;
+mod prefetch;
+mod report;
 mod serve;
+mod standby;
+mod stats;
 #[cfg(test)]
 mod tests;
 mod wire;
 
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU32;
+use std::sync::atomic::{AtomicBool, AtomicU32};
 
 use crate::base::{Hint, ReadAt, RelPath};
 use crate::squashfs::read::Reader;
@@ -26,8 +33,8 @@ use crate::sys::Errno;
 use content::Content;
 use nodes::Nodes;
 
-/// Memory for decompressed metadata, in bytes: all of an image with half a million files.
-const METADATA_BYTES: usize = 32 << 20;
+/// Memory for decompressed metadata, in bytes: all of an image with some 300,000 files.
+const METADATA_BYTES: usize = 16 << 20;
 
 /// What a synthesised mount point is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,6 +68,27 @@ pub struct ServerSpec {
     pub cache_bytes: usize,
     /// Answer OPEN and OPENDIR with ENOSYS, so that the kernel stops asking.
     pub no_open: bool,
+    /// What can be left as it is.
+    pub tuning: Tuning,
+}
+
+/// Choices that do not change what is served.
+#[derive(Debug, Clone, Default)]
+pub struct Tuning {
+    /// Keep a second process that takes over when this one is killed, where the kernel has FUSE_NOTIFY_RESEND (6.9) and
+    /// this process has one thread when [`Server::run`] is called.
+    pub standby: bool,
+    /// Tell the system that it need not keep what is read ahead from the image. It saves memory where this server is the
+    /// only reader of the image on the node, and costs the others a second read where it is not.
+    pub drop_packed: bool,
+    /// The hot list: loaded early if it is there, and recorded if not.
+    pub hot_list: Option<PathBuf>,
+    /// Record the hot list although there is one.
+    pub record_hot: bool,
+    /// Where a report of the server's counters is added on SIGUSR1.
+    pub report: Option<PathBuf>,
+    /// Add one at the end, too.
+    pub report_at_end: bool,
 }
 
 impl std::fmt::Debug for ServerSpec {
@@ -107,6 +135,7 @@ impl Hint for ServeError {
 #[derive(Debug)]
 pub struct Server {
     shared: serve::Shared,
+    tuning: Tuning,
 }
 
 impl Server {
@@ -120,12 +149,14 @@ impl Server {
         let shared = serve::Shared {
             nodes,
             superblock: reader.superblock().clone(),
-            content: Content::new(reader, spec.cache_bytes),
+            content: Content::new(reader, spec.cache_bytes, &spec.tuning),
             owner: (spec.uid, spec.gid),
             no_open: spec.no_open,
             kernel_flags: AtomicU32::new(0),
+            kernel_resends: AtomicBool::new(false),
+            report_path: spec.tuning.report.clone(),
         };
-        Ok(Self { shared })
+        Ok(Self { shared, tuning: spec.tuning })
     }
 
     /// Serves until the kernel ends the connection (ENODEV): one thread for each fd.
@@ -133,23 +164,47 @@ impl Server {
     /// All fds are of one connection, so requests that one thread cannot take are taken by the others: a thread that
     /// cannot be started, or ends by an error, is missed only if it is the last.
     pub fn run(self, devices: Vec<OwnedFd>) -> Result<(), ServeError> {
-        let mut devices = devices.into_iter();
-        let first = devices.next().ok_or(ServeError::Device { errno: Errno::EBADF })?;
+        let result = self.serve(&devices, 0);
+        self.finish();
+        result.map_err(|errno| ServeError::Device { errno })
+    }
+
+    /// What is left to do when the mount has ended.
+    fn finish(&self) {
+        if let Some(recorder) = &self.shared.content.recorder {
+            recorder.finish();
+        }
+        if self.tuning.report_at_end {
+            self.shared.report();
+        }
+    }
+
+    /// `deaths` is the number of servers of this connection that were killed.
+    fn serve(&self, devices: &[OwnedFd], deaths: u32) -> Result<(), Errno> {
         let shared = &self.shared;
+        let (first, others) = devices.split_first().ok_or(Errno::EBADF)?;
+        if serve::serve_first(shared, first)? == serve::First::End {
+            return Ok(());
+        }
+        let standby = self.tuning.standby.then(|| standby::start(self, devices, deaths)).flatten();
+        shared.content.open_pool(devices.len());
         let results: Vec<Result<(), Errno>> = std::thread::scope(|scope| {
-            let start = |device: OwnedFd| {
+            let start = |device| {
                 let thread = std::thread::Builder::new().name("slipway-fuse".to_owned());
-                thread.spawn_scoped(scope, move || serve::serve(shared, &device)).ok()
+                thread.spawn_scoped(scope, move || serve::serve(shared, device)).ok()
             };
-            let others: Vec<_> = devices.filter_map(start).collect();
-            let mine = serve::serve(shared, &first);
-            drop(first);
+            let others: Vec<_> = others.iter().filter_map(start).collect();
+            let mine = serve::serve(shared, first);
             let joined = others.into_iter().map(|thread| thread.join().unwrap_or(Err(Errno::EIO)));
             std::iter::once(mine).chain(joined).collect()
         });
+        shared.content.pool.close();
+        if let Some(standby) = standby {
+            standby.dismiss();
+        }
         if results.contains(&Ok(())) {
             return Ok(());
         }
-        results.into_iter().next().unwrap_or(Ok(())).map_err(|errno| ServeError::Device { errno })
+        results.into_iter().next().unwrap_or(Ok(()))
     }
 }

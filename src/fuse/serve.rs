@@ -3,15 +3,20 @@
 use std::io::IoSlice;
 use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::Instant;
 
 use super::content::{Content, Piece, to_parts};
 use super::nodes::{Named, Node, Nodes};
+use super::report;
+use super::stats::Count;
 use super::wire::{self, Dirent, Request, init, opcode};
 use crate::base::tree::Xattrs;
-use crate::squashfs::format::Superblock;
+use crate::squashfs::format::{Superblock, limits::MAX_NAME_BYTES};
 use crate::squashfs::read::{Inode, InodeKind, ReadError};
-use crate::sys::{Errno, fuse_dev};
+use crate::sys::{Errno, fuse_dev, process};
 
 /// Room for one request. The kernel demands 8 KiB (`FUSE_MIN_READ_BUFFER`) and fills more with forgotten nodes only.
 const REQUEST_BYTES: usize = 64 * 1024;
@@ -24,7 +29,7 @@ const MAX_READAHEAD_BYTES: u32 = 1 << 20;
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) nodes: Nodes,
-    pub(super) content: Content,
+    pub(super) content: Arc<Content>,
     pub(super) superblock: Superblock,
     /// Every node is shown as owned by this user and group.
     pub(super) owner: (u32, u32),
@@ -32,6 +37,10 @@ pub(super) struct Shared {
     pub(super) no_open: bool,
     /// What the kernel said at INIT.
     pub(super) kernel_flags: AtomicU32,
+    /// The kernel can hand out again what a dead server has left.
+    pub(super) kernel_resends: AtomicBool,
+    /// Where reports go.
+    pub(super) report_path: Option<PathBuf>,
 }
 
 /// What comes of a request.
@@ -43,39 +52,124 @@ pub(super) enum Answer {
     Silence,
 }
 
+/// The first requests are served by one thread: most of what `slipway run IMAGE true` needs is answered before another
+/// thread could be started, and a process with one thread can still make a standby.
+const FIRST_REQUESTS: u32 = 128;
+/// Nobody asks for so long, in milliseconds: then there is time for both.
+const FIRST_PAUSE_MS: u16 = 10;
+/// … and after so long there is time for neither, and others wait.
+const FIRST_MS: u128 = 50;
+
+/// Why the first thread stopped.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum First {
+    /// The connection has ended.
+    End,
+    /// The beginning is over.
+    Over,
+}
+
+/// What a thread needs to serve.
+struct Desk {
+    request: Vec<u8>,
+    body: Vec<u8>,
+    pieces: Vec<Piece>,
+}
+
+impl Desk {
+    fn new() -> Self {
+        Self { request: vec![0; REQUEST_BYTES], body: Vec::new(), pieces: Vec::new() }
+    }
+}
+
 /// Serves one device fd until the kernel ends the connection.
 pub(super) fn serve(shared: &Shared, device: &OwnedFd) -> Result<(), Errno> {
-    let mut request = vec![0; REQUEST_BYTES];
-    let (mut body, mut pieces) = (Vec::new(), Vec::new());
-    loop {
-        let count = match fuse_dev::read_request(device, &mut request) {
-            Ok(0) | Err(Errno::ENODEV) => return Ok(()),
+    let mut desk = Desk::new();
+    while shared.serve_one(device, &mut desk)? {}
+    Ok(())
+}
+
+/// Serves the beginning.
+pub(super) fn serve_first(shared: &Shared, device: &OwnedFd) -> Result<First, Errno> {
+    let mut desk = Desk::new();
+    let start = Instant::now();
+    let mut count = 0;
+    while count < FIRST_REQUESTS {
+        match fuse_dev::has_request(device, FIRST_PAUSE_MS) {
+            Ok(true) => {}
+            // The kernel's first words are on their way.
+            Ok(false) if shared.kernel_flags.load(Ordering::Acquire) == 0 => continue,
+            Ok(false) => break,
+            Err(Errno::EINTR) => continue,
+            Err(errno) => return Err(errno),
+        }
+        if !shared.serve_one(device, &mut desk)? {
+            return Ok(First::End);
+        }
+        count += 1;
+        if start.elapsed().as_millis() > FIRST_MS {
+            break;
+        }
+    }
+    Ok(First::Over)
+}
+
+impl Shared {
+    /// Reads and answers one request; `false` at the end of the connection.
+    fn serve_one(&self, device: &OwnedFd, desk: &mut Desk) -> Result<bool, Errno> {
+        let Desk { request, body, pieces } = desk;
+        let count = match fuse_dev::read_request(device, request) {
+            Ok(0) | Err(Errno::ENODEV) => return Ok(false),
             Ok(count) => count,
             // ENOENT: the request was taken back (its caller got a signal) before it was read.
-            Err(Errno::EINTR | Errno::EAGAIN | Errno::ENOENT) => continue,
+            Err(Errno::EINTR | Errno::EAGAIN | Errno::ENOENT) => {
+                if process::report_wanted() {
+                    self.report();
+                }
+                return Ok(true);
+            }
             Err(errno) => return Err(errno),
         };
-        let Some(request) = request.get(..count).and_then(Request::parse) else { continue };
+        let Some(request) = request.get(..count).and_then(Request::parse) else { return Ok(true) };
+        let start = Instant::now();
         body.clear();
         pieces.clear();
         // A bug of ours must cost its caller an error and not a process that waits for ever.
-        let answer = catch_unwind(AssertUnwindSafe(|| shared.answer(&request, &mut body, &mut pieces)));
+        let answer = catch_unwind(AssertUnwindSafe(|| self.answer(&request, body, pieces)));
+        let stats = &self.content.stats;
         match answer.unwrap_or(Err(Errno::EIO)) {
             Ok(Answer::Silence) => {}
             Ok(Answer::Reply) => {
-                if let Err(errno) = reply(device, request.unique, &body, &pieces) {
+                if let Err(errno) = reply(device, request.unique, body, pieces) {
                     match errno {
-                        Errno::ENODEV => return Ok(()),
+                        Errno::ENODEV => return Ok(false),
                         // The caller is gone.
                         Errno::ENOENT | Errno::EINTR => {}
                         _ => refuse(device, request.unique, Errno::EIO),
                     }
                 }
             }
-            Err(errno) => refuse(device, request.unique, errno),
+            Err(errno) => {
+                if errno == Errno::EIO {
+                    stats.add(Count::Failures, 1);
+                }
+                refuse(device, request.unique, errno);
+            }
         }
+        stats.answered(request.opcode, start.elapsed());
         // Blocks are the cache's again.
         pieces.clear();
+        if process::report_wanted() {
+            self.report();
+        }
+        Ok(true)
+    }
+
+    /// Writes what was counted to where the user wants it.
+    pub(super) fn report(&self) {
+        if let Some(path) = &self.report_path {
+            report::write(path, &self.content.stats.report());
+        }
     }
 }
 
@@ -125,7 +219,7 @@ impl Shared {
             opcode::READ => {
                 let (offset, count) = (request.u64(8)?, request.u32(16)?);
                 let file = self.nodes.file(request.node_id).map_err(unreadable)?.ok_or(Errno::EISDIR)?;
-                self.content.read(&file, offset, count, pieces).map_err(|_| Errno::EIO)?;
+                self.content.read((request.node_id, &file), offset, count, pieces).map_err(|_| Errno::EIO)?;
             }
             opcode::READDIR => self.list(request, false, body)?,
             opcode::READDIRPLUS => self.list(request, true, body)?,
@@ -175,6 +269,8 @@ impl Shared {
         }
         // A kernel of a later major asks again with ours.
         self.kernel_flags.store(flags, Ordering::Release);
+        let more_flags = if flags & init::INIT_EXT != 0 { request.u32(16)? } else { 0 };
+        self.kernel_resends.store(more_flags & init::EXT_HAS_RESEND != 0, Ordering::Release);
         let ours = if major == wire::MAJOR { wire::MINOR.min(minor) } else { wire::MINOR };
         let (readahead, flags) = (max_readahead.min(MAX_READAHEAD_BYTES), flags & WANTED);
         wire::put_init(body, ours, readahead, flags);
@@ -182,7 +278,11 @@ impl Shared {
     }
 
     fn lookup(&self, request: &Request<'_>, body: &mut Vec<u8>) -> Result<(), Errno> {
-        match self.nodes.lookup(request.node_id, request.name(0)?).map_err(unreadable)? {
+        let name = request.name(0)?;
+        if name.len() > MAX_NAME_BYTES {
+            return Err(Errno::ENAMETOOLONG);
+        }
+        match self.nodes.lookup(request.node_id, name).map_err(unreadable)? {
             Some(id) => {
                 let node = self.nodes.get(id).map_err(unreadable)?;
                 wire::put_entry(body, id, &self.nodes.attr(id, &node, self.owner));
@@ -224,8 +324,9 @@ impl Shared {
                 plus: None,
             };
             if plus {
-                let attr = self.nodes.attr(named.id, &self.nodes.get(named.id)?, self.owner);
-                entry.plus = Some(Some((named.id, attr)));
+                // A damaged inode must not hide its neighbours: without attributes the kernel asks for it by name.
+                let node = self.nodes.get(named.id).ok();
+                entry.plus = Some(node.map(|node| (named.id, self.nodes.attr(named.id, &node, self.owner))));
             }
             Ok(wire::put_dirent(body, &entry, limit))
         };

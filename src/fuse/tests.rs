@@ -11,6 +11,10 @@ use crate::squashfs::write::{Options, Writer};
 
 /// `file` with content, and an empty directory `d`.
 fn shared(no_open: bool) -> Shared {
+    serve_image(image(), no_open)
+}
+
+fn image() -> Vec<u8> {
     let options = Options { compressor: Compressor::Zstd(1), threads: 1, mtime: 5 };
     let mut writer = Writer::new(Cursor::new(Vec::new()), options).unwrap();
     let file = writer.add_file(7, &mut b"content".as_slice()).unwrap();
@@ -21,10 +25,21 @@ fn shared(no_open: bool) -> Shared {
         node(NodeKind::File(file)),
         node(NodeKind::Directory(Vec::new())),
     ];
-    let (image, _) = writer.finish(&Tree { nodes, root: 0 }).unwrap();
+    writer.finish(&Tree { nodes, root: 0 }).unwrap().0.into_inner()
+}
+
+fn serve_image(image: Vec<u8>, no_open: bool) -> Shared {
     let synthetic = vec![Synthetic { path: RelPath::parse(b"a/b").unwrap(), kind: SyntheticKind::File }];
-    let image = Arc::new(image.into_inner());
-    let spec = ServerSpec { image, synthetic, uid: 3, gid: 4, cache_bytes: 1 << 20, no_open };
+    let image = Arc::new(image);
+    let spec = ServerSpec {
+        image,
+        synthetic,
+        uid: 3,
+        gid: 4,
+        cache_bytes: 1 << 20,
+        no_open,
+        tuning: Tuning::default(),
+    };
     Server::load(spec).unwrap().shared
 }
 
@@ -95,6 +110,32 @@ fn lists_a_few_names_at_a_time() {
         }
         assert_eq!(names, [".", "..", "d", "file", "a"]);
     }
+}
+
+#[test]
+fn a_damaged_inode_costs_its_own_name_only() {
+    let mut image = image();
+    // In the root's listing: where the inode lies in its block, number, kind, length of the name less one, name.
+    let name = image.windows(6).rposition(|bytes| bytes == b"\x03\0file").unwrap();
+    image[name - 6..name - 4].copy_from_slice(&8191_u16.to_le_bytes());
+    let shared = serve_image(image, false);
+    let page = ask(&shared, opcode::READDIRPLUS, 1, &read_in(2, 4096)).unwrap().unwrap();
+    let of = |name: &[u8]| {
+        let at = page.windows(name.len()).position(|bytes| bytes == name).unwrap() - 24 - 128;
+        u64::from_ne_bytes(page[at..at + 8].try_into().unwrap())
+    };
+    assert_eq!(of(b"file\0"), 0, "no attributes");
+    assert_ne!(of(b"d\0\0"), 0);
+    assert_eq!(ask(&shared, opcode::LOOKUP, 1, b"file\0"), Err(Errno::EIO));
+    assert_ne!(id_of(&shared, 1, b"d"), 0);
+}
+
+#[test]
+fn names_that_no_file_can_have_are_too_long() {
+    let shared = shared(false);
+    assert_eq!(id_of(&shared, 1, &[b'x'; 255]), 0);
+    let long = [&[b'x'; 256][..], b"\0"].concat();
+    assert_eq!(ask(&shared, opcode::LOOKUP, 1, &long), Err(Errno::ENAMETOOLONG));
 }
 
 #[test]

@@ -73,6 +73,10 @@ pub(super) mod init {
     pub(in super::super) const CACHE_SYMLINKS: u32 = 1 << 23;
     /// Said by the kernel: OPENDIR may be answered with ENOSYS (5.1).
     pub(in super::super) const NO_OPENDIR_SUPPORT: u32 = 1 << 24;
+    /// Said by the kernel: there is a second word of flags (5.17).
+    pub(in super::super) const INIT_EXT: u32 = 1 << 30;
+    /// Said by the kernel, in the second word: requests of a dead server can be had again (6.9).
+    pub(in super::super) const EXT_HAS_RESEND: u32 = 1 << (39 - 32);
 }
 
 /// Flags of an answer to OPEN and OPENDIR: pages stay valid, and so do the names of a directory (7.28).
@@ -131,6 +135,12 @@ pub(super) fn answer_header(unique: u64, error: i32, body_bytes: usize) -> [u8; 
     header[4..8].copy_from_slice(&error.to_ne_bytes());
     header[8..].copy_from_slice(&unique.to_ne_bytes());
     header
+}
+
+/// The message that has the kernel hand out again what was read and not answered (`FUSE_NOTIFY_RESEND`).
+pub(super) fn resend_notice() -> [u8; ANSWER_HEADER_BYTES] {
+    const FUSE_NOTIFY_RESEND: i32 = 7;
+    answer_header(0, FUSE_NOTIFY_RESEND, 0)
 }
 
 /// What the kernel is told about an inode.

@@ -3,6 +3,8 @@
 use std::fs::FileType;
 use std::path::Path;
 
+use crate::tarlayer::Encoding;
+
 use super::ImageError;
 
 /// Something that people hand to `run` by mistake.
@@ -21,12 +23,8 @@ const AGAIN: Option<&str> = Some("download or copy the file again");
 const REBUILD: Option<&str> = Some("make a SIF of it with `apptainer build NEW.sif FILE`");
 
 /// Magic bytes, where they stand, and what they mean; the first that fits counts.
-const MAGICS: [(usize, &[u8], Alien); 12] = [
+const MAGICS: [(usize, &[u8], Alien); 8] = [
     (257, b"ustar", Alien { what: "a tar archive", advice: LOAD }),
-    (0, &[0x1f, 0x8b], Alien { what: "a gzip file", advice: LOAD }),
-    (0, &[0x28, 0xb5, 0x2f, 0xfd], Alien { what: "a zstd file", advice: LOAD }),
-    (0, &[0xfd, b'7', b'z', b'X', b'Z'], Alien { what: "an xz file", advice: LOAD }),
-    (0, b"BZh", Alien { what: "a bzip2 file", advice: LOAD }),
     (1080, &[0x53, 0xef], Alien { what: "an ext file system", advice: REBUILD }),
     (0, b"sqsh", Alien { what: "a big-endian squashfs of version 3 or older", advice: None }),
     (0, b"\x7fELF", Alien { what: "a program", advice: None }),
@@ -55,6 +53,16 @@ pub(super) fn of_type(kind: FileType) -> Option<Alien> {
 pub(super) fn of_content(head: &[u8]) -> Alien {
     if head.is_empty() {
         return Alien { what: "an empty file", advice: AGAIN };
+    }
+    let compressed = match Encoding::of(head) {
+        Encoding::Plain => None,
+        Encoding::Gzip => Some("a gzip file"),
+        Encoding::Zstd => Some("a zstd file"),
+        Encoding::Foreign("xz") => Some("an xz file"),
+        Encoding::Foreign(_) => Some("a bzip2 file"),
+    };
+    if let Some(what) = compressed {
+        return Alien { what, advice: LOAD };
     }
     let known =
         MAGICS.iter().find(|(at, magic, _)| head.get(*at..).is_some_and(|rest| rest.starts_with(magic)));

@@ -8,8 +8,8 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use crate::bundle::HOST_DIRECTORY;
-use crate::plan::{LaunchPlan, Op};
-use crate::sys::ns::{IdMap, SingleThreaded};
+use crate::plan::{LaunchPlan, Op, Upper};
+use crate::sys::ns::{IdMap, Isolation, SingleThreaded};
 use crate::sys::{self, Errno, fuse_dev, mount, process};
 
 use super::server::{self, FileServer};
@@ -63,7 +63,9 @@ fn run(plan: &LaunchPlan, context: &Context<'_>) -> Result<Infallible, LaunchErr
     let Some((index, op, errno)) = error else {
         unreachable!("plan::check saw that a plan ends with exec");
     };
-    if let Some(text) = state.server.as_ref().and_then(FileServer::complaint) {
+    // A step before the image is looked into fails for a reason of its own.
+    let needs_server = !matches!(op, Op::NewNamespaces { .. } | Op::SlavePropagation | Op::MountImage { .. });
+    if let Some(text) = state.server.as_ref().filter(|_| needs_server).and_then(FileServer::complaint) {
         return Err(LaunchError::Server { image: context.image_name.to_owned(), text });
     }
     Err(LaunchError::Step {
@@ -80,32 +82,49 @@ fn run(plan: &LaunchPlan, context: &Context<'_>) -> Result<Infallible, LaunchErr
 struct State {
     witness: SingleThreaded,
     server: Option<FileServer>,
-    staging: Option<&'static Path>,
+    /// Where the new root is mounted until the pivot.
+    staging: Option<PathBuf>,
 }
 
 impl State {
     fn step(&mut self, op: &Op, plan: &LaunchPlan, context: &Context<'_>) -> sys::Result<()> {
         match op {
-            Op::NewNamespaces { uid, gid } => {
+            Op::NewNamespaces { uid, gid, uid_inside, gid_inside, network, host_name } => {
                 // Before the namespaces: the server lives in the host's.
                 self.server = Some(server::start(&self.witness, plan, context)?);
-                let map = IdMap { uid_outside: *uid, uid_inside: *uid, gid_outside: *gid, gid_inside: *gid };
-                sys::ns::unshare_user_and_mount(&self.witness)?;
-                sys::ns::write_id_maps(&map)
+                let more = Isolation { network: *network, host_name: *host_name };
+                sys::ns::unshare_user_and_mount(&self.witness, more)?;
+                sys::ns::write_id_maps(&IdMap {
+                    uid_outside: *uid,
+                    uid_inside: *uid_inside,
+                    gid_outside: *gid,
+                    gid_inside: *gid_inside,
+                })
             }
+            Op::HostName { name } => sys::ns::set_host_name(name),
+            Op::LoopbackUp => sys::ns::bring_loopback_up(),
+            Op::Limit { name, soft, hard } => process::set_limit(name, *soft, *hard),
             Op::SlavePropagation => mount::make_all_slave(),
-            Op::MountImage { .. } => self.mount_image(context),
+            Op::MountImage { upper, .. } => self.mount_image(upper.as_ref(), context),
             Op::PivotRoot => {
                 let old = Path::new(HOST_DIRECTORY.trim_start_matches('/'));
-                mount::pivot(self.staging.ok_or(Errno::EINVAL)?, old)
+                let staging = self.staging.as_deref().ok_or(Errno::EINVAL)?;
+                mount::pivot(staging, old)?;
+                // The scratch directory of a writable root would cover the host's; the root keeps what it needs of it.
+                match staging
+                    .strip_prefix("/")
+                    .ok()
+                    .filter(|place| place.ends_with(MERGED))
+                    .and_then(Path::parent)
+                {
+                    Some(scratch) => mount::detach(&Path::new(HOST_DIRECTORY).join(scratch)),
+                    None => Ok(()),
+                }
             }
             Op::Tmpfs { target, mode, size_bytes } => mount::tmpfs(target, *mode, *size_bytes),
             Op::Terminals { target } => mount::terminals(target),
             Op::LimitCapabilities => process::limit_capabilities(),
-            Op::MakeDirectory { target } => match fs::DirBuilder::new().mode(0o755).create(target) {
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-                other => other.map_err(|error| to_errno(&error)),
-            },
+            Op::MakeDirectory { target } => make_directory(target),
             Op::MakeFile { target, mode, content } => make_file(target, *mode, content),
             Op::MakeLink { target, to } => {
                 std::os::unix::fs::symlink(to, target).map_err(|error| to_errno(&error))
@@ -137,13 +156,22 @@ impl State {
         }
     }
 
-    fn mount_image(&mut self, context: &Context<'_>) -> sys::Result<()> {
+    /// Mounts the image on a staging directory; with `upper`, a tmpfs comes there first, with the image and the
+    /// writable view of it side by side.
+    fn mount_image(&mut self, upper: Option<&Upper>, context: &Context<'_>) -> sys::Result<()> {
         let (uid, gid) = process::own_ids();
         let device = fuse_dev::open_device()?;
         let mut result = Err(Errno::ENOENT);
         for place in STAGING.map(Path::new) {
-            result = fuse_dev::mount_read_only(&device, place, uid, gid);
-            self.staging = Some(place);
+            // Mounting over the directory that holds the changes would hide it.
+            if matches!(upper, Some(Upper::Directory { path }) if path.starts_with(place)) {
+                continue;
+            }
+            result = match upper {
+                None => fuse_dev::mount_read_only(&device, place, uid, gid),
+                Some(upper) => stage_writable(&device, place, upper, (uid, gid)),
+            };
+            self.staging = Some(if upper.is_some() { place.join(MERGED) } else { place.to_path_buf() });
             if !matches!(result, Err(Errno::ENOENT | Errno::ENOTDIR | Errno::EACCES)) {
                 break;
             }
@@ -154,8 +182,55 @@ impl State {
             devices.push(fuse_dev::clone_device(&device)?);
         }
         devices.insert(0, device);
-        self.server.as_ref().ok_or(Errno::EINVAL)?.hand_over(&devices)
-        // The fds drop here: from now on only the server holds the connection.
+        self.server.as_ref().ok_or(Errno::EINVAL)?.hand_over(&devices)?;
+        // From here on only the server holds the connection.
+        drop(devices);
+        match (upper, &self.staging) {
+            (Some(upper), Some(merged)) => mount_overlay(merged, upper),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Names in the scratch directory of a writable root.
+const LOWER: &str = "lower";
+const UPPER: &str = "upper";
+const WORK: &str = "work";
+const MERGED: &str = "merged";
+/// Size of the scratch directory where it holds nothing but mount points.
+const SCRATCH_BYTES: u64 = 1 << 20;
+
+/// A tmpfs with the image mounted in it, and room for the changes where they are kept in memory.
+fn stage_writable(device: &OwnedFd, place: &Path, upper: &Upper, (uid, gid): (u32, u32)) -> sys::Result<()> {
+    let size_bytes = match upper {
+        Upper::Memory { size_bytes } => *size_bytes,
+        Upper::Directory { .. } => Some(SCRATCH_BYTES),
+    };
+    mount::tmpfs(place, 0o755, size_bytes)?;
+    for name in [LOWER, UPPER, WORK, MERGED] {
+        make_directory(&place.join(name))?;
+    }
+    fuse_dev::mount_read_only(device, &place.join(LOWER), uid, gid)
+}
+
+fn mount_overlay(merged: &Path, upper: &Upper) -> sys::Result<()> {
+    let scratch = merged.parent().ok_or(Errno::EINVAL)?;
+    let changes = match upper {
+        Upper::Memory { .. } => scratch,
+        Upper::Directory { path } => {
+            for name in [UPPER, WORK] {
+                make_directory(&path.join(name))?;
+            }
+            path
+        }
+    };
+    mount::overlay(&scratch.join(LOWER), &changes.join(UPPER), &changes.join(WORK), merged)
+}
+
+fn make_directory(target: &Path) -> sys::Result<()> {
+    match fs::DirBuilder::new().mode(0o755).create(target) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        other => other.map_err(|error| to_errno(&error)),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd as _, OwnedFd};
 
-use crate::fuse::{Server, ServerSpec, Synthetic, SyntheticKind};
+use crate::fuse::{Server, ServerSpec, Synthetic, SyntheticKind, Tuning};
 use crate::plan::{LaunchPlan, MountPoint, Op, PathKind};
 use crate::sys::ns::SingleThreaded;
 use crate::sys::{Errno, Result, process, socket};
@@ -21,12 +21,21 @@ pub struct Settings {
     pub cache_bytes: usize,
     /// Answer OPEN with ENOSYS, where the kernel is known good.
     pub no_open: bool,
+    /// Hot list, standby, report.
+    pub tuning: Tuning,
 }
 
 /// Our end of the line to the server.
 #[derive(Debug)]
 pub(super) struct FileServer {
     socket: OwnedFd,
+}
+
+/// What the plan says of the file system to serve.
+struct View<'a> {
+    mount_points: &'a [MountPoint],
+    /// User and group id as the namespace of the mount has them.
+    owner: (u32, u32),
 }
 
 /// Starts the server process. It opens the image at once and then waits for the device fds; if this process ends before
@@ -37,15 +46,15 @@ pub(super) fn start(
     context: &Context<'_>,
 ) -> Result<FileServer> {
     let (ours, theirs) = socket::pair()?;
-    let mount_points = plan
-        .ops
-        .iter()
-        .find_map(|op| match op {
-            Op::MountImage { mount_points, .. } => Some(mount_points.as_slice()),
-            _ => None,
-        })
-        .unwrap_or_default();
-    process::spawn_detached(witness, || serve(&theirs, mount_points, context))?;
+    let mut view = View { mount_points: &[], owner: process::own_ids() };
+    for op in &plan.ops {
+        match op {
+            Op::MountImage { mount_points, .. } => view.mount_points = mount_points,
+            Op::NewNamespaces { uid_inside, gid_inside, .. } => view.owner = (*uid_inside, *gid_inside),
+            _ => {}
+        }
+    }
+    process::spawn_detached(witness, || serve(&theirs, &view, context))?;
     Ok(FileServer { socket: ours })
 }
 
@@ -70,10 +79,12 @@ impl FileServer {
 }
 
 /// The server's whole life. Runs in its own process; the exit status is for nobody.
-fn serve(socket: &OwnedFd, mount_points: &[MountPoint], context: &Context<'_>) -> i32 {
+fn serve(socket: &OwnedFd, view: &View<'_>, context: &Context<'_>) -> i32 {
     process::forget_command_line();
     process::set_name(c"slipway-fuse");
     process::ignore_signals();
+    process::take_report_signal();
+    process::share_allocator_arenas();
     let complain = |text: String| {
         // The launcher may be gone, and then nobody wants to know.
         let _ = socket::send(socket, text.as_bytes(), &[]);
@@ -84,8 +95,9 @@ fn serve(socket: &OwnedFd, mount_points: &[MountPoint], context: &Context<'_>) -
         complain(format!("the file server cannot leave its caller: {}", errno.desc()));
         return 1;
     }
-    let (uid, gid) = process::own_ids();
-    let synthetic = mount_points
+    let (uid, gid) = view.owner;
+    let synthetic = view
+        .mount_points
         .iter()
         .map(|point| Synthetic {
             path: point.path.clone(),
@@ -95,6 +107,8 @@ fn serve(socket: &OwnedFd, mount_points: &[MountPoint], context: &Context<'_>) -
             },
         })
         .collect();
+    let report = context.serve.tuning.report.clone();
+    let report = report.unwrap_or_else(|| format!("/tmp/slipway-fuse-{}.stats", std::process::id()).into());
     let server = Server::load(ServerSpec {
         image: context.image.partition(),
         synthetic,
@@ -102,6 +116,7 @@ fn serve(socket: &OwnedFd, mount_points: &[MountPoint], context: &Context<'_>) -
         gid,
         cache_bytes: context.serve.cache_bytes,
         no_open: context.serve.no_open,
+        tuning: Tuning { report: Some(report), ..context.serve.tuning.clone() },
     });
     let server = match server {
         Ok(server) => server,

@@ -17,6 +17,9 @@ pub(super) fn explain(op: &Op, errno: Errno) -> String {
         (Op::NewNamespaces { .. }, Errno::EAGAIN) => "too many processes of this user",
         (Op::NewNamespaces { .. }, Errno::EMFILE | Errno::ENFILE) => "too many open files",
         (Op::MountImage { .. }, Errno::ENOSPC) => "the limit of mounts is reached",
+        (Op::MountImage { upper: Some(_), .. }, Errno::EINVAL) => {
+            "the kernel cannot put a writable layer there (overlay with `userxattr`, Linux 5.11)"
+        }
         (Op::MountImage { .. }, Errno::EINVAL) => "the kernel's FUSE does not work in a user namespace",
         (Op::MountImage { .. }, Errno::ENOENT | Errno::ENODEV | Errno::ENXIO) => {
             "this host has no `/dev/fuse`"
@@ -33,6 +36,7 @@ pub(super) fn explain(op: &Op, errno: Errno) -> String {
         (Op::Bind { .. }, Errno::ENOTDIR) => "a file meets a directory",
         (Op::Bind { .. }, Errno::EACCES) => "no permission to reach the source",
         (Op::Bind { .. }, Errno::EPERM) => "the mount may not be changed in a user namespace",
+        (Op::Limit { .. }, Errno::EPERM) => "it is above the hard limit of this session",
         (Op::ChangeDirectory { .. }, Errno::ENOENT) => "no such directory in the container",
         _ => errno.desc(),
     };
@@ -45,6 +49,9 @@ pub(super) fn hint(op: &Op, errno: Errno) -> Option<String> {
         (Op::NewNamespaces { .. }, Errno::EAGAIN) => Some("end other processes, or raise `ulimit -u`".into()),
         (_, Errno::EMFILE | Errno::ENFILE) => Some("raise `ulimit -n`".into()),
         (Op::NewNamespaces { .. }, _) => Some(user_namespace_hint(&Limits::read(), errno)),
+        (Op::MountImage { upper: Some(_), .. }, Errno::EINVAL) => {
+            Some("use a directory on a local disk for `--overlay`, or `--writable-tmpfs`".into())
+        }
         (Op::MountImage { .. }, Errno::ENOSPC) => Some("an administrator must raise `fs.mount-max`".into()),
         (Op::MountImage { .. }, Errno::EINVAL) => {
             Some("FUSE mounts in user namespaces need Linux 4.18 or newer".into())
@@ -137,7 +144,14 @@ mod tests {
         );
         check(Limits { apparmor_restricts: Some(1), ..none() }, Errno::EPERM, "AppArmor");
         check(none(), Errno::EPERM, "seccomp");
-        let op = Op::NewNamespaces { uid: 1, gid: 1 };
+        let op = Op::NewNamespaces {
+            uid: 1,
+            gid: 1,
+            uid_inside: 1,
+            gid_inside: 1,
+            network: false,
+            host_name: false,
+        };
         assert_eq!(explain(&op, Errno::ENOSPC), "limit reached (ENOSPC)");
     }
 }

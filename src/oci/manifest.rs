@@ -136,6 +136,14 @@ pub enum DocumentError {
         /// What is allowed.
         limit_bytes: u64,
     },
+    /// More entries than any reader takes.
+    #[error("the index has {count} entries, more than the limit of {limit}")]
+    TooManyEntries {
+        /// How many.
+        count: usize,
+        /// What is allowed.
+        limit: usize,
+    },
     /// One document that two readers would read as two things.
     #[error("the document is a manifest and an index at once (it has `manifests` beside `{field}`)")]
     Ambiguous {
@@ -241,8 +249,12 @@ fn parse_index(raw: &[u8]) -> Result<Index, DocumentError> {
         manifests: Vec<&'a RawValue>,
     }
     let entries: Entries<'_> = serde_json::from_slice(raw)?;
+    let (entries, limit) = (entries.manifests, media::INDEX_ENTRY_LIMIT);
+    if entries.len() > limit {
+        return Err(DocumentError::TooManyEntries { count: entries.len(), limit });
+    }
     let mut index = Index::default();
-    for entry in entries.manifests {
+    for entry in entries {
         match serde_json::from_str(entry.get()) {
             Ok(descriptor) => index.manifests.push(descriptor),
             Err(error) => index.unreadable.push(error.to_string()),

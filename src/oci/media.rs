@@ -32,6 +32,8 @@ pub const MANIFEST_LIMIT_BYTES: u64 = 4 << 20;
 pub const INDEX_LIMIT_BYTES: u64 = 16 << 20;
 /// Largest image config, in bytes.
 pub const CONFIG_LIMIT_BYTES: u64 = 4 << 20;
+/// Most entries of an index: choosing among them costs more than their number.
+pub const INDEX_ENTRY_LIMIT: usize = 4096;
 /// Indexes inside indexes that a reader follows.
 pub const INDEX_DEPTH_LIMIT: usize = 4;
 

@@ -126,3 +126,16 @@ fn a_config_must_count_its_layers() {
     );
     check("null", 0, Err("the image config has a root file system of type ``, and only `layers` is known"));
 }
+
+#[test]
+fn an_index_has_a_limit() {
+    let index = |count| {
+        let entries = vec![descriptor(media::OCI_MANIFEST); count].join(",");
+        shape(&format!(r#"{{"manifests":[{entries}]}}"#))
+    };
+    assert_eq!(index(media::INDEX_ENTRY_LIMIT), "index of 4096");
+    assert_eq!(
+        index(media::INDEX_ENTRY_LIMIT + 1),
+        "the index has 4097 entries, more than the limit of 4096"
+    );
+}

@@ -81,6 +81,12 @@ pub fn check(plan: &LaunchPlan) -> Result<(), Flaw> {
                 demand(stage == Stage::Building, "the host is detached once, after the pivot")?;
                 stage = Stage::Closed;
             }
+            Op::HostName { .. } | Op::LoopbackUp => {
+                demand(stage != Stage::Outside, "namespaces are changed after they are made")?;
+            }
+            Op::Limit { .. } => {
+                demand(stage == Stage::Closed, "limits are set after all mounts")?;
+            }
             Op::LimitCapabilities => {
                 demand(stage == Stage::Closed, "capabilities are dropped after the last mount")?;
             }
@@ -129,9 +135,17 @@ mod tests {
         let image = || Op::MountImage {
             image: super::super::ImageSource { path: "/x.sif".into(), offset_bytes: 0, size_bytes: 1 },
             mount_points: Vec::new(),
+            upper: None,
         };
-        let head =
-            || vec![Op::NewNamespaces { uid: 1, gid: 1 }, Op::SlavePropagation, image(), Op::PivotRoot];
+        let namespaces = || Op::NewNamespaces {
+            uid: 1,
+            gid: 1,
+            uid_inside: 1,
+            gid_inside: 1,
+            network: false,
+            host_name: false,
+        };
+        let head = || vec![namespaces(), Op::SlavePropagation, image(), Op::PivotRoot];
         let tail = || vec![Op::DetachHost, Op::NoNewPrivileges, exec()];
         let with = |middle: Vec<Op>| [head(), middle, tail()].concat();
         let check = |ops: Vec<Op>, expected: Option<(usize, &str)>| {

@@ -5,11 +5,15 @@ use std::path::{Path, PathBuf};
 
 use crate::base::RelPath;
 use crate::base::sizes::parse_size;
-use crate::bundle::{Bundle, HOST_DIRECTORY, Mount, RUN_DIRECTORY, Why};
+use crate::bundle::{
+    Bundle, HOST_DIRECTORY, IdMapping, Mount, NamespaceType, RUN_DIRECTORY, Why, WritableRoot,
+};
 use crate::grants::LIBRARY_DIRECTORY;
 
 use super::places::{Place, Places, bind_source, inside, mounts};
-use super::{Facts, HostPath, ImagePath, ImageSource, LaunchPlan, MountPoint, Op, PathKind, PlanError};
+use super::{
+    Facts, HostPath, ImagePath, ImageSource, LaunchPlan, MountPoint, Op, PathKind, PlanError, Upper,
+};
 
 /// The paths that must be looked up before a plan can be made.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -287,24 +291,49 @@ impl Maker<'_> {
     }
 
     fn finish(self, image: &ImageSource) -> LaunchPlan {
-        let (uid, gid, cwd) = match self.bundle.spec.process() {
-            Some(process) => (process.user().uid(), process.user().gid(), process.cwd().clone()),
-            None => (0, 0, "/".into()),
+        let spec = &self.bundle.spec;
+        let linux = spec.linux().as_ref();
+        let id_of = |maps: Option<&Vec<IdMapping>>| {
+            maps.and_then(|maps| maps.first()).map_or((0, 0), |map| (map.host_id(), map.container_id()))
         };
+        let (uid, uid_inside) = id_of(linux.and_then(|linux| linux.uid_mappings().as_ref()));
+        let (gid, gid_inside) = id_of(linux.and_then(|linux| linux.gid_mappings().as_ref()));
+        let has = |kind: NamespaceType| {
+            linux
+                .and_then(|linux| linux.namespaces().as_ref())
+                .is_some_and(|all| all.iter().any(|namespace| namespace.typ() == kind))
+        };
+        let (network, host_name) = (has(NamespaceType::Network), has(NamespaceType::Uts));
         let mount_points =
             self.mount_points.into_iter().map(|(path, kind)| MountPoint { path, kind }).collect();
+        let upper = self.bundle.writable.as_ref().map(|writable| match writable {
+            WritableRoot::Memory { size_bytes } => Upper::Memory { size_bytes: *size_bytes },
+            WritableRoot::Directory(path) => Upper::Directory { path: path.clone() },
+        });
         let mut ops = vec![
-            Op::NewNamespaces { uid, gid },
+            Op::NewNamespaces { uid, gid, uid_inside, gid_inside, network, host_name },
             Op::SlavePropagation,
-            Op::MountImage { image: image.clone(), mount_points },
+            Op::MountImage { image: image.clone(), mount_points, upper },
             Op::PivotRoot,
         ];
+        if network {
+            ops.push(Op::LoopbackUp);
+        }
+        if let Some(name) = spec.hostname().as_ref().filter(|_| host_name) {
+            ops.push(Op::HostName { name: name.clone() });
+        }
         ops.extend(self.ops);
         ops.push(Op::DetachHost);
         // Only root keeps capabilities over exec: any other id loses them there.
-        if uid == 0 {
+        if uid_inside == 0 {
             ops.push(Op::LimitCapabilities);
         }
+        ops.extend(self.bundle.limits.iter().map(|limit| Op::Limit {
+            name: limit.name.clone(),
+            soft: limit.soft,
+            hard: limit.hard,
+        }));
+        let cwd = spec.process().as_ref().map_or_else(|| "/".into(), |process| process.cwd().clone());
         ops.extend([
             Op::NoNewPrivileges,
             Op::ChangeDirectory { path: cwd, asked: self.bundle.cwd_is_asked },

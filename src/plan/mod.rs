@@ -108,13 +108,28 @@ fn as_text<S: serde::Serializer>(path: &RelPath, serializer: S) -> Result<S::Ok,
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "op", rename_all = "kebab-case")]
 pub enum Op {
-    /// A user and a mount namespace, with one uid and one gid mapped to themselves.
+    /// A user and a mount namespace, with one uid and one gid mapped, and others where asked for.
     NewNamespaces {
-        /// User id, outside and inside.
+        /// User id outside.
         uid: u32,
-        /// Group id, outside and inside.
+        /// Group id outside.
         gid: u32,
+        /// User id inside.
+        uid_inside: u32,
+        /// Group id inside.
+        gid_inside: u32,
+        /// A network with nothing but a loopback.
+        network: bool,
+        /// A host name of its own.
+        host_name: bool,
     },
+    /// The host's name as it is seen inside.
+    HostName {
+        /// The name.
+        name: String,
+    },
+    /// The loopback of the new network works.
+    LoopbackUp,
     /// Mounts made here stay here; the host's later mounts come in.
     SlavePropagation,
     /// The image's file system, served from the file by our own server, as the new root.
@@ -123,6 +138,9 @@ pub enum Op {
         image: ImageSource,
         /// Mount points that the server adds.
         mount_points: Vec<MountPoint>,
+        /// Where changes go; without one the root is read-only.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        upper: Option<Upper>,
     },
     /// The image becomes `/`; the host's tree hangs below [`crate::bundle::HOST_DIRECTORY`].
     PivotRoot,
@@ -193,6 +211,15 @@ pub enum Op {
     DetachHost,
     /// Root inside keeps Docker's capabilities and can never get back those that undo mounts.
     LimitCapabilities,
+    /// A limit of the workload (setrlimit).
+    Limit {
+        /// Docker's name of it.
+        name: String,
+        /// Soft limit; `u64::MAX` is none.
+        soft: u64,
+        /// Hard limit; `u64::MAX` is none.
+        hard: u64,
+    },
     /// No exec from here on gains privileges.
     NoNewPrivileges,
     /// The working directory.
@@ -227,6 +254,24 @@ fn as_lossy<S: serde::Serializer>(words: &Vec<OsString>, serializer: S) -> Resul
 #[expect(clippy::ptr_arg, reason = "serde gives the field's own type")]
 fn as_names<S: serde::Serializer>(lines: &Vec<OsString>, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_seq(lines.iter().map(|line| show::env_name(line)))
+}
+
+/// Where the changes of a writable root go.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum Upper {
+    /// Memory; gone with the container.
+    Memory {
+        /// Limit in bytes.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        size_bytes: Option<u64>,
+    },
+    /// The directories `upper` and `work` in this one.
+    Directory {
+        /// The host's directory, links resolved.
+        #[serde(serialize_with = "as_path")]
+        path: PathBuf,
+    },
 }
 
 /// A finished launch, ready to apply.

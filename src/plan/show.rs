@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::fmt;
 use std::os::unix::ffi::OsStrExt as _;
 
-use super::{LaunchPlan, Op, PathKind};
+use super::{LaunchPlan, Op, PathKind, Upper};
 
 impl Op {
     /// The step's name, as it stands in errors: `new user namespace`.
@@ -12,6 +12,9 @@ impl Op {
     pub fn title(&self) -> String {
         match self {
             Self::NewNamespaces { .. } => "new user namespace".into(),
+            Self::HostName { name } => format!("host name `{name}`"),
+            Self::LoopbackUp => "bring the loopback up".into(),
+            Self::Limit { name, .. } => format!("limit `{name}`"),
             Self::SlavePropagation => "cut mount propagation".into(),
             Self::MountImage { .. } => "mount the image".into(),
             Self::PivotRoot => "enter the image".into(),
@@ -38,18 +41,38 @@ impl Op {
 impl fmt::Display for Op {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NewNamespaces { uid, gid } => {
-                write!(f, "namespaces  user (uid {uid}, gid {gid}) and mount")
+            Self::NewNamespaces { uid, gid, uid_inside, gid_inside, network, host_name } => {
+                write!(f, "namespaces  user (uid {uid}, gid {gid}")?;
+                if (uid, gid) != (uid_inside, gid_inside) {
+                    write!(f, " as uid {uid_inside}, gid {gid_inside}")?;
+                }
+                f.write_str("), mount")?;
+                f.write_str(if *network { ", network" } else { "" })?;
+                f.write_str(if *host_name { ", host name" } else { "" })
+            }
+            Self::HostName { name } => write!(f, "host name   {name}"),
+            Self::LoopbackUp => f.write_str("loopback    up"),
+            Self::Limit { name, soft, hard } => {
+                let word =
+                    |value: &u64| if *value == u64::MAX { "unlimited".into() } else { value.to_string() };
+                write!(f, "limit       {name} {} (hard {})", word(soft), word(hard))
             }
             Self::SlavePropagation => f.write_str("propagation slave on every mount"),
-            Self::MountImage { image, mount_points } => write!(
-                f,
-                "image       {} at byte {} ({} bytes), {} mount points added",
-                image.path.display(),
-                image.offset_bytes,
-                image.size_bytes,
-                mount_points.len()
-            ),
+            Self::MountImage { image, mount_points, upper } => {
+                write!(
+                    f,
+                    "image       {} at byte {} ({} bytes), {} mount points added",
+                    image.path.display(),
+                    image.offset_bytes,
+                    image.size_bytes,
+                    mount_points.len()
+                )?;
+                match upper {
+                    None => Ok(()),
+                    Some(Upper::Memory { .. }) => f.write_str(", changes in memory"),
+                    Some(Upper::Directory { path }) => write!(f, ", changes in {}", path.display()),
+                }
+            }
             Self::PivotRoot => f.write_str("pivot       the image is /"),
             Self::Tmpfs { target, mode, size_bytes } => {
                 write!(f, "tmpfs       {} mode {mode:o}", target.display())?;

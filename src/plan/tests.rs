@@ -65,7 +65,7 @@ fn facts(
     facts
 }
 
-const PLAIN: &str = r"  1  namespaces  user (uid 1000, gid 100) and mount
+const PLAIN: &str = r"  1  namespaces  user (uid 1000, gid 100), mount
   2  propagation slave on every mount
   3  image       /images/x.sif at byte 36864 (4096 bytes), 10 mount points added
   4  pivot       the image is /

@@ -56,18 +56,40 @@ impl<'a> Access<'a> {
 
 /// The tokens of this process, by registry and scopes, as `Authorization` values.
 #[derive(Default)]
-pub(super) struct Tokens(Mutex<HashMap<(String, String), String>>);
+pub(super) struct Tokens(Mutex<HashMap<(String, String), Token>>);
+
+#[derive(Clone)]
+struct Token {
+    authorization: String,
+    /// Whose it is.
+    user: Option<String>,
+}
 
 impl Tokens {
     pub(super) fn get(&self, access: &Access<'_>) -> Option<String> {
+        self.find(access).map(|token| token.authorization)
+    }
+
+    /// A refusal, with the user who was refused.
+    pub(super) fn with_user(&self, error: RegistryError, access: &Access<'_>) -> RegistryError {
+        match error {
+            RegistryError::Denied { host, repository, status, message, user: None } => {
+                let user = self.find(access).and_then(|token| token.user);
+                RegistryError::Denied { host, repository, status, message, user }
+            }
+            error => error,
+        }
+    }
+
+    fn find(&self, access: &Access<'_>) -> Option<Token> {
         // A panic elsewhere leaves the map whole: it is only read and inserted into.
         let tokens = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         tokens.get(&access.key()).cloned()
     }
 
-    fn insert(&self, access: &Access<'_>, authorization: String) {
+    fn insert(&self, access: &Access<'_>, token: Token) {
         let mut tokens = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        tokens.insert(access.key(), authorization);
+        tokens.insert(access.key(), token);
     }
 }
 
@@ -111,7 +133,8 @@ impl Client {
             }
             (answered, _) => answered?,
         };
-        self.tokens.insert(access, authorization.clone());
+        let user = login.as_ref().map(|login| login.username().unwrap_or("<token>").to_owned());
+        self.tokens.insert(access, Token { authorization: authorization.clone(), user });
         Ok(authorization)
     }
 

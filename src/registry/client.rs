@@ -14,6 +14,7 @@ use super::auth::{Access, Tokens};
 use super::challenge::{Challenge, parse_challenges};
 use super::credentials::CredentialSources;
 use super::error::RegistryError;
+use super::proxy::Proxies;
 use super::pull::PullEvent;
 use super::transport::{Body, Method, Response, Timeouts, Transport};
 use super::trust::TrustSources;
@@ -49,6 +50,10 @@ pub struct ClientOptions {
     pub credentials: CredentialSources,
     /// Where certificates are looked for.
     pub trust: TrustSources,
+    /// Which requests go by a proxy.
+    pub proxies: Proxies,
+    /// Other places to pull from, `REGISTRY=HOST[/PATH]`.
+    pub mirrors: Vec<String>,
 }
 
 impl Default for ClientOptions {
@@ -62,6 +67,8 @@ impl Default for ClientOptions {
             parallel_layers: 3,
             credentials: CredentialSources::default(),
             trust: TrustSources::default(),
+            proxies: Proxies::default(),
+            mirrors: Vec::new(),
         }
     }
 }
@@ -129,7 +136,7 @@ impl Client {
     pub fn new(options: ClientOptions) -> Self {
         let timeouts = Timeouts { connect: options.connect_timeout, read: options.read_timeout };
         Self {
-            transport: Transport::new(timeouts, options.trust.clone()),
+            transport: Transport::new(timeouts, options.trust.clone(), options.proxies.clone()),
             options,
             tokens: Tokens::default(),
         }
@@ -166,7 +173,10 @@ impl Client {
             }
             return match response.status {
                 200 | 206 => Ok(Answer { response, host: last.authority().to_owned() }),
-                _ => Err(refusal(&Refused::of(ask), last.authority(), &mut response)),
+                _ => {
+                    let error = refusal(&Refused::of(ask), last.authority(), &mut response);
+                    Err(self.tokens.with_user(error, &access))
+                }
             };
         }
     }

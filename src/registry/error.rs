@@ -8,6 +8,7 @@ use crate::oci::{ChooseError, DocumentError, RootFsError};
 use crate::store::StoreError;
 
 use super::credentials::CredentialError;
+use super::login::is_hub;
 use super::transport::Reach;
 
 /// Why a pull failed.
@@ -258,7 +259,7 @@ impl Hint for RegistryError {
                 "check the spelling of the name, and that this user may use the repository".into()
             }
             Self::Denied { host, .. } => {
-                let host = if host.ends_with("docker.io") { "" } else { host };
+                let host = if is_hub(host) { "" } else { host };
                 let command = format!("slipway login {host}");
                 format!("check the spelling of the name; for a private image, log in with `{}`", command.trim_end())
             }
@@ -292,6 +293,7 @@ fn hint_for(why: &Reach) -> Option<String> {
         Reach::Tls { .. } => {
             "if its certificate is of the site's own authority, point SSL_CERT_FILE to that, or put it into `~/.config/containers/certs.d/HOST/ca.crt`; if the registry speaks plain http, list it in `registry.insecure` of slipway.toml"
         }
+        Reach::Proxy { .. } => "check HTTPS_PROXY and HTTP_PROXY, or name the registry in NO_PROXY",
         Reach::Trust { .. } => "mend that file, or point SSL_CERT_FILE to another",
         Reach::ReadTimeout => "try again; `registry.read_timeout_seconds` says how long is waited",
         Reach::Broken { .. } => "try again; what has arrived of finished layers is kept",

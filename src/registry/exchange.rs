@@ -49,9 +49,10 @@ impl Answered {
     }
 
     /// The answer as an error.
-    pub(super) fn refused(mut self, one: &Exchange<'_>) -> RegistryError {
+    pub(super) fn refused(mut self, client: &Client, one: &Exchange<'_>) -> RegistryError {
         let refused = Refused { repository: one.access.repository, what: one.what, is_blob: false };
-        refusal(&refused, self.url.authority(), &mut self.response)
+        let error = refusal(&refused, self.url.authority(), &mut self.response);
+        client.tokens.with_user(error, &one.access)
     }
 
     /// The answer is against the protocol.

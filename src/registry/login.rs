@@ -12,11 +12,16 @@ use super::url::Url;
 /// The host that answers for Docker Hub.
 const HUB_HOST: &str = "registry-1.docker.io";
 
+/// Whether a host is one of Docker Hub.
+pub(super) fn is_hub(host: &str) -> bool {
+    host == "docker.io" || host.ends_with(".docker.io")
+}
+
 impl Client {
     /// Shows a login to the registry `host` and returns what should be kept of it: a refresh token, where the token
     /// server gives one, is better than a password.
     pub fn try_login(&self, host: &str, login: &Login) -> Result<Login, RegistryError> {
-        let host = if host.ends_with("docker.io") { HUB_HOST } else { host };
+        let host = if is_hub(host) { HUB_HOST } else { host };
         let access = Access { host, repository: "", push: false, from: None };
         let never = AtomicBool::new(false);
         let watch = Watch { on_bytes: &|_| {}, on_event: &|_| {}, stopped: &never };

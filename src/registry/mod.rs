@@ -4,6 +4,7 @@
 //! pull ── resolve ── manifest or index ── platform ── manifest
 //!   │                                                   ├─ config
 //!   └── layers, several at once ── blob (resume) ───────┴─ layers ──▶ store
+//! push ── manifest from the store ── HEAD, mount or upload of each blob (resume) ── manifest
 //! every request: client (scheme, token, redirects, refusals) ── transport (the HTTP library's only door)
 //! ```
 //!
@@ -23,6 +24,8 @@ mod error;
 mod exchange;
 mod login;
 mod manifest;
+mod mirror;
+mod proxy;
 mod pull;
 mod push;
 mod tags;
@@ -36,7 +39,9 @@ pub use credentials::{
     CredentialError, CredentialSources, Kept, Login, Secret, erase_login, keep_login, server_key,
 };
 pub use error::RegistryError;
-pub use pull::{LayerState, Pinned, PullEvent, pull};
+pub use mirror::pull;
+pub use proxy::Proxies;
+pub use pull::{LayerState, Pinned, PullEvent};
 pub use push::{PushEvent, PushState, Pushed, push};
 pub use transport::Reach;
 pub use trust::TrustSources;

@@ -75,6 +75,11 @@ pub enum PullEvent {
         /// How long is waited.
         wait: Duration,
     },
+    /// A mirror did not give the image, and the next place is asked.
+    MirrorFailed {
+        /// Why.
+        why: String,
+    },
 }
 
 /// Where a layer is on its way.
@@ -102,10 +107,8 @@ struct Pull<'a> {
     stopped: AtomicBool,
 }
 
-/// Brings an image into the store. The manifest is stored last, so that one that is there has all its parts.
-///
-/// Sets no ref: what a name means on this machine is the caller's to say.
-pub fn pull(
+/// Brings an image into the store from the one place that its name says.
+pub(super) fn pull(
     client: &Client,
     image: &ImageRef,
     platform: &Platform,
@@ -182,7 +185,7 @@ impl Pull<'_> {
     fn layers(&self, layers: &[&Descriptor]) -> Result<(), RegistryError> {
         let mut missing = Vec::new();
         for layer in layers {
-            if self.store.has_blob(&layer.digest) {
+            if self.store.has_blob_of(&layer.digest, layer.size_bytes) {
                 self.tell(layer, LayerState::Present);
             } else {
                 missing.push(*layer);

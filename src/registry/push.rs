@@ -203,7 +203,7 @@ impl Push<'_> {
             {
                 Ok(false)
             }
-            _ => Err(answered.refused(&one)),
+            _ => Err(answered.refused(self.client, &one)),
         }
     }
 
@@ -226,7 +226,7 @@ impl Push<'_> {
         self.client.retry(&watch, || {
             let answered = self.client.exchange(&one, &watch)?;
             if !(200..300).contains(&answered.response.status) {
-                return Err(answered.refused(&one));
+                return Err(answered.refused(self.client, &one));
             }
             let stored: Option<Digest> =
                 answered.response.header("docker-content-digest").and_then(|text| text.parse().ok());

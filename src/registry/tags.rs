@@ -46,7 +46,7 @@ impl Client {
             let (page, next) = self.retry(&watch, || {
                 let mut answered = self.exchange(&one, &watch)?;
                 if answered.response.status != 200 {
-                    return Err(answered.refused(&one));
+                    return Err(answered.refused(self, &one));
                 }
                 let next = answered
                     .response

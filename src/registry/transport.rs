@@ -1,7 +1,6 @@
 //! The one door to the HTTP client: blocking requests that follow no redirect, keep no cookie and decode no body.
 //!
-//! Redirects are the caller's, since only it knows which host may see the token. Proxies are taken from the usual
-//! environment variables (`HTTPS_PROXY`, `NO_PROXY`), but never for this machine itself.
+//! Redirects are the caller's, since only it knows which host may see the token.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -11,8 +10,10 @@ use std::time::Duration;
 
 use ureq::tls::{Certificate, ClientCert, PemItem, PrivateKey, RootCerts, TlsConfig, parse_pem};
 
+use super::credentials::Secret;
+use super::proxy::Proxies;
 use super::trust::TrustSources;
-use super::url::{Url, is_loopback};
+use super::url::Url;
 
 /// How long to wait.
 #[derive(Debug, Clone, Copy)]
@@ -27,14 +28,15 @@ pub(super) struct Timeouts {
 pub(super) struct Transport {
     timeouts: Timeouts,
     trust: TrustSources,
+    proxies: Proxies,
     agents: Mutex<HashMap<Key, ureq::Agent>>,
 }
 
 /// What agents differ by.
 #[derive(PartialEq, Eq, Hash)]
 struct Key {
-    /// No proxy.
-    direct: bool,
+    /// By the proxy of the scheme.
+    proxied: bool,
     https: bool,
     /// A host with certificates of its own.
     host: Option<String>,
@@ -123,6 +125,12 @@ pub enum Reach {
         /// The file and what is wrong with it.
         why: String,
     },
+    /// The proxy does not let the request through.
+    #[error("{why}")]
+    Proxy {
+        /// The reason.
+        why: String,
+    },
     /// The connection ended too early.
     #[error("the connection broke: {why}")]
     Broken {
@@ -150,42 +158,42 @@ impl Reach {
 }
 
 impl Transport {
-    pub(super) fn new(timeouts: Timeouts, trust: TrustSources) -> Self {
-        Self { timeouts, trust, agents: Mutex::default() }
+    pub(super) fn new(timeouts: Timeouts, trust: TrustSources, proxies: Proxies) -> Self {
+        Self { timeouts, trust, proxies, agents: Mutex::default() }
     }
 
     /// The agent for a host: those that differ by nothing are one, so that they share their connections.
     fn agent(&self, url: &Url) -> Result<ureq::Agent, Reach> {
         let authority = url.authority();
         let own = url.is_https().then(|| self.trust.directory(authority)).flatten();
-        let key = Key {
-            direct: is_loopback(authority),
-            https: url.is_https(),
-            host: own.map(|_| authority.to_owned()),
-        };
+        let proxy = self.proxies.proxy_for(url);
+        let key =
+            Key { proxied: proxy.is_some(), https: url.is_https(), host: own.map(|_| authority.to_owned()) };
         // A panic elsewhere leaves the map whole: it is only read and inserted into.
         let mut agents = self.agents.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(agent) = agents.get(&key) {
             return Ok(agent.clone());
         }
-        let agent = self.make_agent(&key, authority)?;
+        let agent = self.make_agent(&key, authority, proxy)?;
         agents.insert(key, agent.clone());
         Ok(agent)
     }
 
-    fn make_agent(&self, key: &Key, authority: &str) -> Result<ureq::Agent, Reach> {
+    fn make_agent(&self, key: &Key, authority: &str, proxy: Option<&Secret>) -> Result<ureq::Agent, Reach> {
+        // The library's own words could quote the address, which may hold a password.
+        let proxy = proxy.map(|proxy| ureq::Proxy::new(proxy.expose())).transpose().map_err(|_| {
+            Reach::Proxy { why: "the address of the proxy in the environment is not valid".into() }
+        })?;
         let timeouts = self.timeouts;
         let mut builder = ureq::Agent::config_builder()
             .http_status_as_error(false)
             .max_redirects(0)
             .user_agent(concat!("slipway/", env!("CARGO_PKG_VERSION")))
+            .proxy(proxy)
             .timeout_resolve(Some(timeouts.connect))
             .timeout_connect(Some(timeouts.connect))
             .timeout_per_read(Some(timeouts.read))
             .timeout_per_write(Some(timeouts.read));
-        if key.direct {
-            builder = builder.proxy(None);
-        }
         if key.https {
             builder = builder.tls_config(tls_config(&self.trust, authority)?);
         }
@@ -283,6 +291,9 @@ fn classify(error: ureq::Error) -> Reach {
         ureq::Error::Io(error) => classify_io(&error),
         ureq::Error::Rustls(error) => Reach::Tls { why: error.to_string() },
         ureq::Error::Tls(why) => Reach::Tls { why: why.to_owned() },
+        ureq::Error::ConnectProxyFailed(why) => {
+            Reach::Proxy { why: format!("the proxy refuses: {}", why.trim()) }
+        }
         ureq::Error::ConnectionFailed => Reach::NoRoute { why: "no address of the host answers".to_owned() },
         other => Reach::Protocol { why: other.to_string() },
     }

@@ -100,7 +100,7 @@ impl Upload<'_> {
                 let min_chunk = min_chunk.and_then(|text| text.trim().parse().ok()).unwrap_or_default();
                 Ok(Begun::Session(Session { url: self.next(&answered, None)?, offset: 0, min_chunk }))
             }
-            _ => Err(answered.refused(&one)),
+            _ => Err(answered.refused(self.push.client, &one)),
         }
     }
 
@@ -152,7 +152,7 @@ impl Upload<'_> {
         let answered = self.push.client.exchange(&one, self.watch)?;
         match answered.response.status {
             200 | 201 | 204 => Ok(()),
-            _ => Err(answered.refused(&one)),
+            _ => Err(answered.refused(self.push.client, &one)),
         }
     }
 
@@ -219,7 +219,7 @@ impl Upload<'_> {
             404 | 410 => Ok(Step::Gone),
             413 => Ok(Step::TooLarge),
             416 => Ok(Step::Offset),
-            _ => Err(answered.refused(&one)),
+            _ => Err(answered.refused(self.push.client, &one)),
         }
     }
 
@@ -242,7 +242,7 @@ impl Upload<'_> {
                     Ok(true)
                 }
                 404 | 405 | 410 => Ok(false),
-                _ => Err(answered.refused(&one)),
+                _ => Err(answered.refused(self.push.client, &one)),
             }
         })
     }

@@ -99,6 +99,7 @@ fn become_command(container: &Container, entry: &Entry) -> Result<Infallible, Ru
         other => other,
     }
     .map_err(|errno| failed("changing to the working directory", errno))?;
+    process::limit_capabilities().map_err(|errno| failed("giving up capabilities", errno))?;
     process::set_no_new_privileges().map_err(|errno| failed("giving up privileges", errno))?;
     Err(RuntimeError::Command(become_workload(&entry.argv, &entry.env)))
 }

@@ -23,7 +23,6 @@ mod shelf;
 mod start;
 mod sweep;
 
-
 pub use container::Container;
 pub use control::{Ending, kill, parse_signal, remove, rename, stop};
 pub use enter::{Entry, enter, enter_detached};

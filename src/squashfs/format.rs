@@ -111,22 +111,25 @@ impl Superblock {
     }
 }
 
-/// What we neither write nor read, so that a hostile image cannot ask for more memory than an honest one needs.
+/// What we neither write nor read, so that a hostile image cannot ask for more memory than an honest one needs. Writer and
+/// reader share them, or an image could be made that cannot be run; the numbers are what a server may spend.
 pub mod limits {
-    /// Longest name in a directory, in bytes: Linux `NAME_MAX`. The format itself allows 256.
-    pub const MAX_NAME_BYTES: usize = 255;
-    /// Longest target of a symbolic link, in bytes: Linux `PATH_MAX` without its NUL; the kernel refuses more than a page.
-    pub const MAX_TARGET_BYTES: usize = 4095;
-    /// Most data blocks of one file: 2 TiB in blocks of 128 KiB, and a list of 64 MiB in memory.
-    pub const MAX_FILE_BLOCKS: u64 = 1 << 24;
-    /// Most bytes of one directory's listing: some ten million names.
-    pub const MAX_LISTING_BYTES: u32 = 256 << 20;
+    use crate::base::limits;
+
+    /// Longest name in a directory, in bytes. The format itself allows 256.
+    pub const MAX_NAME_BYTES: usize = limits::NAME_BYTES;
+    /// Longest target of a symbolic link, in bytes; the kernel refuses more than a page.
+    pub const MAX_TARGET_BYTES: usize = limits::PATH_BYTES;
+    /// Most data blocks of one file: 512 GiB in blocks of 128 KiB, whose places take 64 MiB of memory.
+    pub const MAX_FILE_BLOCKS: u64 = 1 << 22;
+    /// Most bytes of one directory's listing: some three million names.
+    pub const MAX_LISTING_BYTES: u32 = 64 << 20;
     /// Most extended attributes of one inode.
     pub const MAX_XATTRS: usize = 4096;
     /// Most bytes of all extended attributes of one inode.
     pub const MAX_XATTR_SET_BYTES: usize = 4 << 20;
-    /// Longest name of an extended attribute with its prefix, in bytes: Linux `XATTR_NAME_MAX`.
-    pub const MAX_XATTR_NAME_BYTES: usize = 255;
-    /// Longest value of an extended attribute, in bytes: Linux `XATTR_SIZE_MAX`.
-    pub const MAX_XATTR_VALUE_BYTES: usize = 65_536;
+    /// Longest name of an extended attribute with its prefix, in bytes.
+    pub const MAX_XATTR_NAME_BYTES: usize = limits::XATTR_NAME_BYTES;
+    /// Longest value of an extended attribute, in bytes.
+    pub const MAX_XATTR_VALUE_BYTES: usize = limits::XATTR_VALUE_BYTES;
 }

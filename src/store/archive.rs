@@ -21,10 +21,11 @@ use crate::base::{Digest, ReadAt as _};
 use crate::oci::layout::{INDEX_FILE, LAYOUT_FILE, parse_index, parse_marker};
 use crate::oci::{Platform, media};
 use crate::sys::file::ReadFile;
+use crate::tarlayer::Encoding;
 
 use super::layout::{MARKER_LIMIT_BYTES, NamedImage, images_of};
 use super::members::{Members, promised_digest};
-use super::outer::{Outer, open_outer};
+use super::outer::open_outer;
 use super::source::{ImageError, Piece, diff_ids, layer_at};
 use super::{ArchiveError, ArchiveFault, LayerSet, Store};
 
@@ -81,11 +82,11 @@ fn open_members(path: &Path, store: &Store) -> Result<Members, ArchiveFault> {
     let file = ReadFile::new(file).map_err(read)?;
     let mut head = [0; 512];
     let count = file.read_at(&mut head, 0).map_err(read)?;
-    match Outer::of(&head[..count]) {
+    match Encoding::of(&head[..count]) {
         _ if count == 0 => Err(ArchiveFault::Empty),
-        Outer::Plain => Members::of_file(file, store),
-        Outer::Foreign(kind) => Err(ArchiveFault::Compression { kind }),
-        Outer::Gzip | Outer::Zstd => {
+        Encoding::Plain => Members::of_file(file, store),
+        Encoding::Foreign(kind) => Err(ArchiveFault::Compression { kind }),
+        Encoding::Gzip | Encoding::Zstd => {
             let file = File::open(path).map_err(read)?;
             Members::of_stream(&mut open_outer(file)?, store)
         }

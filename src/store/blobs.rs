@@ -27,6 +27,13 @@ impl Store {
         self.blob_path(digest).is_file()
     }
 
+    /// Whether the blob is there with that length. A file that was cut short later, by a full disk or a crash, is not.
+    #[must_use]
+    pub fn has_blob_of(&self, digest: &Digest, size_bytes: u64) -> bool {
+        let facts = fs::metadata(self.blob_path(digest));
+        facts.is_ok_and(|facts| facts.is_file() && facts.len() == size_bytes)
+    }
+
     /// Opens a blob; `None` if it is not there.
     pub fn open_blob(&self, digest: &Digest) -> Result<Option<ReadFile>, StoreError> {
         let path = self.blob_path(digest);
@@ -70,12 +77,35 @@ impl Store {
     /// Stores bytes that are at hand.
     pub fn put_blob(&self, raw: &[u8]) -> Result<Digest, StoreError> {
         let digest = Digest::of(raw);
-        if !self.has_blob(&digest) {
+        if !self.has_blob_of(&digest, raw.len() as u64) {
             let mut writer = self.blob_writer(Some(digest), None)?;
             writer.append(raw)?;
             writer.commit()?;
         }
         Ok(digest)
+    }
+
+    /// Forgets a blob if its bytes are no longer those that its name promises, and tells whether they were not.
+    pub fn remove_if_damaged(&self, digest: &Digest) -> Result<bool, StoreError> {
+        let path = self.blob_path(digest);
+        let Some(file) = self.open_blob(digest)? else { return Ok(false) };
+        let (mut hasher, mut buffer, mut offset) = (Hasher::new(), vec![0; BUFFER_BYTES], 0);
+        loop {
+            match file.read_at(&mut buffer, offset) {
+                Ok(0) => break,
+                Ok(count) => {
+                    hasher.update(&buffer[..count]);
+                    offset += count as u64;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(StoreError::of("read", &path, error)),
+            }
+        }
+        let is_damaged = hasher.finish() != *digest;
+        if is_damaged {
+            self.remove_blob(digest)?;
+        }
+        Ok(is_damaged)
     }
 
     /// Forgets a blob, such as one that turned out to be damaged; it need not be there.
@@ -184,7 +214,14 @@ impl PendingBlob {
     }
 
     pub(super) fn publish(self) -> Result<Digest, StoreError> {
-        self.tmp.publish_once(&self.store.blob_path(&self.digest))?;
+        let target = self.store.blob_path(&self.digest);
+        let length = |path| fs::metadata(path).map(|facts| facts.len()).ok();
+        // This one was verified just now; of another length, the one that is there is damaged.
+        if length(target.as_path()).is_some_and(|have| Some(have) != length(self.tmp.path())) {
+            self.tmp.publish_over(&target)?;
+        } else {
+            self.tmp.publish_once(&target)?;
+        }
         Ok(self.digest)
     }
 }

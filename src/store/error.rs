@@ -45,19 +45,19 @@ pub enum StoreError {
         source: io::Error,
     },
     /// Somebody else could put images into it.
-    #[error("the store `{path}` belongs to user {owner}, not to user {uid}")]
+    #[error("the store's directory `{path}` belongs to user {owner}, not to user {uid}")]
     Owner {
-        /// The store's directory.
+        /// The store's directory, or one in it.
         path: PathBuf,
         /// Whose it is.
         owner: u32,
         /// Who we are.
         uid: u32,
     },
-    /// Everybody could put images into it.
-    #[error("the store `{path}` can be written by every user")]
+    /// Others could put images into it.
+    #[error("the store's directory `{path}` can be written by other users")]
     Exposed {
-        /// The store's directory.
+        /// The store's directory, or one in it.
         path: PathBuf,
     },
     /// Other bytes than promised.

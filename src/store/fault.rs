@@ -54,6 +54,12 @@ pub enum ArchiveFault {
         /// The limit.
         limit: usize,
     },
+    /// Longer names than any image has.
+    #[error("the names of its members have more than {limit_bytes} bytes")]
+    LongNames {
+        /// The limit.
+        limit_bytes: usize,
+    },
     /// A directory of something else.
     #[error("this is no OCI layout: it has no file `{missing}`")]
     NotALayout {

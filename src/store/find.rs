@@ -60,10 +60,11 @@ fn is_name(name: &str) -> bool {
 }
 
 impl Store {
-    /// All images, each once, by their first names; those without a name last.
+    /// All images whose refs can be read ([`Store::readable_refs`]), each once, by their first names; those without a
+    /// name last.
     pub fn images(&self) -> Result<Vec<StoredImage>, StoreError> {
         let mut images: Vec<StoredImage> = Vec::new();
-        for (name, record) in self.list_refs()? {
+        for (name, record) in self.readable_refs()?.0 {
             let at = images.iter().position(|image| image.record.manifest == record.manifest);
             let at = at.unwrap_or_else(|| {
                 images.push(StoredImage { record: record.clone(), names: Vec::new(), digests: Vec::new() });
@@ -127,7 +128,9 @@ impl Store {
 
     /// Makes `name` mean `record`. An image that loses its last name by that stays, without a name.
     pub fn set_name(&self, name: &str, record: &RefRecord) -> Result<(), StoreError> {
-        let before = self.get_ref(name)?.filter(|before| before.manifest != record.manifest);
+        // The same config in another manifest (layers compressed in another way) is the same image, and the old manifest
+        // is left to a later prune.
+        let before = self.get_ref(name)?.filter(|before| before.config != record.config);
         if let Some(before) = before {
             // First the new place, then the change: a crash in between leaves one name too many.
             self.keep_nameless_besides(&before, Some(name))?;

@@ -9,6 +9,7 @@ use std::io::{self, Read};
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::base::limits::PATH_BYTES;
 use crate::base::{Digest, ReadAt as _};
 use crate::oci::layout::BLOBS_DIRECTORY;
 use crate::sys::file::ReadFile;
@@ -21,6 +22,8 @@ use super::{ArchiveFault, Store, StoreError};
 
 /// Members that an archive may have. An image of 500 layers has 1,500.
 const MEMBER_LIMIT: usize = 200_000;
+/// Bytes of all names and link targets together: 300 for each of the most members.
+const ALL_NAMES_BYTES: usize = 60 << 20;
 /// Members that do not look like parts of an image, before it is clear that this is the tar of something else.
 const STRANGER_LIMIT: usize = 500;
 /// A member of a stream up to this many bytes stays in memory…
@@ -101,13 +104,21 @@ impl Members {
         tar: &mut TarReader<R>,
         mut take: impl FnMut(&mut TarReader<R>, u64) -> Result<Member, ArchiveFault>,
     ) -> Result<(), ArchiveFault> {
-        let (mut entries, mut strangers) = (0_usize, 0_usize);
+        let (mut entries, mut strangers, mut name_bytes) = (0_usize, 0_usize, 0_usize);
         while let Some(entry) = tar.next_entry()? {
             entries += 1;
             if entries > MEMBER_LIMIT {
                 return Err(ArchiveFault::TooManyMembers { limit: MEMBER_LIMIT });
             }
+            // Nothing in an image has such a name, and a tar may have names of a megabyte each.
+            if entry.path.len() > PATH_BYTES || entry.link.len() > PATH_BYTES {
+                continue;
+            }
             let Some(name) = plain_name("", &entry.path) else { continue };
+            name_bytes += entry.path.len() + entry.link.len();
+            if name_bytes > ALL_NAMES_BYTES {
+                return Err(ArchiveFault::LongNames { limit_bytes: ALL_NAMES_BYTES });
+            }
             let target = |base: &str| plain_name(base, &entry.link).map(Member::Link);
             let member = match entry.kind {
                 EntryKind::File => Some(take(tar, entry.size_bytes)?),
@@ -326,6 +337,7 @@ impl Read for &Scan<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tarlayer::testing::{archive, file, symlink};
 
     #[test]
     fn names_are_made_plain() {
@@ -341,6 +353,22 @@ mod tests {
             assert_eq!(plain_name(base, name.as_bytes()).as_deref(), expected, "{name}");
         }
         assert_eq!(plain_name("", b"\xff"), None);
+    }
+
+    /// An archive with a `manifest.json` and links with names and targets of that length.
+    fn members_with_links(count: usize, length: usize) -> Result<Members, ArchiveFault> {
+        let links = (0..count).map(|number| symlink(format!("{number:0length$}"), "t".repeat(length)));
+        let tar = archive(&links.chain([file("manifest.json", "[]")]).collect::<Vec<_>>());
+        let root = tempfile::tempdir().unwrap();
+        Members::of_stream(&mut tar.as_slice(), &Store::open(root.path()).unwrap())
+    }
+
+    #[test]
+    fn names_cost_bounded_memory() {
+        assert_eq!(members_with_links(3, PATH_BYTES).unwrap().by_name.len(), 4);
+        assert_eq!(members_with_links(3, PATH_BYTES + 1).unwrap().by_name.len(), 1);
+        let error = members_with_links(ALL_NAMES_BYTES / PATH_BYTES / 2 + 1, PATH_BYTES).unwrap_err();
+        assert!(matches!(error, ArchiveFault::LongNames { .. }), "{error}");
     }
 
     #[test]

@@ -49,6 +49,7 @@ pub use refs::RefRecord;
 pub use remove::Removed;
 pub use save::{SaveError, SavedImage};
 pub use source::ImageError;
+pub(crate) use tmp::{partial_in, remove_stale_partials};
 
 /// A piece of an opened file that holds one layer as it was stored or sent (maybe compressed).
 #[derive(Debug, Clone)]
@@ -89,16 +90,16 @@ impl Store {
     pub fn open(root: &Path) -> Result<Self, StoreError> {
         let store = Self { root: root.to_owned() };
         let blobs = root.join(crate::oci::layout::BLOBS_DIRECTORY);
-        for directory in
-            [root.to_owned(), blobs, root.join("refs"), root.join("images"), store.tmp_directory()]
-        {
+        let parts = [root.join("refs"), root.join("images"), store.tmp_directory()];
+        let top = blobs.parent().unwrap_or(root).to_owned();
+        for directory in [root.to_owned(), top, blobs].into_iter().chain(parts) {
             fs::DirBuilder::new()
                 .recursive(true)
                 .mode(0o700)
                 .create(&directory)
                 .map_err(|error| StoreError::of("create", &directory, error))?;
+            check_owner(&directory)?;
         }
-        check_owner(root)?;
         tmp::remove_stale(&store.tmp_directory());
         Ok(store)
     }
@@ -115,15 +116,15 @@ impl Store {
 }
 
 /// An image is run as its store has it, so nobody else may be able to put one there.
-fn check_owner(root: &Path) -> Result<(), StoreError> {
-    const OTHERS_WRITE: u32 = 0o002;
-    let facts = fs::metadata(root).map_err(|error| StoreError::of("read", root, error))?;
+fn check_owner(directory: &Path) -> Result<(), StoreError> {
+    const OTHERS_WRITE: u32 = 0o022;
+    let facts = fs::metadata(directory).map_err(|error| StoreError::of("read", directory, error))?;
     let (uid, _) = crate::sys::process::own_ids();
     if facts.uid() != uid {
-        return Err(StoreError::Owner { path: root.into(), owner: facts.uid(), uid });
+        return Err(StoreError::Owner { path: directory.into(), owner: facts.uid(), uid });
     }
     if facts.mode() & OTHERS_WRITE != 0 {
-        return Err(StoreError::Exposed { path: root.into() });
+        return Err(StoreError::Exposed { path: directory.into() });
     }
     Ok(())
 }

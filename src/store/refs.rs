@@ -43,6 +43,9 @@ pub struct RefRecord {
     pub top: Option<Digest>,
 }
 
+/// Names with what they mean.
+type NamedRecords = Vec<(String, RefRecord)>;
+
 /// The file form.
 #[derive(Serialize, Deserialize)]
 struct RefFile {
@@ -73,6 +76,11 @@ impl Store {
         let mut text = serde_json::to_vec_pretty(&file)
             .map_err(|source| StoreError::Ref { path: target.clone(), source })?;
         text.push(b'\n');
+        // What could not be read again must not be written.
+        let size_bytes = text.len() as u64;
+        if size_bytes > REF_LIMIT_BYTES {
+            return Err(StoreError::TooLarge { path: target, size_bytes, limit_bytes: REF_LIMIT_BYTES });
+        }
         let tmp = TmpPath::new(&self.tmp_directory());
         let mut out = tmp.create()?;
         let written = out.write_all(&text).and_then(|()| out.sync_all());
@@ -87,22 +95,30 @@ impl Store {
         Ok(file.filter(|file| file.name == name).map(|file| file.record))
     }
 
-    /// All names with what they mean, by name.
-    pub fn list_refs(&self) -> Result<Vec<(String, RefRecord)>, StoreError> {
+    /// All names with what they mean, by name; one that cannot be read is an error.
+    pub fn list_refs(&self) -> Result<NamedRecords, StoreError> {
+        let (refs, unreadable) = self.readable_refs()?;
+        unreadable.into_iter().next().map_or(Ok(refs), Err)
+    }
+
+    /// All names that can be read, by name, and what is wrong with the others. For showing; what removes things must
+    /// know all names.
+    pub fn readable_refs(&self) -> Result<(NamedRecords, Vec<StoreError>), StoreError> {
         let directory = self.root.join("refs");
-        let mut refs = Vec::new();
+        let (mut refs, mut unreadable) = (Vec::new(), Vec::new());
         for entry in fs::read_dir(&directory).map_err(|error| StoreError::of("list", &directory, error))? {
             let entry = entry.map_err(|error| StoreError::of("list", &directory, error))?;
             // Nothing of ours begins with a dot, but an NFS client's leftovers do. A ref may also be gone by now.
             if entry.file_name().as_encoded_bytes().starts_with(b".") {
                 continue;
             }
-            if let Some(file) = read_ref(&entry.path())? {
-                refs.push((file.name, file.record));
+            match read_ref(&entry.path()) {
+                Ok(file) => refs.extend(file.map(|file| (file.name, file.record))),
+                Err(error) => unreadable.push(error),
             }
         }
         refs.sort_by(|one, other| one.0.cmp(&other.0));
-        Ok(refs)
+        Ok((refs, unreadable))
     }
 
     /// Makes `name` mean nothing; tells whether it meant something.
@@ -229,6 +245,21 @@ mod tests {
         assert!(matches!(store.get_ref(name), Err(StoreError::Ref { .. })));
         fs::write(&path, GOLDEN_1.replace("-1-zstd", "-1-../x")).unwrap();
         assert!(matches!(store.get_ref(name), Err(StoreError::Ref { .. })));
+    }
+
+    #[test]
+    fn a_broken_ref_hides_no_other() {
+        let root = tempfile::tempdir().unwrap();
+        let store = Store::open(root.path()).unwrap();
+        store.set_ref("good", &record()).unwrap();
+        let long = RefRecord { created: Some("0".repeat(70_000)), ..record() };
+        assert!(matches!(store.set_ref("long", &long), Err(StoreError::TooLarge { .. })));
+        assert_eq!(store.get_ref("long").unwrap(), None);
+        fs::write(store.ref_path("broken"), "{").unwrap();
+        let (refs, unreadable) = store.readable_refs().unwrap();
+        assert_eq!(refs, [("good".to_owned(), record())]);
+        assert!(matches!(unreadable.as_slice(), [StoreError::Ref { .. }]));
+        assert!(matches!(store.list_refs(), Err(StoreError::Ref { .. })));
     }
 
     #[test]

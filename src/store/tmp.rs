@@ -5,7 +5,7 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,6 +14,9 @@ use super::StoreError;
 
 /// Numbers the temporary files of this process.
 static COUNTER: AtomicU64 = AtomicU64::new(0);
+
+/// Begins the names of files that become a user's own, beside which they lie until then.
+const PARTIAL_PREFIX: &str = ".slipway-";
 
 /// A name under `tmp/` that nobody else has; what is there when this is dropped is removed.
 #[derive(Debug)]
@@ -24,8 +27,7 @@ pub(super) struct TmpPath {
 impl TmpPath {
     /// Takes a fresh name below `directory`, without making the file.
     pub(super) fn new(directory: &Path) -> Self {
-        let number = COUNTER.fetch_add(1, Ordering::Relaxed);
-        Self { path: directory.join(format!("{}.{}.{number}", host_token(), std::process::id())) }
+        Self { path: directory.join(fresh_name()) }
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -83,6 +85,17 @@ impl Drop for TmpPath {
     }
 }
 
+fn fresh_name() -> String {
+    let number = COUNTER.fetch_add(1, Ordering::Relaxed);
+    format!("{}.{}.{number}", host_token(), std::process::id())
+}
+
+/// A fresh name in `directory` for a file that becomes another one there. If its writer is killed, it is removed by
+/// [`remove_stale`] where `directory` is a store's, and elsewhere by [`remove_stale_partials`].
+pub(crate) fn partial_in(directory: &Path) -> PathBuf {
+    directory.join(format!("{PARTIAL_PREFIX}{}", fresh_name()))
+}
+
 fn exists(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok()
 }
@@ -92,24 +105,35 @@ fn sync_file(path: &Path) -> Result<(), StoreError> {
     synced.map_err(|error| StoreError::of("write", path, error))
 }
 
-/// Makes a new name durable. Some file systems refuse to sync a directory; they have no later moment to offer.
+/// Makes a new name durable.
 pub(super) fn sync_parent(path: &Path) -> Result<(), StoreError> {
-    let Some(parent) = path.parent() else { return Ok(()) };
-    match File::open(parent).and_then(|directory| directory.sync_all()) {
-        Err(error) if !matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported) => {
-            Err(StoreError::of("sync", parent, error))
-        }
-        _ => Ok(()),
-    }
+    crate::sys::file::sync_parent(path)
+        .map_err(|error| StoreError::of("sync", path.parent().unwrap_or(path), error))
 }
 
 /// Removes what dead processes of this host left behind. Files of other hosts are let alone, since nothing here says
 /// whether their writers live.
 pub(super) fn remove_stale(directory: &Path) {
+    remove_of_dead(directory, |_, name| Some(name.strip_prefix(PARTIAL_PREFIX).unwrap_or(name)));
+}
+
+/// The same for a directory of the user's, where only partial files are ours. Processes of other users may be hidden
+/// from us, so their files are let alone.
+pub(crate) fn remove_stale_partials(directory: &Path) {
+    let (uid, _) = crate::sys::process::own_ids();
+    remove_of_dead(directory, |entry, name| {
+        let name = name.strip_prefix(PARTIAL_PREFIX)?;
+        entry.metadata().is_ok_and(|facts| facts.is_file() && facts.uid() == uid).then_some(name)
+    });
+}
+
+/// Removes what was made by dead processes of this host; `name_of` gives the temporary name of an entry that is ours.
+fn remove_of_dead(directory: &Path, name_of: impl for<'n> Fn(&fs::DirEntry, &'n str) -> Option<&'n str>) {
     let Ok(entries) = fs::read_dir(directory) else { return };
     for entry in entries.flatten() {
         let name = entry.file_name();
-        if name.to_str().and_then(|name| pid_of(name, host_token())).is_some_and(|pid| !is_alive(pid)) {
+        let name = name.to_str().and_then(|name| name_of(&entry, name));
+        if name.and_then(|name| pid_of(name, host_token())).is_some_and(|pid| !is_alive(pid)) {
             // Another process may have been faster.
             let _ = fs::remove_file(entry.path());
         }
@@ -132,17 +156,19 @@ fn is_alive(pid: u32) -> bool {
     !exists(Path::new("/proc/self")) || exists(&PathBuf::from(format!("/proc/{pid}")))
 }
 
-/// This host in one word without dots. Process numbers mean nothing in another pid namespace, so that one is named.
+/// This host in one word without dots. Hosts with one name and one store do exist, so the boot is named too; process
+/// numbers mean nothing in another pid namespace, so that one is.
 fn host_token() -> &'static str {
     static TOKEN: OnceLock<String> = OnceLock::new();
     TOKEN.get_or_init(|| {
         let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
         let namespace = fs::read_link("/proc/self/ns/pid").unwrap_or_default();
-        token_of(host.trim(), &namespace.to_string_lossy())
+        let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+        token_of(host.trim(), boot.trim(), &namespace.to_string_lossy())
     })
 }
 
-fn token_of(host: &str, pid_namespace: &str) -> String {
+fn token_of(host: &str, boot_id: &str, pid_namespace: &str) -> String {
     // The number that every kernel gives to the pid namespace that it booted with (PROC_PID_INIT_INO).
     const FIRST_PID_NAMESPACE: &str = "4026531836";
     let plain = |c: char| if c.is_ascii_alphanumeric() { c } else { '-' };
@@ -150,6 +176,8 @@ fn token_of(host: &str, pid_namespace: &str) -> String {
     if token.is_empty() {
         token.push_str("unknown");
     }
+    token.push('-');
+    token.extend(boot_id.chars().filter(char::is_ascii_hexdigit).take(8));
     let number: String = pid_namespace.chars().filter(char::is_ascii_digit).collect();
     if number != FIRST_PID_NAMESPACE {
         token.push_str("-ns");
@@ -164,9 +192,12 @@ mod tests {
 
     #[test]
     fn a_name_tells_host_namespace_and_process() {
-        assert_eq!(token_of("gpu01.cluster.example", "pid:[4026531836]"), "gpu01-cluster-example");
-        assert_eq!(token_of("gpu01", "pid:[4026532201]"), "gpu01-ns4026532201");
-        assert_eq!(token_of("", "pid:[4026531836]"), "unknown");
+        const BOOT: &str = "0f3c-77d1-9b2e";
+        let (first, other) = ("pid:[4026531836]", "pid:[4026532201]");
+        assert_eq!(token_of("gpu01.cluster.example", BOOT, first), "gpu01-cluster-example-0f3c77d1");
+        assert_eq!(token_of("gpu01", BOOT, other), "gpu01-0f3c77d1-ns4026532201");
+        assert_eq!(token_of("", "", first), "unknown-");
+        assert_ne!(token_of("gpu01", BOOT, first), token_of("gpu01", "1a2b", first));
         for (name, expected) in [
             ("gpu01.12.0", Some(12)),
             ("gpu01.12.3.partial", Some(12)),
@@ -217,5 +248,23 @@ mod tests {
         let mut expected = vec![format!("{host}.{own}.0"), format!("elsewhere.{dead}.0"), "x".into()];
         expected.sort();
         assert_eq!(left, expected);
+    }
+
+    #[test]
+    fn partial_files_are_removed_in_stores_and_beside_targets() {
+        let root = tempfile::tempdir().unwrap();
+        let (own, dead) = (std::process::id(), u32::MAX);
+        let left = |remove: fn(&Path)| {
+            let mine = partial_in(root.path()).file_name().unwrap().to_str().unwrap().to_owned();
+            let of_dead = mine.replace(&format!(".{own}."), &format!(".{dead}."));
+            let tmp_of_dead = of_dead.trim_start_matches(PARTIAL_PREFIX);
+            for name in [&mine, &of_dead, tmp_of_dead] {
+                fs::write(root.path().join(name), "").unwrap();
+            }
+            remove(root.path());
+            [&mine, &of_dead, tmp_of_dead].map(|name| exists(&root.path().join(name)))
+        };
+        assert_eq!(left(remove_stale), [true, false, false]);
+        assert_eq!(left(remove_stale_partials), [true, false, true], "only what is surely ours");
     }
 }

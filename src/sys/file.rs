@@ -1,9 +1,12 @@
-//! An opened file for positional reads by many threads, without a shared position.
+//! An opened file for positional reads by many threads, without a shared position; and the sync of a directory.
 
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd};
 use std::os::unix::fs::FileExt as _;
+use std::path::Path;
+
+use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 
 use crate::base::ReadAt;
 
@@ -18,6 +21,21 @@ pub fn try_lock(fd: BorrowedFd<'_>) -> Result<bool> {
         Ok(_) => Ok(true),
         Err(Errno::EWOULDBLOCK) => Ok(false),
         Err(errno) => Err(errno),
+    }
+}
+
+/// Flag of an open that fails where the last name is a symbolic link.
+pub const NO_FOLLOW: i32 = libc::O_NOFOLLOW;
+
+/// Makes a new name durable. Some file systems refuse to sync a directory; they have no later moment to offer.
+#[expect(clippy::disallowed_methods, reason = "opens the directory that it syncs")]
+pub fn sync_parent(path: &Path) -> io::Result<()> {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    match File::open(parent).and_then(|directory| directory.sync_all()) {
+        Err(error) if matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported) => {
+            Ok(())
+        }
+        other => other,
     }
 }
 
@@ -49,5 +67,25 @@ impl ReadAt for ReadFile {
 
     fn size_bytes(&self) -> u64 {
         self.size_bytes
+    }
+
+    fn done_with(&self, offset: u64, size_bytes: u64) {
+        if let (Ok(offset), Ok(size_bytes)) = (offset.try_into(), size_bytes.try_into()) {
+            // Advice only: a file system that cannot take it keeps its pages.
+            let _ = posix_fadvise(&self.file, offset, size_bytes, PosixFadviseAdvice::POSIX_FADV_DONTNEED);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_that_cannot_be_synced_is_no_error() {
+        sync_parent(Path::new("no-directory-named")).unwrap();
+        // procfs answers EINVAL.
+        sync_parent(Path::new("/proc/self/x")).unwrap();
+        assert!(sync_parent(Path::new("/nonexistent/x")).is_err());
     }
 }

@@ -39,6 +39,29 @@ pub fn terminals(target: &Path) -> Result<()> {
     )
 }
 
+/// A writable view of `lower` on `target`: changes go to `upper`, and `work` is the kernel's scratch on the same file
+/// system. In a user namespace overlayfs keeps its marks in `user.*` attributes (`userxattr`, 5.11).
+pub fn overlay(lower: &Path, upper: &Path, work: &Path, target: &Path) -> Result<()> {
+    let mut options = b"userxattr,lowerdir=".to_vec();
+    for (name, path) in [("", lower), (",upperdir=", upper), (",workdir=", work)] {
+        options.extend_from_slice(name.as_bytes());
+        // A comma ends an option and a colon a layer; the kernel takes them behind a backslash.
+        for byte in path.as_os_str().as_bytes() {
+            if matches!(byte, b',' | b':' | b'\\') {
+                options.push(b'\\');
+            }
+            options.push(*byte);
+        }
+    }
+    mount(
+        Some("overlay"),
+        target,
+        Some("overlay"),
+        MsFlags::MS_NOSUID | MsFlags::MS_NODEV,
+        Some(options.as_slice()),
+    )
+}
+
 /// Binds `source` on `target`, with the mounts below it if `recursive`.
 pub fn bind(source: &Path, target: &Path, recursive: bool) -> Result<()> {
     let flags = if recursive { MsFlags::MS_BIND | MsFlags::MS_REC } else { MsFlags::MS_BIND };

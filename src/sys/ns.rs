@@ -5,7 +5,7 @@
 use std::fs;
 use std::io::Write as _;
 use std::marker::PhantomData;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::fs::MetadataExt as _;
 
 use nix::sched::{CloneFlags, setns, unshare};
@@ -44,11 +44,48 @@ pub struct IdMap {
     pub gid_inside: u32,
 }
 
-/// Moves this process into a new user namespace and, in the same call, a new mount namespace.
+/// Which namespaces are new beside those of users and mounts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Isolation {
+    /// A network with nothing but a loopback.
+    pub network: bool,
+    /// A host name of its own.
+    pub host_name: bool,
+}
+
+/// Moves this process into a new user namespace and, in the same call, a new mount namespace and those asked for.
 ///
 /// ENOSPC means a limit (`user.max_user_namespaces`), not a disk; EPERM means that a policy forbids it.
-pub fn unshare_user_and_mount(_witness: &SingleThreaded) -> Result<()> {
-    unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS)
+pub fn unshare_user_and_mount(_witness: &SingleThreaded, more: Isolation) -> Result<()> {
+    let mut flags = CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS;
+    flags.set(CloneFlags::CLONE_NEWNET, more.network);
+    flags.set(CloneFlags::CLONE_NEWUTS, more.host_name);
+    unshare(flags)
+}
+
+/// Names the host in this process's namespace.
+pub fn set_host_name(name: &str) -> Result<()> {
+    nix::unistd::sethostname(name)
+}
+
+/// Brings up the loopback of a new network: it is down at first, and programs that talk to themselves need it.
+pub fn bring_loopback_up() -> Result<()> {
+    let socket = nix::sys::socket::socket(
+        nix::sys::socket::AddressFamily::Inet,
+        nix::sys::socket::SockType::Datagram,
+        nix::sys::socket::SockFlag::SOCK_CLOEXEC,
+        None,
+    )?;
+    // SAFETY: an ifreq of zeros is valid: an empty name and no address.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (place, byte) in request.ifr_name.iter_mut().zip(*b"lo") {
+        *place = libc::c_char::from_ne_bytes([byte]);
+    }
+    request.ifr_ifru.ifru_flags =
+        libc::c_short::try_from(libc::IFF_UP | libc::IFF_RUNNING).map_err(|_| Errno::EINVAL)?;
+    // SAFETY: the socket is open and the kernel reads the ifreq, which lives during the call.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) };
+    Errno::result(result).map(drop)
 }
 
 /// Writes the maps of the new user namespace; `setgroups` is denied first, as the kernel demands (3.19) of a process

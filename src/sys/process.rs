@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, RawFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, sigaction, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -155,6 +156,37 @@ pub fn ignore_signals() {
     }
 }
 
+/// Set by SIGUSR1.
+static REPORT_WANTED: AtomicBool = AtomicBool::new(false);
+
+/// From here on SIGUSR1 asks this process for a report and interrupts a waiting call.
+pub fn take_report_signal() {
+    extern "C" fn note(_signal: libc::c_int) {
+        REPORT_WANTED.store(true, Ordering::Relaxed);
+    }
+    let action = SigAction::new(SigHandler::Handler(note), SaFlags::empty(), SigSet::empty());
+    // SAFETY: the handler only stores to an atomic, which a signal handler may.
+    // A failure can only mean that the signal does not exist.
+    let _ = unsafe { sigaction(Signal::SIGUSR1, &action) };
+}
+
+/// Whether a report was asked for since the last time.
+#[must_use]
+pub fn report_wanted() -> bool {
+    REPORT_WANTED.load(Ordering::Relaxed) && REPORT_WANTED.swap(false, Ordering::Relaxed)
+}
+
+/// Has the allocator keep two arenas for all threads: with one for each it keeps what a server freed many times over.
+pub fn share_allocator_arenas() {
+    #[cfg(target_env = "gnu")]
+    {
+        const ARENAS: libc::c_int = 2;
+        // SAFETY: mallopt only changes how the allocator works from now on.
+        // It says 0 where it does not know the parameter, and then memory is larger and nothing is wrong.
+        let _ = unsafe { libc::mallopt(libc::M_ARENA_MAX, ARENAS) };
+    }
+}
+
 /// Gives SIGPIPE its default effect back: Rust's start-up ignores it, and an ignored signal survives exec, so that
 /// `yes | head` in the container would print an error.
 pub fn restore_signals_for_exec() -> Result<()> {
@@ -235,6 +267,38 @@ pub fn limit_capabilities() -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// A limit of setrlimit(2) that a user may name.
+pub type Resource = nix::sys::resource::Resource;
+
+/// The resource of a `ulimit` name as Docker has it (docker/go-units `ulimit.go`).
+#[must_use]
+pub fn resource(name: &str) -> Option<Resource> {
+    Some(match name {
+        "as" => Resource::RLIMIT_AS,
+        "core" => Resource::RLIMIT_CORE,
+        "cpu" => Resource::RLIMIT_CPU,
+        "data" => Resource::RLIMIT_DATA,
+        "fsize" => Resource::RLIMIT_FSIZE,
+        "locks" => Resource::RLIMIT_LOCKS,
+        "memlock" => Resource::RLIMIT_MEMLOCK,
+        "msgqueue" => Resource::RLIMIT_MSGQUEUE,
+        "nice" => Resource::RLIMIT_NICE,
+        "nofile" => Resource::RLIMIT_NOFILE,
+        "nproc" => Resource::RLIMIT_NPROC,
+        "rss" => Resource::RLIMIT_RSS,
+        "rtprio" => Resource::RLIMIT_RTPRIO,
+        "rttime" => Resource::RLIMIT_RTTIME,
+        "sigpending" => Resource::RLIMIT_SIGPENDING,
+        "stack" => Resource::RLIMIT_STACK,
+        _ => return None,
+    })
+}
+
+/// Sets a limit of this process and of what it becomes. EPERM: the hard limit may only be lowered.
+pub fn set_limit(name: &str, soft: u64, hard: u64) -> Result<()> {
+    nix::sys::resource::setrlimit(resource(name).ok_or(Errno::EINVAL)?, soft, hard)
 }
 
 /// Sets the file mode creation mask and returns the one before.

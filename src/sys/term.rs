@@ -20,7 +20,7 @@ pub fn read_hidden_line() -> io::Result<String> {
     let mut quiet = before.clone();
     quiet.local_flags.remove(LocalFlags::ECHO);
     let _restore = Restore(before);
-    tcsetattr(io::stdin(), SetArg::TCSAFLUSH, &quiet)?;
+    tcsetattr(io::stdin(), SetArg::TCSANOW, &quiet)?;
     let mut line = String::new();
     io::stdin().read_line(&mut line)?;
     Ok(line.trim_end_matches(['\r', '\n']).to_owned())

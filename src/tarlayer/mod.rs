@@ -3,10 +3,12 @@
 //! [`TarReader`] turns a byte stream into [`Entry`]s. [`Merger`] takes the layers of an image newest first, hands file
 //! content on as it comes by, and makes one [`crate::base::tree::Tree`] that equals applying them oldest first.
 
+mod encoding;
 mod merge;
 mod reader;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 
+pub use encoding::Encoding;
 pub use merge::{FileSink, LayerRest, Limits, MergeError, Merger, NameError};
 pub use reader::{Entry, EntryData, EntryKind, TarError, TarReader};

@@ -17,7 +17,7 @@ use crate::support::layers::{StoredLayer, Tar, config_of, gzip, layer_set, read_
 use crate::support::tree::{self, Entry};
 
 fn options() -> Options {
-    Options { compressor: Compressor::Zstd(1), threads: 2, max_entries: 100_000 }
+    Options { compressor: Compressor::Zstd(1), threads: 2, max_entries: 100_000, max_bytes: 1 << 40 }
 }
 
 fn run(program: &str, arguments: &[&str]) {

@@ -510,3 +510,30 @@ fn an_index_without_an_image_for_this_machine() {
     let hint = format!("ask for one that is there, such as `--platform linux/{other}`");
     check(&sandbox, pull, 1, &message, &hint);
 }
+
+#[test]
+fn a_layer_that_was_damaged_in_the_store_is_fetched_again() {
+    need!(registry, tool "skopeo");
+    let sandbox = Sandbox::new();
+    let registry = Registry::start();
+    let name = format!("{}/app:1", registry.host);
+    let image = OciImage::new(goarch(), &[(Packing::Gzip, b"content"), (Packing::Zstd, b"more")]);
+    registry.push(&image, "app:1");
+    sandbox.slipway(["pull", &name]).succeed();
+    let files = sandbox.files();
+    let find = |ending: &str| {
+        let found = files.iter().find(|file| file.to_string_lossy().ends_with(ending)).unwrap();
+        sandbox.path("home").join(found)
+    };
+    let (blob, run_file) = (find(image.layers[1].hex().as_str()), find(".sif"));
+    let whole = std::fs::read(&blob).unwrap();
+    let mut flipped = whole.clone();
+    *flipped.last_mut().unwrap() ^= 1;
+    for damaged in [&flipped[..], &whole[..whole.len() - 1]] {
+        std::fs::write(&blob, damaged).unwrap();
+        std::fs::remove_file(&run_file).unwrap();
+        sandbox.slipway(["pull", &name]).succeed();
+        assert_eq!(std::fs::read(&blob).unwrap(), whole);
+        assert!(run_file.exists());
+    }
+}

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use slipway::base::RelPath;
-use slipway::fuse::{ServeError, Server, ServerSpec, Synthetic, SyntheticKind};
+use slipway::fuse::{ServeError, Server, ServerSpec, Synthetic, SyntheticKind, Tuning};
 use slipway::sys::file::ReadFile;
 use slipway::sys::fuse_dev;
 
@@ -115,6 +115,7 @@ fn spec(image: &Path, variant: Variant, synthetic: Vec<Synthetic>) -> ServerSpec
         gid: 0,
         cache_bytes: variant.cache_bytes,
         no_open: variant.no_open,
+        tuning: Tuning::default(),
     }
 }
 

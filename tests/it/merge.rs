@@ -36,7 +36,7 @@ impl FileSink for Contents {
 
 /// Merges layers, oldest first.
 fn merge(layers: &[Vec<u8>], is_lean: bool) -> Found {
-    let mut merger = Merger::new(Limits { max_entries: 1000 });
+    let mut merger = Merger::new(Limits { max_entries: 1000, max_bytes: 1 << 40 });
     let mut contents = Contents::default();
     for bytes in layers.iter().rev() {
         let mut tar = TarReader::new(bytes.as_slice());

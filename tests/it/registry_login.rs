@@ -319,7 +319,7 @@ fn helpers_are_asked_by_pipes() {
     write_helper(&sandbox, "echo 'the vault is sealed'; exit 1");
     let refused = sandbox.slipway(["pull", &name]).env("PATH", &path).run();
     assert_eq!(
-        refused.stderr.lines().next().unwrap(),
+        refused.stderr.lines().find(|line| line.starts_with("error: ")).unwrap(),
         format!(
             "error: `{host}` needs a login: the helper `docker-credential-test` failed to get the login for `{host}`: the vault is sealed"
         )

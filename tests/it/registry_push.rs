@@ -344,3 +344,58 @@ fn a_pulled_image_pushes_from_its_store() {
     assert_eq!(result.unwrap().digest, image.manifest);
     assert_eq!(events.len(), 1);
 }
+
+#[test]
+fn a_token_for_pushing_is_fetched_and_renewed_in_the_middle() {
+    let issued = AtomicUsize::new(0);
+    let (result, _, seen) = push_disturbed(move |request, _, _| {
+        if request.target.starts_with("/token") {
+            let number = issued.fetch_add(1, Ordering::SeqCst);
+            return Some(Reply::ok(format!(r#"{{"token":"t{number}"}}"#).as_bytes()));
+        }
+        // The first token runs out before the bytes come.
+        let wanted =
+            if matches!(request.method.as_str(), "HEAD" | "POST") && issued.load(Ordering::SeqCst) < 2 {
+                "Bearer t0"
+            } else {
+                "Bearer t1"
+            };
+        let has = request.headers.get("authorization").map(String::as_str);
+        (has != Some(wanted)).then(|| {
+            let challenge =
+                format!("Bearer realm=\"http://{}/token\",service=\"s\"", request.headers["host"]);
+            Reply::status(401).with("www-authenticate", &challenge)
+        })
+    });
+    result.unwrap();
+    let tokens: Vec<&str> = seen
+        .iter()
+        .filter(|seen| seen.target.starts_with("/token"))
+        .map(|seen| seen.target.as_str())
+        .collect();
+    assert_eq!(tokens, ["/token?service=s&scope=repository%3Ax%3Apull%2Cpush"; 2]);
+    let bodies: Vec<usize> = bodies_of(&seen, "PATCH").iter().map(|patch| patch.body.len()).collect();
+    assert!(bodies.len() == 2 && bodies[0] == bodies[1], "{bodies:?}");
+}
+
+#[test]
+fn a_mount_that_is_not_allowed_becomes_an_upload() {
+    let image = OciImage::new("amd64", &[(Packing::Zstd, &noise(7, 1000))]);
+    let memory = Mutex::new(Memory::default());
+    let server = WebServer::start(move |request| {
+        if request.target.contains("mount=") {
+            return Reply::status(403);
+        }
+        memory.lock().unwrap().answer(request)
+    });
+    let (_directory, store) = store_with(&image);
+    let client = Client::new(ClientOptions { parallel_layers: 1, ..ClientOptions::default() });
+    let name = ImageRef::parse(&format!("{}/x:1", server.host)).unwrap();
+    let mounts = BTreeMap::from([(image.layers[0], "secret/place".to_owned())]);
+    push(&client, &name, &image.manifest, &store, &mounts, &|_| {}).unwrap();
+    let posts: Vec<String> =
+        bodies_of(&server.seen(), "POST").iter().map(|post| post.target.clone()).collect();
+    let digest = image.layers[0].to_string().replace(':', "%3A");
+    assert_eq!(posts[0], format!("/v2/x/blobs/uploads/?mount={digest}&from=secret%2Fplace"));
+    assert_eq!(posts[1..], ["/v2/x/blobs/uploads/"; 2]);
+}

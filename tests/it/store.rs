@@ -204,6 +204,7 @@ fn a_store_of_somebody_else_is_refused() {
     let root = tempfile::tempdir().unwrap();
     std::os::unix::fs::chown(root.path(), Some(65534), None).unwrap();
     let error = Store::open(root.path()).unwrap_err();
-    let expected = format!("the store `{}` belongs to user 65534, not to user 0", root.path().display());
+    let expected =
+        format!("the store's directory `{}` belongs to user 65534, not to user 0", root.path().display());
     assert_eq!(error.to_string(), expected);
 }

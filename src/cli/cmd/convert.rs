@@ -9,6 +9,7 @@ use crate::reference::ImageRef;
 use crate::registry;
 use crate::store::{self, LayerSet};
 
+use super::publish::forget_damaged;
 use super::{Session, platform};
 use crate::cli::args::ConvertArgs;
 use crate::cli::failure::Failure;
@@ -30,7 +31,12 @@ pub(in crate::cli) fn run(args: &ConvertArgs, session: &Session) -> Result<(), F
     }
     let wanted = platform(args.platform.as_deref())?;
     let set = read_source(&args.source, &wanted, session)?;
-    let report = convert::convert(&set, target, &session.convert_options())?;
+    let report = match convert::convert(&set, target, &session.convert_options()) {
+        Err(error) if args.source.starts_with("docker:") => {
+            return Err(forget_damaged(error, &session.store()?));
+        }
+        report => report?,
+    };
     term::print(&format_args!(
         "{}: {} layers, {} entries, {} to {}\n",
         target.display(),

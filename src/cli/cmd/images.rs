@@ -46,6 +46,9 @@ struct Row {
 
 pub(in crate::cli) fn run(args: &ImagesArgs, session: &Session) -> Result<(), Failure> {
     let store = session.store()?;
+    for error in store.readable_refs()?.1 {
+        term::warn(&error.to_string());
+    }
     let rows = rows(args, &store)?;
     if args.json {
         let text = serde_json::to_string_pretty(&rows)

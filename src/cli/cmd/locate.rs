@@ -15,6 +15,7 @@ use crate::sys::process::WaitableChildren;
 
 use super::Session;
 use crate::cli::failure::Failure;
+use crate::cli::term;
 
 /// A word that begins with `/` or `.`, ends in `.sif`, `.sqsh` or `.squashfs`, or names a file that exists, is a file;
 /// any other is an image name, looked up in the store and pulled if it is not there.
@@ -33,6 +34,7 @@ pub(super) fn run_file(word: &OsStr, session: &Session) -> Result<PathBuf, Failu
         return Ok(path);
     }
     ImageRef::parse(text)?;
+    term::note(&format_args!("Unable to find image '{text}' locally"));
     pull_in_child(text)?;
     stored(&store, text)?
         .ok_or_else(|| Failure::new(format!("`{text}` was pulled but is not in the store"), None))
@@ -40,7 +42,16 @@ pub(super) fn run_file(word: &OsStr, session: &Session) -> Result<PathBuf, Failu
 
 /// The run file of the image that a name, an id or the beginning of one means.
 fn stored(store: &Store, word: &str) -> Result<Option<PathBuf>, Failure> {
-    let key = store.find_image(word)?.and_then(|(image, _)| image.record.image);
+    // A start by name reads one file, however many images there are.
+    let by_name = match ImageRef::parse(word) {
+        Ok(reference) => store.get_ref(&reference.to_string())?,
+        Err(_) => None,
+    };
+    let record = match by_name {
+        Some(record) => Some(record),
+        None => store.find_image(word)?.map(|(image, _)| image.record),
+    };
+    let key = record.and_then(|record| record.image);
     Ok(key.filter(|key| store.has_image(key)).map(|key| store.image_path(&key)))
 }
 

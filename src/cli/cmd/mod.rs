@@ -8,6 +8,7 @@ pub(super) mod convert;
 pub(super) mod gpus;
 mod grants;
 pub(super) mod history;
+mod hot;
 pub(super) mod images;
 pub(super) mod info;
 pub(super) mod inspect;
@@ -17,21 +18,23 @@ pub(super) mod login;
 mod publish;
 pub(super) mod pull;
 pub(super) mod push;
+mod request;
 pub(super) mod rmi;
 pub(super) mod run;
 pub(super) mod save;
 pub(super) mod tag;
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::Path;
 use std::time::Duration;
 
 use crate::config::{NoOpen, Settings, Sources, default_files};
+use crate::fuse::Tuning;
 use crate::host::{self, LaunchFacts};
 use crate::launch::ServeSettings;
 use crate::oci::Platform;
-use crate::registry::{Client, ClientOptions, CredentialSources, TrustSources};
+use crate::registry::{Client, ClientOptions, CredentialSources, Proxies, TrustSources};
 use crate::store::Store;
 
 use super::failure::Failure;
@@ -75,6 +78,8 @@ impl Session {
             parallel_layers: to_usize(settings.parallel_layers.value).max(1),
             credentials: self.credentials(),
             trust: TrustSources::from_env(&with_home(&self.env)),
+            proxies: Proxies::from_env(&self.env),
+            mirrors: settings.mirrors.value.clone(),
             ..ClientOptions::default()
         })
     }
@@ -90,6 +95,7 @@ impl Session {
             compressor: settings.compression.value,
             threads: threads(settings.threads.value, &LaunchFacts::read(Path::new("/"))),
             max_entries: settings.max_entries.value,
+            max_bytes: settings.max_bytes.value.0,
         }
     }
 
@@ -101,10 +107,18 @@ impl Session {
             NoOpen::On => true,
             NoOpen::Off => false,
         };
+        let report = self.env.get(OsStr::new("SLIPWAY_FUSE_STATS")).filter(|path| !path.is_empty());
+        let cwd = std::env::current_dir().unwrap_or_default();
         ServeSettings {
             threads: threads(settings.threads.value, &facts).min(MAX_SERVER_THREADS),
             cache_bytes: usize::try_from(settings.cache.value.0).unwrap_or(usize::MAX),
             no_open,
+            tuning: Tuning {
+                standby: true,
+                report: report.map(|path| cwd.join(path)),
+                report_at_end: report.is_some(),
+                ..Tuning::default()
+            },
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::base::Digest;
 use crate::base::sizes::human_size;
-use crate::convert;
+use crate::convert::{self, ConvertError};
 use crate::oci::{ImageConfig, Platform};
 use crate::reference::ImageRef;
 use crate::store::{ImageKey, LayerSet, RefRecord, Store};
@@ -37,7 +37,8 @@ pub(super) fn convert(
     let key = ImageKey::new(&set.manifest_digest, convert::WRITER_VERSION, &options.compressor.to_string());
     if !store.has_image(&key) {
         let writer = store.image_writer(&key);
-        let report = convert::convert(set, writer.path(), &options)?;
+        let converted = convert::convert(set, writer.path(), &options);
+        let report = converted.map_err(|error| forget_damaged(error, store))?;
         writer.publish()?;
         if !quiet {
             term::note(&format_args!(
@@ -63,6 +64,15 @@ pub(super) fn name(record: &RefRecord, names: &[ImageRef], store: &Store) -> Res
     Ok(())
 }
 
+/// A stored layer that was damaged on disk must not spoil the next pull as well.
+pub(super) fn forget_damaged(error: ConvertError, store: &Store) -> Failure {
+    // If it cannot be removed, the error says all that matters.
+    let is_mended = matches!(&error, ConvertError::Digest { layer, .. }
+        if store.remove_if_damaged(&layer.digest).unwrap_or(false));
+    let failure = Failure::from(error);
+    if is_mended { failure.mended() } else { failure }
+}
+
 fn record(set: &LayerSet, store: &Store, key: ImageKey) -> Result<RefRecord, Failure> {
     let config = ImageConfig::parse(&set.config).map_err(|error| {
         Failure::new(format!("the image config of `{}` is not valid: {error}", set.name), None)
@@ -75,14 +85,52 @@ fn record(set: &LayerSet, store: &Store, key: ImageKey) -> Result<RefRecord, Fai
         manifest: set.manifest_digest,
         config: Digest::of(&set.config),
         image: Some(key),
-        platform: Platform {
-            os: config.os,
-            architecture: config.architecture,
-            variant: config.variant,
-            ..Platform::default()
-        },
-        created: config.created,
+        platform: platform_of(&config),
+        created: config.created.filter(|created| is_time(created)),
         size_bytes,
         top: None,
     })
+}
+
+/// The platform that a config names, normalised; unknown where it names none that has the form of one.
+fn platform_of(config: &ImageConfig) -> Platform {
+    let named = Platform {
+        os: config.os.clone(),
+        architecture: config.architecture.clone(),
+        variant: config.variant.clone(),
+        ..Platform::default()
+    };
+    Platform::parse(&named.to_string()).unwrap_or_default()
+}
+
+/// Whether a text is a time of RFC 3339: a config may hold anything there.
+fn is_time(text: &str) -> bool {
+    const LONGEST_BYTES: usize = 64;
+    text.len() <= LONGEST_BYTES && text.parse::<jiff::Timestamp>().is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_holds_no_strange_words_of_a_config() {
+        for (architecture, variant, expected) in [
+            ("amd64", "null", "linux/amd64"),
+            ("arm64", r#""v8""#, "linux/arm64"),
+            ("x y/z", "null", "unknown/unknown"),
+            ("", "null", "linux/unknown"),
+            ("amd64", r#""a/b""#, "unknown/unknown"),
+        ] {
+            let raw = format!(r#"{{"os":"linux","architecture":"{architecture}","variant":{variant}}}"#);
+            let platform = platform_of(&ImageConfig::parse(raw.as_bytes()).unwrap());
+            assert_eq!(platform.to_string(), expected, "{raw}");
+            assert!(Platform::parse(&platform.to_string()).is_ok(), "{raw}");
+        }
+        for (text, expected) in
+            [("2024-01-02T03:04:05.123456789Z", true), ("yesterday", false), (&"0".repeat(70_000), false)]
+        {
+            assert_eq!(is_time(text), expected);
+        }
+    }
 }

@@ -17,12 +17,22 @@ pub(in crate::cli) fn run(args: &PullArgs, session: &Session) -> Result<(), Fail
     let wanted = platform(args.platform.as_deref())?;
     let store = session.store()?;
     let client = session.client_with_retries(args.retry);
+    let pull = |reference: &ImageRef| {
+        let pull_one = || pull_one(reference, &wanted, args, &store, &client, session);
+        pull_one().or_else(|failure| {
+            if !failure.is_mended() {
+                return Err(failure);
+            }
+            term::note(&"warning: a layer in the store was damaged and is fetched again");
+            pull_one()
+        })
+    };
     let is_tagged = args.name.rsplit('/').next().unwrap_or_default().contains([':', '@']);
     if !args.all_tags {
         if !is_tagged && !args.quiet {
             term::note(&"Using default tag: latest");
         }
-        return pull_one(&reference, &wanted, args, &store, &client, session);
+        return pull(&reference);
     }
     if is_tagged {
         return Err(Failure::new(
@@ -32,7 +42,7 @@ pub(in crate::cli) fn run(args: &PullArgs, session: &Session) -> Result<(), Fail
     }
     for tag in client.tags(&reference)? {
         let one = ImageRef::parse(&format!("{}:{tag}", reference.repository()))?;
-        pull_one(&one, &wanted, args, &store, &client, session)?;
+        pull(&one)?;
     }
     Ok(())
 }
@@ -45,7 +55,12 @@ fn pull_one(
     client: &Client,
     session: &Session,
 ) -> Result<(), Failure> {
-    let before = store.get_ref(&reference.to_string())?;
+    if !args.quiet {
+        let tag = reference.manifest_reference();
+        term::note(&format_args!("{tag}: Pulling from {}", reference.path()));
+    }
+    // It is only compared with, and a damaged ref is replaced by this pull.
+    let before = store.get_ref(&reference.to_string()).unwrap_or_default();
     let say = |event: PullEvent| {
         if let Some(line) = line_of(&event, args.quiet) {
             term::note(&line);
@@ -86,6 +101,7 @@ fn line_of(event: &PullEvent, quiet: bool) -> Option<String> {
             Some(format!("warning: the image is for {found}, and there is none for {wanted}"))
         }
         PullEvent::Waiting { why, wait } => Some(format!("{why}; next try in {} s", wait.as_secs())),
+        PullEvent::MirrorFailed { why } => Some(format!("warning: {why}; asking the next place")),
         _ if quiet => None,
         PullEvent::Resolved { layers, size_bytes, .. } => {
             Some(format!("{layers} layers, {}", human_size(*size_bytes)))

@@ -23,7 +23,7 @@ pub(in crate::cli) fn run(args: &PushArgs, session: &Session) -> Result<(), Fail
             "push a name with a tag",
         ));
     }
-    let refs = store.list_refs()?;
+    let (refs, _) = store.readable_refs()?;
     let chosen: Vec<(ImageRef, RefRecord)> = refs
         .iter()
         .filter_map(|(name, record)| Some((ImageRef::parse(name).ok()?, record.clone())))

@@ -1,38 +1,32 @@
 //! `slipway run`: from words to the workload.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::path::Path;
 
-use crate::bundle::{self, EnvRequest, Request, Volume, parse_apptainer_binds, parse_docker_volume};
-use crate::config::Profile;
+use crate::bundle;
 use crate::image::Image;
-use crate::launch::{self, Context};
+use crate::launch::{self, Context, ServeSettings};
 use crate::plan::{self, ImageSource, LaunchPlan};
 use crate::squashfs::read::Reader;
 
-use super::Session;
-use super::{containers, locate};
+use super::{Session, containers, hot, locate, request};
 use crate::cli::args::RunArgs;
 use crate::cli::failure::Failure;
 use crate::cli::term;
 
-/// An opened image and the plan for it.
+/// Everything that a launch needs.
 #[derive(Debug)]
 pub(super) struct Prepared {
     pub(super) name: String,
     pub(super) image: Image,
     pub(super) plan: LaunchPlan,
+    serve: ServeSettings,
 }
 
 impl Prepared {
     /// What applying the plan needs beside it.
-    pub(super) fn context(&self, session: &Session) -> Context<'_> {
-        Context {
-            image_name: &self.name,
-            serve: session.serve_settings(),
-            image: &self.image,
-            warn: term::warn,
-        }
+    pub(super) fn context(&self) -> Context<'_> {
+        Context { image_name: &self.name, serve: self.serve.clone(), image: &self.image, warn: term::warn }
     }
 }
 
@@ -48,7 +42,7 @@ pub(in crate::cli) fn run(args: &RunArgs, session: &Session) -> Result<(), Failu
     if args.keep.is_kept() {
         return containers::run_kept(args, &prepared, session);
     }
-    let error = launch::apply(&prepared.plan, &prepared.context(session));
+    let error = launch::apply(&prepared.plan, &prepared.context());
     let code = error.exit_code();
     Err(Failure::from(error).with_code(code))
 }
@@ -70,7 +64,10 @@ pub(super) fn prepare(args: &RunArgs, session: &Session, known: Option<&Path>) -
     let image = Image::open(&path)?;
     check_architecture(&image, &name)?;
     let plan = make_plan(args, command, session, &image, &name)?;
-    Ok(Prepared { name, image, plan })
+    let mut serve = session.serve_settings();
+    serve.tuning.record_hot = args.record_hot;
+    serve.tuning.hot_list = hot::list(&image.path, args, command, session);
+    Ok(Prepared { name, image, plan, serve })
 }
 
 fn make_plan(
@@ -84,7 +81,7 @@ fn make_plan(
     let files = launch::image_files(&reader, name)?;
     let caller = launch::caller(&session.env);
     let grants = super::grants::for_run(args, session, image, &reader, name)?;
-    let request = request(args, command, session, caller.cwd.as_deref())?;
+    let request = request::request(args, command, session, caller.cwd.as_deref())?;
     let bundle = bundle::build(&image.config.config, &files, &request, &caller, grants)?;
     let facts = launch::look_up(&bundle, &reader, name)?;
     let source = ImageSource {
@@ -95,78 +92,6 @@ fn make_plan(
     let plan = plan::make(&bundle, &source, &facts)?;
     plan::check(&plan)?;
     Ok(plan)
-}
-
-fn request(
-    args: &RunArgs,
-    command: &[OsString],
-    session: &Session,
-    cwd: Option<&Path>,
-) -> Result<Request, Failure> {
-    let settings = &session.settings.run;
-    if settings.profile.value == Profile::Docker {
-        return Err(Failure::new(
-            format!("the profile `docker` does not exist yet; it is set by {}", settings.profile.origin),
-            "use the profile `hpc`, which is the default",
-        ));
-    }
-    let mut volumes: Vec<Volume> = Vec::new();
-    for text in &settings.binds.value {
-        let binds = parse_apptainer_binds(text, Path::new("/"))?;
-        let with_origin = |bind: Volume| {
-            let asked =
-                format!("{} (run.binds, {})", bind.asked.trim_start_matches("-B "), settings.binds.origin);
-            Volume { asked, ..bind }
-        };
-        volumes.extend(binds.into_iter().map(with_origin));
-    }
-    for text in &args.bind {
-        volumes.extend(parse_apptainer_binds(as_text("-B", text)?, Path::new(""))?);
-    }
-    for text in &args.volume {
-        volumes.push(parse_docker_volume(as_text("-v", text)?, Path::new(""))?);
-    }
-    for volume in volumes.iter_mut().filter(|volume| volume.source.is_relative()) {
-        // The directory may be gone, and then no other place may be taken for it.
-        let cwd = cwd.ok_or_else(|| {
-            Failure::new(
-                format!("cannot bind `{}`: the current directory does not exist any more", volume.asked),
-                "change to another directory, or give an absolute path",
-            )
-        })?;
-        volume.source = cwd.join(&volume.source);
-    }
-    Ok(Request {
-        entrypoint: args.entrypoint.clone(),
-        args: command.to_vec(),
-        env: args.env.iter().map(|text| env_request(text)).collect(),
-        workdir: args.workdir.clone(),
-        volumes,
-        mount_home: settings.mount_home.value,
-        mount_tmp: settings.mount_tmp.value,
-    })
-}
-
-/// A bind as text: its parts are separated by characters, and the plan shows it.
-fn as_text<'a>(flag: &str, text: &'a OsStr) -> Result<&'a str, Failure> {
-    text.to_str().ok_or_else(|| {
-        Failure::new(
-            format!("`{flag} {}` is not UTF-8", text.to_string_lossy()),
-            "bind a directory above it whose name is UTF-8",
-        )
-    })
-}
-
-pub(super) fn env_request(text: &OsStr) -> EnvRequest {
-    use std::os::unix::ffi::OsStrExt as _;
-    let bytes = text.as_bytes();
-    match bytes.iter().position(|byte| *byte == b'=') {
-        Some(at) => EnvRequest::Set(
-            OsStr::from_bytes(&bytes[..at]).to_os_string(),
-            OsStr::from_bytes(&bytes[at + 1..]).to_os_string(),
-        ),
-        None => EnvRequest::Inherit(text.to_os_string()),
-    }
 }
 
 fn check_architecture(image: &Image, name: &str) -> Result<(), Failure> {
@@ -188,16 +113,4 @@ fn show(plan: &LaunchPlan, json: bool) -> Result<(), Failure> {
     let text = serde_json::to_string_pretty(plan)
         .map_err(|error| Failure::new(format!("the plan cannot be shown as JSON: {error}"), None))?;
     term::print(&format_args!("{text}\n"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn reads_variables() {
-        assert_eq!(env_request(OsStr::new("A=b=c")), EnvRequest::Set("A".into(), "b=c".into()));
-        assert_eq!(env_request(OsStr::new("A=")), EnvRequest::Set("A".into(), "".into()));
-        assert_eq!(env_request(OsStr::new("A")), EnvRequest::Inherit("A".into()));
-    }
 }

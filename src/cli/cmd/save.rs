@@ -46,7 +46,8 @@ fn meant_by(word: &str, store: &Store) -> Result<Vec<(Digest, Option<ImageRef>)>
     let is_repository = !word.rsplit('/').next().unwrap_or_default().contains([':', '@']);
     if is_repository && let Ok(reference) = ImageRef::parse(word) {
         let all: Vec<_> = store
-            .list_refs()?
+            .readable_refs()?
+            .0
             .into_iter()
             .filter_map(|(name, record)| Some((record.manifest, ImageRef::parse(&name).ok()?)))
             .filter(|(_, name)| name.repository() == reference.repository())

@@ -6,6 +6,7 @@ use super::error::ReadError;
 use super::inode::{FileData, Inode, InodeKind};
 use super::metadata::{Chain, Cursor, Place};
 use super::{Reader, Shared};
+use crate::squashfs::compress::BlockDecompressor;
 use crate::squashfs::format::BLOCK_STORED;
 
 /// Most fragment blocks of an image: 2 TiB of small files in blocks of 128 KiB.
@@ -142,41 +143,105 @@ impl Reader {
     /// Reads and decompresses one data or fragment block. It gives at most `length` bytes, which a caller that knows
     /// the length has to compare; a hole gives as many zeros.
     pub fn read_block(&self, place: BlockPlace, length: usize) -> Result<Vec<u8>, ReadError> {
+        let mut out = Vec::new();
+        self.read_block_into(place, length, &mut out)?;
+        Ok(out)
+    }
+
+    /// As [`Self::read_block`], into a buffer that is used again and again: what it held is gone. A buffer that is long
+    /// enough already saves filling it with zeros first.
+    pub fn read_block_into(
+        &self,
+        place: BlockPlace,
+        length: usize,
+        out: &mut Vec<u8>,
+    ) -> Result<(), ReadError> {
         let shared = &self.shared;
-        let length = length.min(shared.superblock.block_bytes as usize);
-        let mut out = vec![0; length];
-        let damaged = |reason| ReadError::Damaged { what: "data block", offset: place.offset, reason };
-        let packed = place.packed_bytes();
-        if place.size_word == 0 {
-            return Ok(out);
-        }
-        if packed == 0 || packed > shared.superblock.block_bytes {
-            return Err(damaged("has an impossible size"));
-        }
-        let room = shared.superblock.bytes_used.saturating_sub(place.offset);
-        if u64::from(packed) > room {
-            return Err(damaged("lies behind the end of the image"));
-        }
-        let packed = packed as usize;
-        if place.size_word & BLOCK_STORED != 0 {
-            let Some(body) = out.get_mut(..packed) else {
-                return Err(damaged("is longer than the file that it belongs to"));
-            };
-            shared.read_exact(body, place.offset)?;
-            out.truncate(packed);
-            return Ok(out);
-        }
+        let Some(packed) = self.packed_length(place)? else {
+            return self.unpack_block(place, &[], length, out);
+        };
         let mut scratch = shared.scratch()?;
         scratch.input.resize(packed, 0);
-        let result = shared.read_exact(&mut scratch.input, place.offset).and_then(|()| {
-            scratch
-                .decompressor
-                .decompress(&scratch.input, &mut out)
-                .map_err(|source| ReadError::Decompress { what: "data block", offset: place.offset, source })
-        });
+        let result = shared
+            .read_exact(&mut scratch.input, place.offset)
+            .and_then(|()| self.unpack(place, &scratch.input, length, &mut scratch.decompressor, out));
         shared.give_back(scratch);
-        out.truncate(result?);
-        Ok(out)
+        result
+    }
+
+    /// As [`Self::read_block_into`], from the bytes that the block takes in the image.
+    pub fn unpack_block(
+        &self,
+        place: BlockPlace,
+        packed: &[u8],
+        length: usize,
+        out: &mut Vec<u8>,
+    ) -> Result<(), ReadError> {
+        if self.packed_length(place)?.is_none() {
+            out.clear();
+            out.resize(length.min(self.shared.superblock.block_bytes as usize), 0);
+            return Ok(());
+        }
+        let mut scratch = self.shared.scratch()?;
+        let result = self.unpack(place, packed, length, &mut scratch.decompressor, out);
+        self.shared.give_back(scratch);
+        result
+    }
+
+    /// Reads stored bytes of the image: those of several neighbouring blocks at a time.
+    pub fn read_packed(&self, offset: u64, out: &mut [u8]) -> Result<(), ReadError> {
+        self.shared.read_exact(out, offset)
+    }
+
+    /// Says that stored bytes of the image will not be read again soon.
+    pub fn done_with(&self, offset: u64, size_bytes: u64) {
+        self.shared.image.done_with(offset, size_bytes);
+    }
+
+    /// How many bytes a block takes in the image; `None` for a hole.
+    fn packed_length(&self, place: BlockPlace) -> Result<Option<usize>, ReadError> {
+        let superblock = &self.shared.superblock;
+        let packed = place.packed_bytes();
+        if place.size_word == 0 {
+            return Ok(None);
+        }
+        let damaged = |reason| ReadError::Damaged { what: "data block", offset: place.offset, reason };
+        if packed == 0 || packed > superblock.block_bytes {
+            return Err(damaged("has an impossible size"));
+        }
+        if u64::from(packed) > superblock.bytes_used.saturating_sub(place.offset) {
+            return Err(damaged("lies behind the end of the image"));
+        }
+        Ok(Some(packed as usize))
+    }
+
+    fn unpack(
+        &self,
+        place: BlockPlace,
+        packed: &[u8],
+        length: usize,
+        decompressor: &mut BlockDecompressor,
+        out: &mut Vec<u8>,
+    ) -> Result<(), ReadError> {
+        let length = length.min(self.shared.superblock.block_bytes as usize);
+        let offset = place.offset;
+        if place.size_word & BLOCK_STORED != 0 {
+            if packed.len() > length {
+                let reason = "is longer than the file that it belongs to";
+                return Err(ReadError::Damaged { what: "data block", offset, reason });
+            }
+            out.clear();
+            out.extend_from_slice(packed);
+            return Ok(());
+        }
+        out.resize(length, 0);
+        let count = decompressor.decompress(packed, out).map_err(|source| ReadError::Decompress {
+            what: "data block",
+            offset,
+            source,
+        })?;
+        out.truncate(count);
+        Ok(())
     }
 
     /// One entry of the fragment table.

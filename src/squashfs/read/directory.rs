@@ -6,13 +6,10 @@ use super::Reader;
 use super::error::ReadError;
 use super::inode::{Directory, Inode, InodeKind};
 use super::metadata::{Cursor, Place};
+use crate::squashfs::format::limits::{MAX_LISTING_BYTES, MAX_NAME_BYTES};
 
-/// Most bytes of one directory's listing: some three million names.
-const MAX_LISTING_BYTES: u32 = 64 << 20;
 /// Most entries behind one header.
 const MAX_RUN: u32 = 256;
-/// Longest name, in bytes: Linux `NAME_MAX`.
-const MAX_NAME_BYTES: usize = 255;
 /// Bytes of a header, and of an entry without its name.
 const HEADER_BYTES: u32 = 12;
 const ENTRY_BYTES: u32 = 8;

@@ -3,12 +3,9 @@
 use super::error::ReadError;
 use super::metadata::{Cursor, Place};
 use super::{Reader, Shared};
+use crate::squashfs::format::limits::{MAX_FILE_BLOCKS, MAX_TARGET_BYTES};
 use crate::squashfs::format::{NO_FRAGMENT, NO_XATTR, inode_type};
 
-/// Most data blocks of one file: 512 GiB in blocks of 128 KiB, whose places take 64 MiB of memory.
-const MAX_FILE_BLOCKS: u64 = 1 << 22;
-/// Longest target of a symbolic link, in bytes: Linux `PATH_MAX` without its NUL.
-const MAX_TARGET_BYTES: u32 = 4095;
 /// Bytes of a directory's listing that count as `.` and `..` in its size and are not in the table.
 const DOT_ENTRIES_BYTES: u32 = 3;
 
@@ -257,8 +254,8 @@ fn file(shared: &Shared, cursor: &mut Cursor<'_>, extended: bool) -> Result<Body
 fn symlink(cursor: &mut Cursor<'_>, extended: bool) -> Result<Body, ReadError> {
     let link_count = cursor.u32()?;
     let size = cursor.u32()?;
-    if size > MAX_TARGET_BYTES {
-        let (value, limit) = (size.into(), MAX_TARGET_BYTES.into());
+    if size as usize > MAX_TARGET_BYTES {
+        let (value, limit) = (size.into(), MAX_TARGET_BYTES as u64);
         return Err(ReadError::TooLarge { what: "bytes of a symbolic link's target", value, limit });
     }
     let target = cursor.bytes(size as usize)?;

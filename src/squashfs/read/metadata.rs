@@ -21,10 +21,15 @@ pub(super) struct Block {
     next: u64,
 }
 
+/// Locks that the blocks at hand are split over, so that threads of a server seldom wait for each other.
+const SHARDS: usize = 16;
+
 /// The blocks at hand, by file offset.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Cache {
-    blocks: Mutex<Blocks>,
+    shards: Vec<Mutex<Blocks>>,
+    /// Most blocks of one shard.
+    shard_blocks: usize,
 }
 
 #[derive(Debug, Default)]
@@ -61,25 +66,36 @@ impl Place {
 }
 
 impl Cache {
+    /// Room for about so many blocks.
+    pub(super) fn new(blocks: usize) -> Self {
+        Self {
+            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            shard_blocks: blocks.div_ceil(SHARDS),
+        }
+    }
+
     pub(super) fn block(&self, shared: &Shared, chain: Chain, at: u64) -> Result<Arc<Block>, ReadError> {
-        if let Some(block) = self.lock().map.get(&at) {
+        if let Some(block) = self.shard(at).map.get(&at) {
             return Ok(block.clone());
         }
         // Two threads may do this for one block: that costs some microseconds, and waiting would cost a lock.
         let block = Arc::new(read_block(shared, chain, at)?);
-        let mut blocks = self.lock();
+        let mut blocks = self.shard(at);
         if blocks.map.insert(at, block.clone()).is_none() {
             blocks.order.push_back(at);
         }
-        while blocks.order.len() > shared.cached_blocks {
+        while blocks.order.len() > self.shard_blocks.max(1) {
             let oldest = blocks.order.pop_front();
             oldest.and_then(|oldest| blocks.map.remove(&oldest));
         }
         Ok(block)
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Blocks> {
-        self.blocks.lock().unwrap_or_else(PoisonError::into_inner)
+    fn shard(&self, at: u64) -> std::sync::MutexGuard<'_, Blocks> {
+        // Compressed blocks take one to four KiB, so neighbours get different low bits after the multiplication only.
+        const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
+        let index = usize::try_from(at.wrapping_mul(GOLDEN) >> 32).unwrap_or(0) % SHARDS;
+        self.shards[index].lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

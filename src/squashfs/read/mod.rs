@@ -42,8 +42,6 @@ struct Shared {
     /// Owners and groups, by their index in inodes.
     ids: Vec<u32>,
     metadata: metadata::Cache,
-    /// Metadata blocks that are kept.
-    cached_blocks: usize,
     /// Where the blocks of the fragment table lie, once someone has asked.
     fragment_blocks: OnceLock<Vec<u64>>,
     /// The data block read last: small files of one directory share a fragment.
@@ -72,7 +70,6 @@ impl Reader {
 
     /// As [`Self::open`], with so many bytes of memory for decompressed metadata.
     pub fn open_with_memory(image: Arc<dyn ReadAt>, metadata_bytes: usize) -> Result<Self, ReadError> {
-        let cached_blocks = (metadata_bytes / METADATA_BYTES).max(1);
         let have_bytes = image.size_bytes();
         let mut bytes = [0; SUPERBLOCK_BYTES];
         if have_bytes < SUPERBLOCK_BYTES as u64 {
@@ -84,8 +81,7 @@ impl Reader {
             image,
             superblock,
             ids: Vec::new(),
-            metadata: metadata::Cache::default(),
-            cached_blocks,
+            metadata: metadata::Cache::new(metadata_bytes / METADATA_BYTES),
             fragment_blocks: OnceLock::new(),
             last_block: Mutex::default(),
             idle: Mutex::default(),

@@ -4,9 +4,16 @@ use super::Reader;
 use super::error::ReadError;
 use super::inode::{Inode, InodeKind};
 use crate::base::RelPath;
+use crate::squashfs::format::METADATA_BYTES;
+use crate::squashfs::format::limits::MAX_LISTING_BYTES;
 
 /// Most links on one path: Linux `MAXSYMLINKS`.
 const MAX_LINKS: usize = 40;
+/// Most bytes of listings on one path, as if every step read its directory whole: four of the largest. Links that go up
+/// and down in a large directory would keep the launch busy for hours.
+const MAX_WALK_BYTES: u64 = 4 * MAX_LISTING_BYTES as u64;
+/// A step counts as so many bytes at least: a metadata block for the listing and one for the inode.
+const STEP_BYTES: u64 = 2 * METADATA_BYTES as u64;
 
 /// Where a path leads once links are followed beneath the image's root.
 #[derive(Debug, Clone)]
@@ -25,6 +32,8 @@ struct Walk {
     missing: Vec<Vec<u8>>,
     /// Names still to go, the next one last.
     ahead: Vec<Vec<u8>>,
+    /// What the steps so far cost at most, in bytes of listings.
+    walked_bytes: u64,
 }
 
 impl Reader {
@@ -52,14 +61,15 @@ impl Reader {
 
     fn walk_path(&self, path: &RelPath, follow_last: bool) -> Result<Walk, ReadError> {
         let ahead = path.components().rev().map(<[u8]>::to_vec).collect();
-        let mut walk = Walk { places: vec![(Vec::new(), self.root()?)], missing: Vec::new(), ahead };
+        let places = vec![(Vec::new(), self.root()?)];
+        let mut walk = Walk { places, missing: Vec::new(), ahead, walked_bytes: 0 };
         let mut links = 0;
         while let Some(name) = walk.ahead.pop() {
             if name == b".." {
                 walk.up();
                 continue;
             }
-            let Some(inode) = self.step(&walk, &name)? else {
+            let Some(inode) = self.step(&mut walk, &name)? else {
                 walk.missing.push(name);
                 continue;
             };
@@ -78,11 +88,17 @@ impl Reader {
     }
 
     /// What `name` is where the walk stands.
-    fn step(&self, walk: &Walk, name: &[u8]) -> Result<Option<Inode>, ReadError> {
-        match walk.places.last() {
-            Some((_, inode)) if inode.is_directory() && walk.missing.is_empty() => self.lookup(inode, name),
-            _ => Ok(None),
+    fn step(&self, walk: &mut Walk, name: &[u8]) -> Result<Option<Inode>, ReadError> {
+        let Some((_, inode)) = walk.places.last().filter(|_| walk.missing.is_empty()) else {
+            return Ok(None);
+        };
+        let InodeKind::Directory(directory) = &inode.kind else { return Ok(None) };
+        walk.walked_bytes += STEP_BYTES.max(directory.listing_bytes.into());
+        if walk.walked_bytes > MAX_WALK_BYTES {
+            let what = "bytes of directories on one path";
+            return Err(ReadError::TooLarge { what, value: walk.walked_bytes, limit: MAX_WALK_BYTES });
         }
+        self.lookup(inode, name)
     }
 }
 

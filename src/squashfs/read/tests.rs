@@ -86,3 +86,29 @@ fn a_short_file_is_named_so() {
         );
     }
 }
+
+#[test]
+fn a_path_costs_a_bounded_effort() {
+    let mut nodes: Vec<Node> = Vec::new();
+    let mut add = |node: Node| -> NodeId {
+        nodes.push(node);
+        u32::try_from(nodes.len() - 1).unwrap()
+    };
+    let (empty, filler) = (add(node(NodeKind::Directory(Vec::new()))), add(node(NodeKind::Fifo)));
+    let mut top: Vec<(Box<[u8]>, NodeId)> = vec![(b"d".as_slice().into(), empty)];
+    for (name, rounds) in [("short", 10), ("long", 800)] {
+        let target = "d/../".repeat(rounds).trim_end_matches('/').as_bytes().into();
+        top.push((name.as_bytes().into(), add(node(NodeKind::Symlink(target)))));
+    }
+    for index in 0..3000 {
+        top.push((format!("{index:0200}").into_bytes().into(), filler));
+    }
+    let root = add(node(NodeKind::Directory(top)));
+    let options = Options { compressor: Compressor::Zstd(1), threads: 1, mtime: 5 };
+    let writer = Writer::new(Cursor::new(Vec::new()), options).unwrap();
+    let image = writer.finish(&Tree { nodes, root }).unwrap().0.into_inner();
+    let reader = Reader::open(Arc::new(image)).unwrap();
+    assert!(reader.resolve(&path("short"), true).unwrap().unwrap().is_directory());
+    let error = reader.resolve(&path("long"), true).unwrap_err();
+    assert!(error.to_string().starts_with("bytes of directories on one path: "), "{error}");
+}

@@ -6,18 +6,14 @@ use super::inode::Inode;
 use super::metadata::{Chain, Cursor, Place};
 use crate::base::tree::Xattrs;
 use crate::squashfs::format::NO_TABLE;
+use crate::squashfs::format::limits::{
+    MAX_XATTR_NAME_BYTES, MAX_XATTR_SET_BYTES, MAX_XATTR_VALUE_BYTES, MAX_XATTRS,
+};
 
 /// Name prefixes by their number.
 const PREFIXES: [&[u8]; 3] = [b"user.", b"trusted.", b"security."];
 /// In an attribute's type: the value is a reference to where it lies.
 const VALUE_APART: u16 = 0x100;
-/// Most attributes of one inode.
-const MAX_COUNT: u32 = 4096;
-/// Longest name and value, in bytes: Linux `XATTR_NAME_MAX` and `XATTR_SIZE_MAX`.
-const MAX_NAME_BYTES: usize = 255;
-const MAX_VALUE_BYTES: u32 = 65_536;
-/// Most bytes of all attributes of one inode.
-const MAX_TOTAL_BYTES: usize = 4 << 20;
 /// Bytes of an entry in the table of sets, and of the table's head.
 const SET_BYTES: u64 = 16;
 const HEAD_BYTES: u64 = 16;
@@ -45,9 +41,9 @@ impl Reader {
         }
         let mut set = shared.indexed(chain, head.saturating_add(HEAD_BYTES), index.into(), SET_BYTES)?;
         let (reference, count) = (set.u64()?, set.u32()?);
-        if count > MAX_COUNT {
+        if count as usize > MAX_XATTRS {
             let what = "extended attributes of one file";
-            return Err(ReadError::TooLarge { what, value: count.into(), limit: MAX_COUNT.into() });
+            return Err(ReadError::TooLarge { what, value: count.into(), limit: MAX_XATTRS as u64 });
         }
         let mut cursor = Cursor::new(shared, chain, Place::from_reference(reference, start))?;
         let mut xattrs = Xattrs::new();
@@ -58,7 +54,7 @@ impl Reader {
             let Some(prefix) = PREFIXES.get(usize::from(kind & !VALUE_APART)) else {
                 return Err(cursor.damaged("holds an attribute of an unknown kind"));
             };
-            if name_bytes > MAX_NAME_BYTES {
+            if prefix.len() + name_bytes > MAX_XATTR_NAME_BYTES {
                 return Err(cursor.damaged("holds an attribute with a name that is longer than Linux allows"));
             }
             let mut name = prefix.to_vec();
@@ -71,8 +67,8 @@ impl Reader {
                 value(&mut Cursor::new(shared, chain, place)?)?
             };
             total += name.len() + value.len();
-            if total > MAX_TOTAL_BYTES {
-                let (value, limit) = (total as u64, MAX_TOTAL_BYTES as u64);
+            if total > MAX_XATTR_SET_BYTES {
+                let (value, limit) = (total as u64, MAX_XATTR_SET_BYTES as u64);
                 return Err(ReadError::TooLarge { what: "bytes of one file's attributes", value, limit });
             }
             xattrs.push((name, value));
@@ -83,7 +79,7 @@ impl Reader {
 
 fn value(cursor: &mut Cursor<'_>) -> Result<Vec<u8>, ReadError> {
     let size = cursor.u32()?;
-    if size > MAX_VALUE_BYTES {
+    if size as usize > MAX_XATTR_VALUE_BYTES {
         return Err(cursor.damaged("holds an attribute with a value that is longer than Linux allows"));
     }
     cursor.bytes(size as usize)

@@ -119,7 +119,7 @@ fn content_must_have_the_announced_size() {
     check(
         u64::MAX,
         &large,
-        "a file of 18446744073709551615 bytes is larger than the 2199023255552 bytes that one file may have",
+        "a file of 18446744073709551615 bytes is larger than the 549755813888 bytes that one file may have",
     );
 }
 

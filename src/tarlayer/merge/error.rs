@@ -112,6 +112,12 @@ pub enum MergeError {
         /// The limit.
         limit: u64,
     },
+    /// The image has more content than allowed.
+    #[error("the files of the image have more than {limit_bytes} bytes (holes and hidden files count too)")]
+    TooManyBytes {
+        /// The limit.
+        limit_bytes: u64,
+    },
     /// Content that was passed by is needed, and the layer was not read again.
     #[error("the content of `{path}` was passed by, but a hard link needs it: read its layer once more")]
     ContentPassedBy {
@@ -134,6 +140,9 @@ impl Hint for MergeError {
             } => Some("pull or save the image again: a part of this layer is missing".to_owned()),
             Self::TooManyEntries { limit } => {
                 Some(format!("set `convert.max_entries` above {limit} if you trust this image"))
+            }
+            Self::TooManyBytes { limit_bytes } => {
+                Some(format!("set `convert.max_bytes` above {limit_bytes} if you trust this image"))
             }
             _ => None,
         }

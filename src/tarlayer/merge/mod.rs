@@ -23,6 +23,7 @@ mod tests;
 
 use std::io::Read;
 
+use crate::base::limits::PATH_BYTES as MAX_TARGET_BYTES;
 use crate::base::tree::{FileId, Tree};
 
 use super::{Entry, EntryKind, TarReader};
@@ -43,10 +44,11 @@ pub trait FileSink {
 pub struct Limits {
     /// Most entries of all layers together.
     pub max_entries: u64,
+    /// Most bytes of all files of all layers together, holes and hidden files counted: a few bytes of tar can be a file
+    /// of petabytes.
+    pub max_bytes: u64,
 }
 
-/// Longest target of a symbolic link, in bytes: Linux `PATH_MAX` without its NUL.
-const MAX_TARGET_BYTES: usize = 4095;
 /// An entry whose link target and attributes are longer than this counts as several: memory is what is limited.
 const BYTES_PER_ENTRY: usize = 256;
 /// Above this, no number of an entry or path would fit; it would also be 300 GB of memory.
@@ -70,6 +72,8 @@ pub struct Merger {
     limits: Limits,
     /// Entries so far, large ones counted several times.
     entries: u64,
+    /// Bytes of all files so far.
+    bytes: u64,
     paths: Paths,
     /// The entries of each layer, newest layer first.
     layers: Vec<Vec<Record>>,
@@ -103,8 +107,8 @@ impl Merger {
     /// An empty tree.
     #[must_use]
     pub fn new(limits: Limits) -> Self {
-        let limits = Limits { max_entries: limits.max_entries.min(MAX_ENTRIES) };
-        Self { limits, entries: 0, paths: Paths::new(), layers: Vec::new(), wanted: Vec::new() }
+        let limits = Limits { max_entries: limits.max_entries.min(MAX_ENTRIES), ..limits };
+        Self { limits, entries: 0, bytes: 0, paths: Paths::new(), layers: Vec::new(), wanted: Vec::new() }
     }
 
     /// Merges the next older layer below what is known. The content of every file goes to `sink`.
@@ -210,6 +214,10 @@ impl Merger {
             return Err(MergeError::SymlinkTarget { path: shown(&entry), layer: number });
         }
         self.count_entry(entry.link.len() + meta.xattr_bytes())?;
+        self.bytes = self.bytes.saturating_add(entry.size_bytes);
+        if self.bytes > self.limits.max_bytes {
+            return Err(MergeError::TooManyBytes { limit_bytes: self.limits.max_bytes });
+        }
         let (path, kind) = match meaning {
             Meaning::Nothing => return Ok(()),
             Meaning::Whiteout(path) => (path, RecordKind::Whiteout),

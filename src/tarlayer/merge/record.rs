@@ -1,5 +1,6 @@
 //! What is kept of an entry until all layers are known: about 60 bytes, without its path.
 
+use crate::base::limits::{XATTR_NAME_BYTES, XATTR_VALUE_BYTES};
 use crate::base::tree::{FileId, Xattrs};
 use crate::base::{RelPath, relpath::RelPathError};
 use crate::tarlayer::{Entry, EntryKind};
@@ -14,10 +15,6 @@ const AUFS: &[u8] = b".wh..wh.";
 const OPAQUE: &[u8] = b".wh..wh..opq";
 /// The directory of aufs whose files may be targets of hard links; it never shows in an image.
 pub(super) const AUFS_LINKS: &[u8] = b".wh..wh.plnk";
-
-/// Linux limits of extended attributes (`XATTR_NAME_MAX`, `XATTR_SIZE_MAX` in limits.h).
-const MAX_XATTR_NAME_BYTES: usize = 255;
-const MAX_XATTR_VALUE_BYTES: usize = 64 << 10;
 
 /// One entry of one layer.
 #[derive(Debug)]
@@ -161,7 +158,7 @@ impl Meta {
         xattrs.retain(|(name, _)| name.starts_with(b"user.") && !name.starts_with(b"user.overlay."));
         if let Some((name, _)) = xattrs
             .iter()
-            .find(|(name, value)| name.len() > MAX_XATTR_NAME_BYTES || value.len() > MAX_XATTR_VALUE_BYTES)
+            .find(|(name, value)| name.len() > XATTR_NAME_BYTES || value.len() > XATTR_VALUE_BYTES)
         {
             return Err(name.clone());
         }

@@ -16,11 +16,10 @@ use super::error::MergeError;
 use super::paths::{Listing, NameId, PathId, Paths, ROOT, index_of};
 use super::record::{AUFS_LINKS, Meta, Record, RecordKind};
 use super::{FREE_PATHS, MAX_TARGET_BYTES};
+use crate::base::limits::NAME_BYTES;
 
 /// Most symbolic links on one way, as Linux has it (`MAXSYMLINKS`).
 const MAX_SYMLINKS: usize = 40;
-/// Longest name, in bytes: Linux `NAME_MAX`.
-const MAX_NAME_BYTES: usize = 255;
 /// How often links whose target is missing are tried again; each time brings a chain of links one link further, or
 /// all of it if it stands in the archive from its end.
 const MAX_LINK_ROUNDS: usize = 16;
@@ -333,7 +332,7 @@ impl Replay {
             match name {
                 b"" | b"." => {}
                 b".." => steps.push(Step::Up),
-                _ if name.len() > MAX_NAME_BYTES => {
+                _ if name.len() > NAME_BYTES => {
                     let path = self.paths.shown(path);
                     return Err(MergeError::SymlinkTarget { path, layer: self.layer });
                 }

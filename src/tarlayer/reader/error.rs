@@ -31,6 +31,12 @@ pub enum TarError {
         /// Where the header starts.
         offset: u64,
     },
+    /// One block of zeros with something behind it: readers disagree about whether that is the end.
+    #[error("one block of zeros stands alone at byte {offset}: the archive is damaged")]
+    LoneZeroBlock {
+        /// Where it starts.
+        offset: u64,
+    },
     /// A number field that holds no number, or one out of range.
     #[error("the {field} of `{member}` (header at byte {offset}) is not a valid number")]
     Number {

@@ -126,8 +126,8 @@ impl<R: Read> TarReader<R> {
         }
     }
 
-    /// Gives the stream back. After the end marker it stands behind the marker's first block: what follows
-    /// (more zeros, garbage) was not read.
+    /// Gives the stream back. After the end marker it stands behind the marker's two blocks: what follows (more zeros,
+    /// garbage) was not read.
     pub fn into_inner(self) -> R {
         self.stream.into_inner()
     }
@@ -150,9 +150,14 @@ impl<R: Read> TarReader<R> {
         let mut block = [0; BLOCK_BYTES];
         loop {
             let offset = self.stream.offset() + to_u64(self.padding);
-            if !self.read_header_block(&mut block)? || is_zero(&block) {
+            let is_whole = self.read_header_block(&mut block)?;
+            if !is_whole || is_zero(&block) {
                 if !pending.is_empty() {
                     return Err(TarError::LooseExtension { offset });
+                }
+                // The marker has two blocks. Where one stands alone, GNU tar stops and bsdtar goes on; Go refuses.
+                if is_whole && self.stream.fill(&mut block)? > 0 && !is_zero(&block) {
+                    return Err(TarError::LoneZeroBlock { offset });
                 }
                 self.has_ended = true;
                 return Ok(None);

@@ -279,6 +279,13 @@ fn ends() {
     check_bytes(&[one.clone(), zeros(1024), b"garbage".to_vec()].concat(), &expected);
     check_bytes(&[one.clone(), zeros(1024), one.clone()].concat(), &expected);
     check_bytes(&[one.clone(), zeros(10240)].concat(), &expected);
+    check_bytes(&[one.clone(), zeros(700)].concat(), &expected);
+    for behind in [one.clone(), b"x".to_vec()] {
+        check_error(
+            &[one.clone(), zeros(512), behind].concat(),
+            "one block of zeros stands alone at byte 1024: the archive is damaged",
+        );
+    }
     check_error(&one[..100], "the archive is truncated: it ends inside a header, at byte 100");
     check_error(&one[..512], "the archive is truncated: it ends inside the data of `a`, at byte 512");
     // umoci 0.4.7 `insert` leaves the last member's padding out.
@@ -303,7 +310,7 @@ fn skips_unread_data() {
     assert_eq!(reader.read_data(&mut buf).unwrap(), 10);
     assert_eq!(reader.next_entry().unwrap().unwrap().path, b"b");
     assert_eq!(reader.next_entry().unwrap(), None);
-    assert_eq!(reader.into_inner().len(), 512);
+    assert_eq!(reader.into_inner().len(), 0);
 }
 
 #[test]

@@ -7,7 +7,7 @@ use crate::bundle::EnvRequest;
 use crate::runtime::{self, Entry};
 
 use super::super::Session;
-use super::super::run::env_request;
+use super::super::request::env_request;
 use super::shelf;
 use crate::cli::args::ExecArgs;
 use crate::cli::failure::Failure;

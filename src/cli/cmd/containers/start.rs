@@ -33,12 +33,12 @@ pub(in crate::cli::cmd) fn run_kept(
     let mut container = make(args, prepared, session, args.keep.detach)?;
     if !args.keep.detach {
         runtime::register_own(&mut container)?;
-        let error = launch::apply(&prepared.plan, &prepared.context(session));
+        let error = launch::apply(&prepared.plan, &prepared.context());
         runtime::unregister(&container);
         let code = error.exit_code();
         return Err(Failure::from(error).with_code(code));
     }
-    if let Err(error) = runtime::start(&mut container, &prepared.plan, &prepared.context(session)) {
+    if let Err(error) = runtime::start(&mut container, &prepared.plan, &prepared.context()) {
         runtime::unregister(&container);
         return Err(of_start(error));
     }
@@ -102,7 +102,7 @@ pub(super) fn again(container: &mut Container, session: &Session) -> Result<(), 
     container.renew(&prepared.plan)?;
     let job = sched::read_job(&then.env, Path::new("/"));
     (container.record.job_id, container.record.step_id) = (job.job_id, job.step_id);
-    runtime::start(container, &prepared.plan, &prepared.context(&then)).map_err(of_start)
+    runtime::start(container, &prepared.plan, &prepared.context()).map_err(of_start)
 }
 
 fn run_args(command: &Command) -> Option<&RunArgs> {

@@ -62,7 +62,7 @@ impl FileSink for Contents {
     }
 }
 
-const LIMITS: Limits = Limits { max_entries: 10_000 };
+const LIMITS: Limits = Limits { max_entries: 10_000, max_bytes: 1 << 40 };
 
 /// Merges archives (oldest first) and prints the tree.
 fn merge_archives(archives: &[Vec<u8>], is_lean: bool) -> Result<(Vec<String>, Contents), MergeError> {

@@ -82,7 +82,7 @@ fn a_second_reading_is_demanded() {
 fn limits() {
     let merge = |max_entries, members: &[Member]| {
         let bytes = archive(members);
-        let mut merger = Merger::new(Limits { max_entries });
+        let mut merger = Merger::new(Limits { max_entries, ..LIMITS });
         merger.add_layer(&mut TarReader::new(bytes.as_slice()), &mut Contents::default())?;
         merger.finish()
     };
@@ -130,4 +130,26 @@ fn errors_below_are_passed_on() {
         "layer 0 from the top: the archive is truncated: it ends inside the data of `d/f`, at byte 515"
     );
     assert!(crate::base::Hint::hint(&error).is_some());
+}
+
+#[test]
+fn content_has_a_limit() {
+    let merge = |layers: &[&[Member]]| {
+        let mut merger = Merger::new(Limits { max_bytes: 1000, ..LIMITS });
+        layers.iter().try_for_each(|members| {
+            merger.add_layer(&mut TarReader::new(archive(members).as_slice()), &mut Contents::default())
+        })
+    };
+    merge(&[&[file("a", [1; 500])], &[file("a", [2; 500])]]).unwrap();
+    let error = merge(&[&[file("a", [1; 500])], &[file("a", [2; 501])]]).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "the files of the image have more than 1000 bytes (holes and hidden files count too)"
+    );
+    let hint = crate::base::Hint::hint(&error).unwrap();
+    assert_eq!(hint, "set `convert.max_bytes` above 1000 if you trust this image");
+    let records =
+        [("GNU.sparse.major", &b"1"[..]), ("GNU.sparse.minor", b"0"), ("GNU.sparse.realsize", b"1001")];
+    let hole = Member { data: [&b"0\n"[..], &[0; 510]].concat(), ..member(b'0', "hole") };
+    assert!(matches!(merge(&[&[pax(&records), hole]]), Err(MergeError::TooManyBytes { limit_bytes: 1000 })));
 }

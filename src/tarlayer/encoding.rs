@@ -1,4 +1,4 @@
-//! Layer compression, told by content, as Docker does: the media type may lie. The one door to `flate2` and `zstd` here.
+//! The compression of a layer or archive, told by content, as Docker does: media types and file names may lie.
 
 use std::io::{self, BufRead, Read};
 
@@ -9,7 +9,7 @@ const MAX_ZSTD_WINDOW_LOG: u32 = 27;
 const GZIP_MAGIC: &[u8] = &[0x1f, 0x8b];
 const ZSTD_MAGIC: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
 
-/// How a layer is compressed.
+/// How a tar is compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Encoding {
     /// Not at all.
@@ -34,8 +34,9 @@ impl std::fmt::Display for Encoding {
 }
 
 impl Encoding {
-    /// Tells the encoding by the first bytes of a layer; 262 are enough.
-    pub(super) fn of(head: &[u8]) -> Self {
+    /// Tells the encoding by the first bytes; 262 are enough.
+    #[must_use]
+    pub fn of(head: &[u8]) -> Self {
         // A tar begins with a file name, which may look like anything; its magic stands further back.
         if head.get(257..).is_some_and(|rest| rest.starts_with(b"ustar")) {
             return Self::Plain;
@@ -51,7 +52,7 @@ impl Encoding {
     }
 
     /// The uncompressed bytes of `input`, to its very end.
-    pub(super) fn decode<'a>(self, input: impl BufRead + 'a) -> io::Result<Box<dyn Read + 'a>> {
+    pub fn decode<'a>(self, input: impl BufRead + 'a) -> io::Result<Box<dyn Read + 'a>> {
         Ok(match self {
             Self::Plain => Box::new(input),
             Self::Gzip => Box::new(Gunzip { member: Some(flate2::bufread::GzDecoder::new(input)) }),
