@@ -1,5 +1,6 @@
 //! The command line as data: flags with Docker's names, and Apptainer's where they do not clash.
 
+mod containers;
 mod images;
 
 use std::ffi::OsString;
@@ -9,6 +10,10 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::squashfs::compress::Compressor;
 
+pub(super) use containers::{
+    AttachArgs, ContainerArgs, ContainerCommand, ContainerVerb, ExecArgs, KeepArgs, LogsArgs, PsArgs,
+    StartArgs, StopArgs,
+};
 pub(super) use images::{
     CheckArgs, HistoryArgs, ImageArgs, ImageCommand, ImagesArgs, InspectArgs, LoginArgs, LogoutArgs,
     PushArgs, RmiArgs, SaveArgs, TagArgs,
@@ -33,6 +38,11 @@ pub(super) struct Arguments {
 pub(super) enum Command {
     /// Run a command in an image
     Run(Box<RunArgs>),
+    /// A verb for containers.
+    #[command(flatten)]
+    OfContainer(ContainerVerb),
+    /// Manage containers
+    Container(ContainerArgs),
     /// Download an image and make it ready to run
     Pull(PullArgs),
     /// Take images from a `docker save` archive
@@ -65,6 +75,17 @@ pub(super) enum Command {
     Info(InfoArgs),
     /// Show the configuration and where each value comes from
     Config(ConfigArgs),
+}
+
+impl Command {
+    /// Whether a failure of ours must not look like one of the workload.
+    pub(super) fn is_run(&self) -> bool {
+        match self {
+            Self::Run(_) => true,
+            Self::Container(args) => matches!(args.command, ContainerCommand::Run(_)),
+            _ => false,
+        }
+    }
 }
 
 /// Flags of `run`.
@@ -133,7 +154,7 @@ pub(super) struct RunArgs {
     /// Give the GPUs that the job owns, as Apptainer spells it; the same as the default
     #[arg(long)]
     pub(super) nv: bool,
-    /// Remove the container when it ends; always so
+    /// Remove the container when it ends; always so without `-d`
     #[arg(long)]
     pub(super) rm: bool,
     /// Keep standard input open; always so
@@ -142,6 +163,9 @@ pub(super) struct RunArgs {
     /// Use a terminal; the caller's is used whenever there is one
     #[arg(short = 't', long)]
     pub(super) tty: bool,
+    /// The container as a thing with a name.
+    #[command(flatten)]
+    pub(super) keep: KeepArgs,
     /// Record anew which blocks of the image this start reads, for the next start of the same command
     #[arg(long)]
     pub(super) record_hot: bool,

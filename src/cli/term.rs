@@ -58,6 +58,11 @@ pub(super) fn raw_output() -> impl Write {
     io::stdout().lock()
 }
 
+/// Standard error for bytes that are no text of ours.
+pub(super) fn raw_error() -> impl Write {
+    io::stderr().lock()
+}
+
 /// Whether standard output is a terminal.
 pub(super) fn output_is_terminal() -> bool {
     io::stdout().is_terminal()

@@ -10,6 +10,20 @@ use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 
 use crate::base::ReadAt;
 
+use super::{Errno, Result};
+
+/// Takes the lock of an open file or directory (flock(2)), if nobody has it. It is held as long as this fd or a copy of it,
+/// also in a forked process, is open. False if somebody else has it.
+pub fn try_lock(fd: BorrowedFd<'_>) -> Result<bool> {
+    // SAFETY: plain numbers, and the fd is open as long as it is borrowed.
+    let result = unsafe { libc::flock(fd.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) };
+    match Errno::result(result) {
+        Ok(_) => Ok(true),
+        Err(Errno::EWOULDBLOCK) => Ok(false),
+        Err(errno) => Err(errno),
+    }
+}
+
 /// Flag of an open that fails where the last name is a symbolic link.
 pub const NO_FOLLOW: i32 = libc::O_NOFOLLOW;
 

@@ -30,6 +30,7 @@ mod registry_push;
 mod registry_ways;
 mod run_cli;
 mod run_flags;
+mod runtime;
 mod sif;
 mod slurm;
 mod squashfs_read;

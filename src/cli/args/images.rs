@@ -124,6 +124,12 @@ pub(in crate::cli) struct HistoryArgs {
 /// Flags of `inspect`.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct InspectArgs {
+    /// Take the names as those of: container or image
+    #[arg(long = "type", value_name = "KIND", value_parser = ["container", "image"])]
+    pub(in crate::cli) kind: Option<String>,
+    /// Show sizes too; those of images are always shown
+    #[arg(short = 's', long)]
+    pub(in crate::cli) size: bool,
     /// Print by a Go template or `json`
     #[arg(short = 'f', long, value_name = "FORMAT")]
     pub(in crate::cli) format: Option<String>,

@@ -3,6 +3,7 @@
 #![expect(clippy::disallowed_methods, reason = "verbs look at files of the user and start our own helpers")]
 
 pub(super) mod config;
+pub(super) mod containers;
 pub(super) mod convert;
 pub(super) mod gpus;
 mod grants;
