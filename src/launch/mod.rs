@@ -20,6 +20,7 @@ mod server;
 mod words;
 
 pub use apply::{Context, apply};
+pub use exec::become_workload;
 pub use prepare::{caller, home_of, image_files, look_up, small_file};
 pub use server::Settings as ServeSettings;
 
