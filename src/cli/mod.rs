@@ -4,6 +4,7 @@ mod args;
 mod cmd;
 mod env;
 mod failure;
+mod progress;
 mod table;
 mod template;
 mod term;
@@ -46,6 +47,7 @@ fn act(command: &Command) -> Result<(), Failure> {
         Command::Convert(args) => cmd::convert::run(args, &session),
         Command::Images(args) => cmd::images::run(args, &session),
         Command::Image(args) => match &args.command {
+            ImageCommand::Check(args) => cmd::image::check(args, &session),
             ImageCommand::Ls(args) => cmd::images::run(args, &session),
             ImageCommand::Rm(args) => cmd::rmi::run(args, &session),
             ImageCommand::Inspect(args) => cmd::inspect::run(args, cmd::inspect::Kind::Image, &session),

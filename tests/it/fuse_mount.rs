@@ -20,6 +20,7 @@ use slipway::sys::file::ReadFile;
 use slipway::sys::fuse_dev;
 
 use crate::squashfs_read::{Noise, make_tree, pack, pack_tar, paths_below, tar_entry, tar_xattr};
+use crate::support::sandbox::place;
 
 /// Names the scenario for [`inside`].
 const SCENARIO: &str = "SLIPWAY_TEST_SCENARIO";
@@ -35,7 +36,9 @@ fn play(scenario: &str) {
         words.extend(["setpriv", "--reuid", NOBODY, "--regid", NOBODY, "--clear-groups"]);
     }
     words.extend(["unshare", "--user", "--map-root-user", "--mount"]);
-    let myself = std::env::current_exe().unwrap();
+    let reachable = tempfile::tempdir_in("/tmp").unwrap();
+    fs::set_permissions(reachable.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let myself = place(&std::env::current_exe().unwrap(), reachable.path());
     let output = Command::new(words[0])
         .args(&words[1..])
         .arg(myself)

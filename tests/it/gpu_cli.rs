@@ -10,6 +10,7 @@ use std::process::{Command, Output};
 use sha2::{Digest as _, Sha256};
 
 use crate::support::host::Host;
+use crate::support::sandbox::place;
 
 const SLIPWAY: &str = env!("CARGO_BIN_EXE_slipway");
 
@@ -29,7 +30,8 @@ fn home() -> tempfile::TempDir {
 }
 
 fn slipway(host: &Host, home: &Path, args: &[&str]) -> Command {
-    let mut command = host.command(&[&[SLIPWAY], args].concat());
+    let program = place(Path::new(SLIPWAY), home);
+    let mut command = host.command(&[&[program.to_str().unwrap()], args].concat());
     command.env_clear().env("PATH", "/usr/bin:/bin:/usr/sbin:/sbin").env("HOME", home);
     command
 }
@@ -176,11 +178,17 @@ fn container_without_gpus_has_nothing_of_the_driver() {
 fn gpu_check_script_passes_on_a_built_host() {
     need!(userns, fuse, tool "unshare", tool "setpriv", tool "python3", tool "ldd");
     let (host, home) = (Host::build("dgx-h100"), home());
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/gpu-check");
+    let top = Path::new(env!("CARGO_MANIFEST_DIR"));
+    for (directory, file) in [("scripts", "gpu-check"), ("tests/fixtures", "cuinit.py")] {
+        let target = home.path().join(directory);
+        fs::create_dir_all(&target).unwrap();
+        place(&top.join(directory).join(file), &target);
+    }
+    let program = place(Path::new(SLIPWAY), home.path());
     let output = host
-        .command(&[script])
+        .command(&[home.path().join("scripts/gpu-check")])
         .env_clear()
-        .envs([("PATH", "/usr/bin:/bin:/usr/sbin:/sbin"), ("SLIPWAY", SLIPWAY)])
+        .envs([("PATH", "/usr/bin:/bin:/usr/sbin:/sbin"), ("SLIPWAY", program.to_str().unwrap())])
         .env("HOME", home.path())
         .env("TMPDIR", home.path())
         .output()

@@ -1,7 +1,7 @@
 //! The example scripts under a real Slurm: four virtual nodes with two fake GPUs each.
 
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::support::host::Host;
 use super::support::image::TestImage;
@@ -44,6 +44,11 @@ done
 "#;
 
 const EXAMPLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/configs/examples");
+
+/// An example where sbatch can read it as the ordinary user.
+fn example(sandbox: &Sandbox, name: &str) -> PathBuf {
+    sandbox.write(&format!("home/{name}"), std::fs::read(Path::new(EXAMPLES).join(name)).unwrap())
+}
 
 /// Stands for the training program: says what a task can see, and ends as `END_WITH` says.
 const PYTHON: &str = r#"#!/bin/sh
@@ -106,13 +111,13 @@ fn the_example_jobs_see_exactly_their_gpus() {
     let (slurm, _host) = start(&sandbox);
     let uid = sandbox.user.uid;
 
-    let one = Path::new(EXAMPLES).join("one-gpu.sbatch");
+    let one = example(&sandbox, "one-gpu.sbatch");
     let end = slurm.run_job(&sandbox, &one, &[]);
     assert_eq!(end, completed(), "{:?}\n{}", output(&sandbox, 1), slurm.log());
     assert_eq!(output(&sandbox, 1), [format!("task 0 on n1 as {uid}: train.py sees 0, has the driver")]);
     sandbox.assert_nothing_left();
 
-    let two = Path::new(EXAMPLES).join("two-nodes.sbatch");
+    let two = example(&sandbox, "two-nodes.sbatch");
     let end = slurm.run_job(&sandbox, &two, &[]);
     assert_eq!(end, completed(), "{:?}\n{}", output(&sandbox, 2), slurm.log());
     let expected: Vec<_> = [("n1", 0), ("n1", 1), ("n2", 0), ("n2", 1)]
@@ -132,7 +137,7 @@ fn exit_codes_reach_slurm() {
     let sandbox = sandbox();
     let (slurm, _host) = start(&sandbox);
     for (script, code) in [("one-gpu.sbatch", "7:0"), ("two-nodes.sbatch", "7:0")] {
-        let end = slurm.run_job(&sandbox, &Path::new(EXAMPLES).join(script), &[("END_WITH", "7")]);
+        let end = slurm.run_job(&sandbox, &example(&sandbox, script), &[("END_WITH", "7")]);
         assert_eq!(end, JobEnd { state: "FAILED".into(), exit_code: code.into() }, "{script}");
     }
     // Our own failures are no success either: there is no such image.

@@ -40,13 +40,7 @@ impl Sandbox {
         for name in ["bin", "home"] {
             sandbox.make_directory(name);
         }
-        let program = Path::new(env!("CARGO_BIN_EXE_slipway"));
-        let copy = sandbox.path("bin/slipway");
-        // A link costs nothing, where both lie on one file system.
-        if std::fs::hard_link(program, &copy).is_err() {
-            std::fs::copy(program, &copy).unwrap();
-            sandbox.allow(&copy, 0o755);
-        }
+        place(Path::new(env!("CARGO_BIN_EXE_slipway")), &sandbox.path("bin"));
         sandbox
     }
 
@@ -177,6 +171,17 @@ pub(crate) fn processes_of(program: &Path) -> Vec<(i32, String)> {
         }
     }
     found
+}
+
+/// Puts a program of the build into a directory that the ordinary user can enter: the build directory may be closed to it,
+/// as root's home is.
+pub(crate) fn place(program: &Path, directory: &Path) -> PathBuf {
+    let copy = directory.join(program.file_name().unwrap());
+    // A link costs nothing, where both lie on one file system.
+    if !copy.exists() && std::fs::hard_link(program, &copy).is_err() {
+        std::fs::copy(program, &copy).unwrap();
+    }
+    copy
 }
 
 /// What only exists while something is being made: files below the store's `tmp`, and any target's unfinished sibling.
