@@ -24,7 +24,7 @@ const KILLED: i32 = 137;
 const UNKNOWN: i32 = 255;
 
 /// A command that looks holds the lock for some file operations: so often, and so long between, it is tried.
-const LOCK_TRIES: u32 = 100;
+const LOCK_TRIES: u32 = 1000;
 const LOCK_PAUSE: Duration = Duration::from_millis(2);
 
 /// A container, as its directory tells it.
@@ -198,14 +198,28 @@ impl Container {
 
     /// Puts right what a killed process has left. `None` if nothing of the container remains.
     pub(super) fn settle(mut self, boot_id: Option<&str>) -> Result<Option<Self>, RuntimeError> {
-        if self.has_keeper(boot_id) {
-            return Ok(Some(self));
-        }
-        // From here on nobody else starts it or puts it right.
-        let Some(held) = lock(&self.directory)? else { return Ok(Some(self)) };
+        let mut tries = 0;
+        let held = loop {
+            if self.has_keeper(boot_id) && self.record.process.is_some() {
+                return Ok(Some(self));
+            }
+            // Once it is held, nobody else starts the container or puts it right.
+            if let Some(held) = lock(&self.directory)? {
+                break held;
+            }
+            // Somebody is starting it: what the workload's process is will be known in a moment, and without that nobody
+            // could end it.
+            tries += 1;
+            if tries > LOCK_TRIES {
+                return Ok(Some(self));
+            }
+            std::thread::sleep(LOCK_PAUSE);
+            let Some(record) = read_record(&self.directory)? else { return Ok(None) };
+            self.record = record;
+        };
         let Some(record) = read_record(&self.directory)? else { return Ok(None) };
         self.record = record;
-        if self.has_keeper(boot_id) {
+        if self.has_keeper(boot_id) && self.record.process.is_some() {
             return Ok(Some(self));
         }
         let record = &self.record;

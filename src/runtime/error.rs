@@ -182,6 +182,7 @@ impl Hint for RuntimeError {
                 format!("stop it with `slipway stop {name}`, or remove it with `slipway rm -f {name}`")
             }
             Self::NotRunning { name } => format!("start it with `slipway start {name}`"),
+            Self::BadName { .. } => "choose two characters or more, the first a letter or a digit".into(),
             Self::BadSignal { .. } => "give a name like TERM or a number like 15".into(),
             Self::OtherUser { .. } => "leave `-u` out".into(),
             Self::MonitorGone { .. } => {

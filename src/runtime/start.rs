@@ -49,6 +49,8 @@ pub fn start(
     container.prepare_start()?;
     let name = container.record.name.clone();
     let has_answered = in_background(&name, |answers| monitor::run(container, plan, context, answers))?;
+    // The monitor has its copy.
+    container.lock = None;
     container.reload();
     if has_answered { Ok(()) } else { Err(RuntimeError::MonitorGone { name }) }
 }

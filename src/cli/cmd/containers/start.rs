@@ -34,18 +34,27 @@ pub(in crate::cli::cmd) fn run_kept(
     if !args.keep.detach {
         runtime::register_own(&mut container)?;
         let error = launch::apply(&prepared.plan, &prepared.context());
-        runtime::unregister(&container);
+        take_back(&container, args);
         let code = error.exit_code();
         return Err(Failure::from(error).with_code(code));
     }
     if let Err(error) = runtime::start(&mut container, &prepared.plan, &prepared.context()) {
-        runtime::unregister(&container);
+        take_back(&container, args);
         return Err(of_start(error));
     }
     if is_in_step(&sched::read_job(&session.env, Path::new("/"))) {
         term::note(&"note: the container ends with this job step: Slurm kills what a step has started");
     }
     term::print(&format_args!("{}\n", container.record.id))
+}
+
+/// What did not start leaves nothing.
+fn take_back(container: &Container, args: &RunArgs) {
+    runtime::unregister(container);
+    if let Some(path) = &args.keep.cidfile {
+        // The launch's own error is what the user must see.
+        let _ = std::fs::remove_file(path);
+    }
 }
 
 /// `create`.
