@@ -33,6 +33,7 @@ pub mod plan;
 // floor 4: effects
 pub mod fuse;
 pub mod launch;
+pub mod runtime;
 
 // floor 6: the command line
 pub mod cli;

@@ -1,15 +1,22 @@
 //! The command line as data: flags with Docker's names, and Apptainer's where they do not clash.
 
+mod containers;
 mod images;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::squashfs::compress::Compressor;
+
+pub(super) use containers::{
+    AttachArgs, ContainerArgs, ContainerCommand, ContainerVerb, ExecArgs, KeepArgs, LogsArgs, PsArgs,
+    StartArgs, StopArgs,
+};
 pub(super) use images::{
-    HistoryArgs, ImageArgs, ImageCommand, ImagesArgs, InspectArgs, LoginArgs, LogoutArgs, PushArgs, RmiArgs,
-    SaveArgs, TagArgs,
+    CheckArgs, HistoryArgs, ImageArgs, ImageCommand, ImagesArgs, InspectArgs, LoginArgs, LogoutArgs,
+    PushArgs, RmiArgs, SaveArgs, TagArgs,
 };
 
 /// Everything that was typed.
@@ -31,6 +38,11 @@ pub(super) struct Arguments {
 pub(super) enum Command {
     /// Run a command in an image
     Run(Box<RunArgs>),
+    /// A verb for containers.
+    #[command(flatten)]
+    OfContainer(ContainerVerb),
+    /// Manage containers
+    Container(ContainerArgs),
     /// Download an image and make it ready to run
     Pull(PullArgs),
     /// Take images from a `docker save` archive
@@ -63,6 +75,17 @@ pub(super) enum Command {
     Info(InfoArgs),
     /// Show the configuration and where each value comes from
     Config(ConfigArgs),
+}
+
+impl Command {
+    /// Whether a failure of ours must not look like one of the workload.
+    pub(super) fn is_run(&self) -> bool {
+        match self {
+            Self::Run(_) => true,
+            Self::Container(args) => matches!(args.command, ContainerCommand::Run(_)),
+            _ => false,
+        }
+    }
 }
 
 /// Flags of `run`.
@@ -131,7 +154,7 @@ pub(super) struct RunArgs {
     /// Give the GPUs that the job owns, as Apptainer spells it; the same as the default
     #[arg(long)]
     pub(super) nv: bool,
-    /// Remove the container when it ends; always so
+    /// Remove the container when it ends; always so without `-d`
     #[arg(long)]
     pub(super) rm: bool,
     /// Keep standard input open; always so
@@ -140,6 +163,9 @@ pub(super) struct RunArgs {
     /// Use a terminal; the caller's is used whenever there is one
     #[arg(short = 't', long)]
     pub(super) tty: bool,
+    /// The container as a thing with a name.
+    #[command(flatten)]
+    pub(super) keep: KeepArgs,
     /// Record anew which blocks of the image this start reads, for the next start of the same command
     #[arg(long)]
     pub(super) record_hot: bool,
@@ -159,15 +185,50 @@ pub(super) struct RunArgs {
     pub(super) words: Vec<OsString>,
 }
 
+/// Flags of every verb that makes a run file.
+#[derive(Debug, Args)]
+pub(super) struct ConversionArgs {
+    /// Compress with zstd:1 to zstd:19, gzip:1 to gzip:9, lz4, or none
+    #[arg(long, value_name = "NAME[:LEVEL]")]
+    pub(super) compression: Option<Compressor>,
+    /// How progress is shown.
+    #[command(flatten)]
+    pub(super) progress: ProgressArgs,
+}
+
+/// Flags of every verb that takes long.
+#[derive(Debug, Args)]
+pub(super) struct ProgressArgs {
+    /// Show progress as bars (tty), lines (plain) or one JSON object a line (json)
+    #[arg(long, value_name = "STYLE", value_enum, default_value = "auto")]
+    pub(super) progress: ProgressStyle,
+    /// Print only the result
+    #[arg(short = 'q', long)]
+    pub(super) quiet: bool,
+}
+
+/// How progress is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum ProgressStyle {
+    /// Bars on a terminal, lines elsewhere
+    Auto,
+    /// Bars
+    Tty,
+    /// Lines
+    Plain,
+    /// JSON
+    Json,
+}
+
 /// Flags of `pull`.
 #[derive(Debug, Args)]
 pub(super) struct PullArgs {
     /// Choose the platform: OS/ARCH[/VARIANT]
     #[arg(long, value_name = "PLATFORM")]
     pub(super) platform: Option<String>,
-    /// Print only the image's name
-    #[arg(short = 'q', long)]
-    pub(super) quiet: bool,
+    /// How the run file is made.
+    #[command(flatten)]
+    pub(super) conversion: ConversionArgs,
     /// Pull all tags of the repository
     #[arg(short = 'a', long)]
     pub(super) all_tags: bool,
@@ -185,9 +246,9 @@ pub(super) struct LoadArgs {
     /// Read from a file instead of standard input
     #[arg(short = 'i', long = "input", value_name = "FILE")]
     pub(super) input: Option<PathBuf>,
-    /// Print only the images' names
-    #[arg(short = 'q', long)]
-    pub(super) quiet: bool,
+    /// How the run files are made.
+    #[command(flatten)]
+    pub(super) conversion: ConversionArgs,
 }
 
 /// Flags of `convert`.
@@ -199,6 +260,9 @@ pub(super) struct ConvertArgs {
     /// Replace the target if it exists
     #[arg(short = 'F', long)]
     pub(super) force: bool,
+    /// How the file is made.
+    #[command(flatten)]
+    pub(super) conversion: ConversionArgs,
     /// Where the image is: docker-archive:FILE, oci:DIR[:TAG], docker://NAME
     #[arg(value_name = "SOURCE")]
     pub(super) source: String,

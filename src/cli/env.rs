@@ -9,3 +9,8 @@ use std::ffi::OsString;
 pub(super) fn read() -> BTreeMap<OsString, OsString> {
     std::env::vars_os().collect()
 }
+
+/// What kind of terminal there is, in its own word.
+pub(super) fn terminal() -> Option<OsString> {
+    std::env::var_os("TERM")
+}

@@ -52,6 +52,16 @@ impl Failure {
         Self { code: Some(code), ..self }
     }
 
+    /// The same with another hint.
+    pub(super) fn with_hint(self, hint: Option<String>) -> Self {
+        Self { hint, ..self }
+    }
+
+    /// The same with what was attempted before it.
+    pub(super) fn about(self, attempt: &str) -> Self {
+        Self { message: format!("{attempt}: {}", self.message), ..self }
+    }
+
     /// The exit code; `run` keeps 1 free for the workload.
     pub(super) fn code(&self, is_run: bool) -> u8 {
         self.code.unwrap_or(if is_run { BEFORE_WORKLOAD } else { FAILED })

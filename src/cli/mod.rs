@@ -4,13 +4,14 @@ mod args;
 mod cmd;
 mod env;
 mod failure;
+mod progress;
 mod table;
 mod template;
 mod term;
 
 use std::process::ExitCode;
 
-use args::{Command, ConfigCommand, ImageCommand, Stop};
+use args::{Command, ConfigCommand, ContainerCommand, ImageCommand, Stop};
 use failure::Failure;
 
 /// The whole program: parses, acts, prints, and says how it ended.
@@ -24,7 +25,7 @@ pub fn main() -> ExitCode {
             return ExitCode::from(Failure::quiet_own().code(true));
         }
     };
-    let is_run = matches!(arguments.command, Command::Run(_));
+    let is_run = arguments.command.is_run();
     end(act(&arguments.command), is_run)
 }
 
@@ -32,14 +33,24 @@ fn act(command: &Command) -> Result<(), Failure> {
     let session = cmd::Session::open(env::read())?;
     match command {
         Command::Run(args) => cmd::run::run(args, &session),
+        Command::OfContainer(verb) => cmd::containers::run(verb, &session),
+        Command::Container(args) => match &args.command {
+            ContainerCommand::Verb(verb) => cmd::containers::run(verb, &session),
+            ContainerCommand::Run(args) => cmd::run::run(args, &session),
+            ContainerCommand::Inspect(args) => {
+                cmd::inspect::run(args, cmd::inspect::Kind::Container, &session)
+            }
+            ContainerCommand::Prune(_) => cmd::containers::prune(&session),
+        },
         Command::Pull(args) => cmd::pull::run(args, &session),
         Command::Load(args) => cmd::load::run(args, &session),
         Command::Convert(args) => cmd::convert::run(args, &session),
         Command::Images(args) => cmd::images::run(args, &session),
         Command::Image(args) => match &args.command {
+            ImageCommand::Check(args) => cmd::image::check(args, &session),
             ImageCommand::Ls(args) => cmd::images::run(args, &session),
             ImageCommand::Rm(args) => cmd::rmi::run(args, &session),
-            ImageCommand::Inspect(args) => cmd::inspect::run(args, &session),
+            ImageCommand::Inspect(args) => cmd::inspect::run(args, cmd::inspect::Kind::Image, &session),
             ImageCommand::History(args) => cmd::history::run(args, &session),
             ImageCommand::Tag(args) => cmd::tag::run(args, &session),
             ImageCommand::Pull(args) => cmd::pull::run(args, &session),
@@ -50,7 +61,7 @@ fn act(command: &Command) -> Result<(), Failure> {
         Command::Rmi(args) => cmd::rmi::run(args, &session),
         Command::Tag(args) => cmd::tag::run(args, &session),
         Command::History(args) => cmd::history::run(args, &session),
-        Command::Inspect(args) => cmd::inspect::run(args, &session),
+        Command::Inspect(args) => cmd::inspect::run(args, cmd::inspect::Kind::Any, &session),
         Command::Push(args) => cmd::push::run(args, &session),
         Command::Save(args) => cmd::save::run(args, &session),
         Command::Login(args) => cmd::login::login(args, &session),

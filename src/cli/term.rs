@@ -42,9 +42,25 @@ pub(super) fn complain(text: &impl Display) {
     let _ = io::stderr().lock().write_all(shown.as_bytes());
 }
 
+/// Writes to standard error what acts on the terminal. Nothing of an image or a server may be in it.
+pub(super) fn draw(text: &str) {
+    // See above.
+    let _ = io::stderr().lock().write_all(text.as_bytes());
+}
+
+/// Whether standard error is a terminal that can move its cursor.
+pub(super) fn shows_bars() -> bool {
+    io::stderr().is_terminal() && super::env::terminal().is_some_and(|kind| kind != "dumb")
+}
+
 /// Standard output for bytes that are no text.
 pub(super) fn raw_output() -> impl Write {
     io::stdout().lock()
+}
+
+/// Standard error for bytes that are no text of ours.
+pub(super) fn raw_error() -> impl Write {
+    io::stderr().lock()
 }
 
 /// Whether standard output is a terminal.

@@ -63,6 +63,7 @@ pub(super) const KEYS: &[Key] = &[
     key!(registry.read_timeout_seconds),
     key!(registry.retries),
     key!(registry.parallel_layers),
+    key!(registry.connections_per_layer),
     key!(run.profile),
     key!(run.mount_home),
     key!(run.mount_tmp),

@@ -72,6 +72,8 @@ pub struct RegistrySettings {
     pub retries: Sourced<u32>,
     /// Layers fetched at once.
     pub parallel_layers: Sourced<u32>,
+    /// Connections for one large layer; 1 means that none is cut into parts.
+    pub connections_per_layer: Sourced<u32>,
 }
 
 /// Table `run`.
@@ -135,6 +137,7 @@ impl Default for RegistrySettings {
             read_timeout_seconds: Sourced::default_value(60),
             retries: Sourced::default_value(4),
             parallel_layers: Sourced::default_value(3),
+            connections_per_layer: Sourced::default_value(4),
         }
     }
 }

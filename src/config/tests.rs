@@ -59,6 +59,7 @@ registry.connect_timeout_seconds = 10  # built-in default
 registry.read_timeout_seconds = 60  # built-in default
 registry.retries = 4  # built-in default
 registry.parallel_layers = 3  # built-in default
+registry.connections_per_layer = 4  # built-in default
 run.profile = "docker"  # environment variable SLIPWAY_PROFILE
 run.mount_home = true  # built-in default
 run.mount_tmp = true  # built-in default

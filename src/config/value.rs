@@ -165,32 +165,18 @@ impl Value for Size {
 }
 
 impl Value for Compressor {
-    const EXPECTED: &'static str = "\"zstd:LEVEL\" with 1 to 19, or \"gzip:LEVEL\" with 1 to 9";
+    const EXPECTED: &'static str = Self::EXPECTED;
 
     fn from_raw(raw: &Raw) -> Option<Self> {
         if let Raw::Text(text) = raw { Self::from_text(text) } else { None }
     }
 
     fn from_text(text: &str) -> Option<Self> {
-        let (name, level) = text.split_once(':').map_or((text, None), |(name, level)| (name, Some(level)));
-        match name {
-            "zstd" => {
-                let level = level.map_or(Some(1), |level| level.parse().ok())?;
-                (1..=19).contains(&level).then_some(Self::Zstd(level))
-            }
-            "gzip" => {
-                let level = level.map_or(Some(6), |level| level.parse().ok())?;
-                (1..=9).contains(&level).then_some(Self::Gzip(level))
-            }
-            _ => None,
-        }
+        text.parse().ok()
     }
 
     fn to_toml(&self) -> String {
-        match self {
-            Self::Zstd(level) => format!("\"zstd:{level}\""),
-            Self::Gzip(level) => format!("\"gzip:{level}\""),
-        }
+        quoted(&self.to_string())
     }
 }
 

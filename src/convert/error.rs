@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use crate::base::{Digest, Hint};
 use crate::sif::DraftError;
 use crate::squashfs::write::WriteError;
-use crate::store::LayerSet;
+use crate::store::Layer;
 use crate::tarlayer::{MergeError, TarError};
 
 use super::Encoding;
@@ -24,11 +24,10 @@ pub struct LayerName {
 }
 
 impl LayerName {
-    /// The layer of that index, which must exist.
-    pub(super) fn of(set: &LayerSet, index: usize) -> Self {
-        let layer = &set.layers[index];
+    /// The layer of that index among so many.
+    pub(super) fn of(layer: &Layer, index: usize, count: usize) -> Self {
         let digest = layer.digest.unwrap_or(layer.diff_id);
-        Self { number: index + 1, count: set.layers.len(), digest }
+        Self { number: index + 1, count, digest }
     }
 }
 
@@ -54,6 +53,14 @@ pub enum ConvertError {
         config_count: usize,
         /// Layers at hand.
         layer_count: usize,
+    },
+    /// A layer that was on its way is not there. Whoever was to bring it knows why.
+    #[error("layer {number} of {count} has not come")]
+    NotThere {
+        /// Its number, from 1, base first.
+        number: usize,
+        /// How many there are.
+        count: usize,
     },
     /// A layer's file ends before the layer does.
     #[error("{layer}: file is cut short: have {have_bytes} bytes, needs {need_bytes}")]
@@ -193,9 +200,11 @@ impl Hint for ConvertError {
     fn hint(&self) -> Option<String> {
         let again = "pull or load the image again; if it stays, whoever made the image has to make it again";
         match self {
-            Self::CutShort { .. } | Self::Digest { .. } | Self::Inflate { .. } | Self::DiffId { .. } => {
-                Some(again.into())
-            }
+            Self::CutShort { .. }
+            | Self::Digest { .. }
+            | Self::Inflate { .. }
+            | Self::DiffId { .. }
+            | Self::Tar { .. } => Some(again.into()),
             Self::Compression { .. } => {
                 Some("make the image again with `--output type=oci-archive,compression=zstd`".into())
             }

@@ -1,16 +1,18 @@
 //! All layers through their streams into the merge and the squashfs, and what to say when one is wrong.
 
-use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
+use crate::base::ReadAt as _;
 use crate::base::tree::{FileId, Tree};
 use crate::squashfs::write::{WriteError, Writer};
-use crate::store::LayerSet;
+use crate::store::Layer;
 use crate::tarlayer::{FileSink, LayerRest, Limits, MergeError, Merger, TarReader};
 
+use super::output::Growing;
 use super::stream;
-use super::{ConvertError, Encoding, Event, LayerName, error};
+use super::warning::{self, Seen};
+use super::{ConvertError, Encoding, Event, LayerName, Source, error};
 
 /// What the layers are together.
 #[derive(Debug)]
@@ -24,19 +26,31 @@ pub(super) struct Merged {
 
 /// Merges all layers, newest first.
 pub(super) fn merge(
-    set: &LayerSet,
+    source: &mut Source<'_>,
     limits: Limits,
     sink: &mut Sink,
     target: &Path,
     on_event: &mut dyn FnMut(Event),
 ) -> Result<Merged, ConvertError> {
     let mut merger = Merger::new(limits);
-    let count = set.layers.len();
+    let count = source.layer_count;
     let mut tar_bytes: u64 = 0;
-    for (index, layer) in set.layers.iter().enumerate().rev() {
-        on_event(Event::LayerStarted { index, count, size_bytes: layer.size_bytes });
+    // Newest first, as the merge counts them.
+    let mut names = Vec::with_capacity(count);
+    for index in (0..count).rev() {
+        let Some(layer) = (source.layer)(index) else {
+            return Err(ConvertError::NotThere { number: index + 1, count });
+        };
+        let layer = &layer;
+        let name = LayerName::of(layer, index, count);
+        names.push(name);
+        let have_bytes = layer.file.size_bytes();
+        let need_bytes = layer.offset_bytes.saturating_add(layer.size_bytes);
+        if have_bytes < need_bytes {
+            return Err(ConvertError::CutShort { layer: name, have_bytes, need_bytes });
+        }
+        on_event(Event::LayerStarted { index, count, size_bytes: layer.size_bytes, digest: name.digest });
         let mut read = |merge: Merge| {
-            let name = LayerName::of(set, index);
             let mut on_progress = |done_bytes| on_event(Event::LayerProgress { index, done_bytes });
             let (merged, fate) = stream::read_layer(
                 layer,
@@ -48,7 +62,7 @@ pub(super) fn merge(
                 Failed::is_final,
             )
             .map_err(|source| ConvertError::Thread { layer: name, source })?;
-            verdict(set, index, merged, fate, target)
+            verdict(layer, &names, merged, fate, target)
         };
         let (is_incomplete, layer_bytes) =
             read(|merger, tar, sink| Ok(merger.add_layer_lean(tar, sink)? == LayerRest::ReadAgain))?;
@@ -60,7 +74,7 @@ pub(super) fn merge(
         on_event(Event::LayerDone { index });
     }
     let entries = merger.entries();
-    let tree = merger.finish().map_err(|source| merge_error(set, source))?;
+    let tree = merger.finish().map_err(|source| merge_error(&names, source))?;
     Ok(Merged { tree, tar_bytes, entries })
 }
 
@@ -92,17 +106,17 @@ impl Failed {
 /// The first cause of whatever went wrong with a layer; else what the merge said and the length of the tar. A wrong
 /// digest explains broken compression, which explains a strange tar.
 fn verdict(
-    set: &LayerSet,
-    index: usize,
+    layer: &Layer,
+    names: &[LayerName],
     merged: Result<bool, Failed>,
     fate: stream::Fate,
     target: &Path,
 ) -> Result<(bool, u64), ConvertError> {
-    let (layer, name) = (&set.layers[index], LayerName::of(set, index));
+    let name = *names.last().expect("a layer is named before it is read");
     let is_final = merged.as_ref().is_err_and(Failed::is_final);
     let merged = merged.map_err(|failed| match failed {
         Failed::Write(source) => ConvertError::Write { path: target.into(), source },
-        Failed::Merge(source) => merge_error(set, source),
+        Failed::Merge(source) => merge_error(names, source),
     });
     if is_final {
         return merged.map(|is_incomplete| (is_incomplete, 0));
@@ -116,17 +130,16 @@ fn verdict(
         Encoding::Foreign(_) => ConvertError::Compression { layer: name, encoding },
         _ => ConvertError::Inflate { layer: name, encoding, source },
     })?;
-    if fate.diff_id != layer.diff_id {
-        return Err(ConvertError::DiffId { layer: name, expected: layer.diff_id, found: fate.diff_id });
+    if let Some(found) = fate.diff_id.filter(|found| *found != layer.diff_id) {
+        return Err(ConvertError::DiffId { layer: name, expected: layer.diff_id, found });
     }
     merged.map(|is_incomplete| (is_incomplete, tar_bytes))
 }
 
-/// Names the layer that the merge complains about; it counts them from the top.
-fn merge_error(set: &LayerSet, source: MergeError) -> ConvertError {
-    let from_top = error::layer_from_top(&source);
-    let index = from_top.and_then(|number| set.layers.len().checked_sub(number + 1));
-    match (index.map(|index| LayerName::of(set, index)), source) {
+/// Names the layer that the merge complains about; it counts them from the top, as `names` has them.
+fn merge_error(names: &[LayerName], source: MergeError) -> ConvertError {
+    let name = error::layer_from_top(&source).and_then(|number| names.get(number)).copied();
+    match (name, source) {
         (Some(layer), MergeError::Tar { source, .. }) => ConvertError::Tar { layer, source },
         (Some(layer), source) => ConvertError::Merge { layer, source },
         (None, source) => ConvertError::Tree { source },
@@ -136,29 +149,37 @@ fn merge_error(set: &LayerSet, source: MergeError) -> ConvertError {
 /// The squashfs as the merge sees it. It keeps the writer's own error, which the merge can only pass on as text.
 #[derive(Debug)]
 pub(super) struct Sink {
-    writer: Writer<File>,
+    writer: Writer<Growing>,
     failed: Option<WriteError>,
+    seen: Seen,
 }
 
 impl Sink {
-    pub(super) fn new(writer: Writer<File>) -> Self {
-        Self { writer, failed: None }
+    pub(super) fn new(writer: Writer<Growing>, seen: Seen) -> Self {
+        Self { writer, failed: None, seen }
     }
 
-    pub(super) fn into_writer(self) -> Writer<File> {
-        self.writer
+    pub(super) fn into_parts(self) -> (Writer<Growing>, Seen) {
+        (self.writer, self.seen)
     }
 }
 
 impl FileSink for Sink {
     fn add_file(&mut self, size_bytes: u64, content: &mut dyn Read) -> io::Result<FileId> {
-        self.writer.add_file(size_bytes, content).map_err(|error| match error {
+        let mut head = [0; warning::HEAD_BYTES];
+        let length = head.len().min(usize::try_from(size_bytes).unwrap_or(usize::MAX));
+        let head = &mut head[..length];
+        content.read_exact(head)?;
+        let added = self.writer.add_file(size_bytes, &mut (&*head).chain(content));
+        let id = added.map_err(|error| match error {
             WriteError::Content { source } => source,
             error => {
                 let text = error.to_string();
                 self.failed = Some(error);
                 io::Error::other(text)
             }
-        })
+        })?;
+        self.seen.note(id, head);
+        Ok(id)
     }
 }

@@ -16,12 +16,12 @@
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::Path;
 
-use crate::base::ReadAt as _;
+use crate::base::Digest;
 use crate::base::tree::Tree;
 use crate::oci::ImageConfig;
 use crate::sif::{self, Draft, DraftObject, ObjectKind, PARTITION_ALIGN_BYTES, ZERO_TIME};
 use crate::squashfs::write::{self, WriteError, Writer};
-use crate::store::LayerSet;
+use crate::store::{Layer, LayerSet};
 use crate::tarlayer::Limits;
 
 mod apptainer;
@@ -31,12 +31,14 @@ mod graft;
 mod layers;
 mod output;
 mod stream;
+mod warning;
 
 pub use crate::tarlayer::Encoding;
 pub use error::{ConvertError, LayerName};
+pub use warning::{Warning, WarningKind};
 
 /// Counts up whenever the same image would give other bytes than before; part of the key of a stored run file.
-pub const WRITER_VERSION: u32 = 1;
+pub const WRITER_VERSION: u32 = 2;
 
 /// How to convert.
 #[derive(Debug, Clone)]
@@ -52,7 +54,7 @@ pub struct Options {
 }
 
 /// What a conversion did.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Report {
     /// Bytes of the SIF.
     pub sif_bytes: u64,
@@ -60,6 +62,8 @@ pub struct Report {
     pub tar_bytes: u64,
     /// Entries of all layers.
     pub entries: u64,
+    /// What the user should know about the image.
+    pub warnings: Vec<Warning>,
 }
 
 /// What a conversion is doing. Layers have indices from 0, base first, and are converted from the last to the first.
@@ -73,6 +77,8 @@ pub enum Event {
         count: usize,
         /// Its stored bytes.
         size_bytes: u64,
+        /// Digest of its stored bytes; where none was promised, of its tar.
+        digest: Digest,
     },
     /// So much of a layer has been read.
     LayerProgress {
@@ -90,6 +96,24 @@ pub enum Event {
     Finished,
 }
 
+/// An image to convert, whose layers may still be on their way.
+pub struct Source<'a> {
+    /// Digest of its manifest.
+    pub manifest_digest: Digest,
+    /// The raw image config.
+    pub config: &'a [u8],
+    /// How many layers it has.
+    pub layer_count: usize,
+    /// Gives the layer of an index, base first, and may wait for it; `None` if it will not come. The last is asked for first.
+    pub layer: &'a mut dyn FnMut(usize) -> Option<Layer>,
+}
+
+impl std::fmt::Debug for Source<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Source({}, {} layers)", self.manifest_digest, self.layer_count)
+    }
+}
+
 /// Converts into the new file `target`, which appears only when it is whole.
 pub fn convert(set: &LayerSet, target: &Path, options: &Options) -> Result<Report, ConvertError> {
     convert_with(set, target, options, &mut |_| {})
@@ -102,11 +126,30 @@ pub fn convert_with(
     options: &Options,
     on_event: &mut dyn FnMut(Event),
 ) -> Result<Report, ConvertError> {
-    let config = ImageConfig::parse(&set.config).map_err(|source| ConvertError::Config { source })?;
-    check_layers(set, &config)?;
-    let facts = apptainer::Facts { config: &config, from: set.manifest_digest };
+    let source = Source {
+        manifest_digest: set.manifest_digest,
+        config: &set.config,
+        layer_count: set.layers.len(),
+        layer: &mut |index| set.layers.get(index).cloned(),
+    };
+    convert_arriving(source, target, options, on_event)
+}
+
+/// As [`convert_with`], with layers that may still be on their way.
+pub fn convert_arriving(
+    mut source: Source<'_>,
+    target: &Path,
+    options: &Options,
+    on_event: &mut dyn FnMut(Event),
+) -> Result<Report, ConvertError> {
+    let config = ImageConfig::parse(source.config).map_err(|source| ConvertError::Config { source })?;
+    let (config_count, layer_count) = (config.rootfs.diff_ids.len(), source.layer_count);
+    if config_count != layer_count {
+        return Err(ConvertError::LayerCount { config_count, layer_count });
+    }
+    let facts = apptainer::Facts { config: &config, from: source.manifest_digest };
     let created = config.created.as_deref().and_then(created::parse_created).unwrap_or(ZERO_TIME);
-    let draft = Draft::new(small_objects(&facts, &set.config)?, &config.architecture, created)?;
+    let draft = Draft::new(small_objects(&facts, source.config)?, &config.architecture, created)?;
 
     let write_error = |source| ConvertError::Write { path: target.into(), source };
     let output_error = |source| ConvertError::Output { path: target.into(), source };
@@ -116,11 +159,12 @@ pub fn convert_with(
     let mtime = created::to_u32(created);
     let writer_options = write::Options { compressor: options.compressor, threads: options.threads, mtime };
     let writer = Writer::new(file, writer_options).map_err(write_error)?;
-    let mut sink = layers::Sink::new(writer);
+    let mut sink = layers::Sink::new(writer, warning::Seen::new(&config.architecture));
 
     let limits = Limits { max_entries: options.max_entries, max_bytes: options.max_bytes };
-    let merged = layers::merge(set, limits, &mut sink, target, on_event)?;
-    let (mut tree, mut writer) = (merged.tree, sink.into_writer());
+    let merged = layers::merge(&mut source, limits, &mut sink, target, on_event)?;
+    let (mut tree, (mut writer, seen)) = (merged.tree, sink.into_parts());
+    let warnings = seen.warnings(&tree);
     graft::give_to_root(&mut tree);
     add_apptainer_files(&mut tree, &mut writer, &facts, mtime).map_err(write_error)?;
     let (mut file, size_bytes) = writer.finish(&tree).map_err(write_error)?;
@@ -133,22 +177,7 @@ pub fn convert_with(
     file.flush().map_err(output_error)?;
     output.publish(file, &draft.head(padded_bytes)?)?;
     on_event(Event::Finished);
-    Ok(Report { sif_bytes, tar_bytes: merged.tar_bytes, entries: merged.entries })
-}
-
-fn check_layers(set: &LayerSet, config: &ImageConfig) -> Result<(), ConvertError> {
-    let (config_count, layer_count) = (config.rootfs.diff_ids.len(), set.layers.len());
-    if config_count != layer_count {
-        return Err(ConvertError::LayerCount { config_count, layer_count });
-    }
-    for (index, layer) in set.layers.iter().enumerate() {
-        let have_bytes = layer.file.size_bytes();
-        let need_bytes = layer.offset_bytes.saturating_add(layer.size_bytes);
-        if have_bytes < need_bytes {
-            return Err(ConvertError::CutShort { layer: LayerName::of(set, index), have_bytes, need_bytes });
-        }
-    }
-    Ok(())
+    Ok(Report { sif_bytes, tar_bytes: merged.tar_bytes, entries: merged.entries, warnings })
 }
 
 /// The recipe and the documents, sorted by name as Apptainer writes them.
@@ -165,7 +194,7 @@ fn small_objects(facts: &apptainer::Facts<'_>, raw_config: &[u8]) -> Result<Vec<
 
 fn add_apptainer_files(
     tree: &mut Tree,
-    writer: &mut Writer<std::fs::File>,
+    writer: &mut Writer<output::Growing>,
     facts: &apptainer::Facts<'_>,
     mtime: u32,
 ) -> Result<(), WriteError> {

@@ -1,11 +1,12 @@
 //! The target file: written under another name beside it, and given its own name when it is whole.
 
 use std::fs::File;
-use std::io::{self, Seek as _, SeekFrom, Write as _};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use crate::store;
+use crate::sys::file::start_writeback;
 
 use super::ConvertError;
 
@@ -13,6 +14,17 @@ use super::ConvertError;
 const MAX_NAMES: u32 = 1000;
 /// A SIF can be started like a program.
 const MODE: u32 = 0o755;
+
+/// Bytes between two times that the disk is asked to begin.
+const WRITEBACK_BYTES: usize = 32 << 20;
+
+/// The file while it is written: the disk works while we do, so that the sync at the end has little left.
+#[derive(Debug)]
+pub(super) struct Growing {
+    file: File,
+    /// Bytes since the disk was asked last.
+    fresh_bytes: usize,
+}
 
 /// A file on its way. Dropping it removes it, unless it was published.
 #[derive(Debug)]
@@ -24,7 +36,7 @@ pub(super) struct Output {
 
 impl Output {
     /// Makes the partial file; the file itself goes its own way and comes back in [`Output::publish`].
-    pub(super) fn create(target: &Path) -> Result<(Self, File), ConvertError> {
+    pub(super) fn create(target: &Path) -> Result<(Self, Growing), ConvertError> {
         let fail = |source| ConvertError::Create { path: target.into(), source };
         if target.file_name().is_none() {
             return Err(fail(io::ErrorKind::InvalidInput.into()));
@@ -38,6 +50,7 @@ impl Output {
             let mut options = std::fs::OpenOptions::new();
             match options.write(true).read(true).create_new(true).mode(MODE).open(&partial) {
                 Ok(file) => {
+                    let file = Growing { file, fresh_bytes: 0 };
                     return Ok((Self { target: target.into(), partial, is_published: false }, file));
                 }
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => taken = Some(error),
@@ -48,8 +61,8 @@ impl Output {
     }
 
     /// Puts `head` at the start, makes the file durable and gives it its name.
-    pub(super) fn publish(mut self, mut file: File, head: &[u8]) -> Result<(), ConvertError> {
-        self.finish(&mut file, head)
+    pub(super) fn publish(mut self, mut file: Growing, head: &[u8]) -> Result<(), ConvertError> {
+        self.finish(&mut file.file, head)
             .map_err(|source| ConvertError::Output { path: self.target.clone(), source })?;
         self.is_published = true;
         Ok(())
@@ -61,6 +74,34 @@ impl Output {
         file.sync_all()?;
         std::fs::rename(&self.partial, &self.target)?;
         crate::sys::file::sync_parent(&self.target)
+    }
+}
+
+impl Write for Growing {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let count = self.file.write(bytes)?;
+        self.fresh_bytes += count;
+        if self.fresh_bytes >= WRITEBACK_BYTES {
+            self.fresh_bytes = 0;
+            start_writeback(&self.file);
+        }
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+impl Read for Growing {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        self.file.read(buf)
+    }
+}
+
+impl Seek for Growing {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        self.file.seek(to)
     }
 }
 

@@ -6,13 +6,15 @@
 //!                                                       └─▶ TarStream, read by the caller
 //! ```
 //!
-//! Buffers are large and their number is bounded, so memory does not depend on the layer. Both digests cover the layer
+//! Buffers are large, their number is bounded, and they are used again and again: a fresh one costs more page faults
+//! than filling it costs time. So memory does not depend on the layer. Both digests cover the layer
 //! to its last byte, also what stands behind the end of the tar.
 
+use std::borrow::Borrow;
 use std::io::{self, BufRead, Read};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use crate::base::{Digest, Hasher, ReadAt as _};
@@ -20,7 +22,7 @@ use crate::store::Layer;
 use crate::tarlayer::Encoding;
 
 /// Bytes of one buffer. Smaller ones wake threads too often, larger ones leave the caches.
-const CHUNK_BYTES: usize = 512 << 10;
+const CHUNK_BYTES: usize = 256 << 10;
 /// Buffers that wait between two threads.
 const CHUNKS_AHEAD: usize = 4;
 
@@ -33,8 +35,8 @@ pub(super) struct Fate {
     pub(super) encoding: Encoding,
     /// Length of the tar, in bytes.
     pub(super) inflated: io::Result<u64>,
-    /// sha256 of the tar.
-    pub(super) diff_id: Digest,
+    /// sha256 of the tar; `None` where the stored bytes are the tar and have that digest already.
+    pub(super) diff_id: Option<Digest>,
 }
 
 /// Gives the tar of `layer` to `consume`; `on_progress` learns how many stored bytes are done. When `consume` fails, the
@@ -55,10 +57,11 @@ pub(super) fn read_layer<T, E>(
         let (tar_sender, tar) = sync_channel(CHUNKS_AHEAD);
         let (hash_sender, to_hash) = sync_channel(CHUNKS_AHEAD);
         let done = &done_bytes;
+        let is_named_by_tar = layer.digest == Some(layer.diff_id);
         let reader =
             spawn("slipway-read").spawn_scoped(scope, move || read_stored(layer, stored_sender, done))?;
         let inflater = spawn("slipway-inflate")
-            .spawn_scoped(scope, move || inflate(stored, [hash_sender, tar_sender]))?;
+            .spawn_scoped(scope, move || inflate(stored, [hash_sender, tar_sender], is_named_by_tar))?;
         let hasher = spawn("slipway-hash").spawn_scoped(scope, move || hash(to_hash))?;
 
         let mut stream = TarStream { chunks: Chunks::new(tar), done_bytes: &done_bytes, on_progress };
@@ -81,20 +84,21 @@ fn join<T>(thread: thread::ScopedJoinHandle<'_, T>) -> T {
 /// Reads the layer's part of its file. Ends early, without a digest, when nobody wants the bytes any more.
 fn read_stored(
     layer: &Layer,
-    sender: SyncSender<Vec<u8>>,
+    sender: SyncSender<Chunk>,
     done_bytes: &AtomicU64,
 ) -> io::Result<Option<Digest>> {
+    let buffers = Buffers::default();
     let mut hasher = layer.digest.map(|_| Hasher::new());
     let mut done = 0;
     while done < layer.size_bytes {
         let left = usize::try_from(layer.size_bytes - done).unwrap_or(usize::MAX);
-        let mut chunk = vec![0; left.min(CHUNK_BYTES)];
+        let mut chunk = buffers.take(left.min(CHUNK_BYTES));
         let at = layer.offset_bytes.checked_add(done).ok_or(io::ErrorKind::InvalidInput)?;
-        layer.file.read_exact_at(&mut chunk, at)?;
+        layer.file.read_exact_at(&mut chunk.bytes, at)?;
         if let Some(hasher) = &mut hasher {
-            hasher.update(&chunk);
+            hasher.update(&chunk.bytes);
         }
-        done += chunk.len() as u64;
+        done += chunk.bytes.len() as u64;
         if sender.send(chunk).is_err() {
             return Ok(None);
         }
@@ -103,13 +107,19 @@ fn read_stored(
     Ok(hasher.map(Hasher::finish))
 }
 
-/// Inflates until the end or until one of `receivers` is gone.
+/// Inflates for the hasher and the reader, until the end or until one of them is gone. The hasher gets nothing where the
+/// stored bytes have the tar's digest (`is_named_by_tar`) and are the tar.
 fn inflate(
-    stored: Receiver<Vec<u8>>,
-    receivers: [SyncSender<Arc<Vec<u8>>>; 2],
+    stored: Receiver<Chunk>,
+    [hasher, reader]: [SyncSender<Arc<Chunk>>; 2],
+    is_named_by_tar: bool,
 ) -> (Encoding, io::Result<u64>) {
     let mut input = Chunks::new(stored);
     let encoding = Encoding::of(input.fill_buf().unwrap_or_default());
+    let mut receivers = vec![reader];
+    if encoding != Encoding::Plain || !is_named_by_tar {
+        receivers.push(hasher);
+    }
     let inflated = inflate_as(encoding, &mut input, &receivers);
     // The reader has to hash to the end, whatever is wrong here.
     if inflated.is_err() {
@@ -120,24 +130,25 @@ fn inflate(
 
 fn inflate_as(
     encoding: Encoding,
-    input: &mut Chunks<Vec<u8>>,
-    receivers: &[SyncSender<Arc<Vec<u8>>>],
+    input: &mut Chunks<Chunk>,
+    receivers: &[SyncSender<Arc<Chunk>>],
 ) -> io::Result<u64> {
+    let buffers = Buffers::default();
     let mut tar = encoding.decode(input)?;
     let mut total_bytes: u64 = 0;
     loop {
-        let mut chunk = vec![0; CHUNK_BYTES];
+        let mut chunk = buffers.take(CHUNK_BYTES);
         let mut filled = 0;
         let mut failed = None;
-        while filled < chunk.len() && failed.is_none() {
-            match tar.read(&mut chunk[filled..]) {
+        while filled < CHUNK_BYTES && failed.is_none() {
+            match tar.read(&mut chunk.bytes[filled..]) {
                 Ok(0) => break,
                 Ok(count) => filled += count,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => failed = Some(error),
             }
         }
-        chunk.truncate(filled);
+        chunk.bytes.truncate(filled);
         total_bytes += filled as u64;
         let chunk = Arc::new(chunk);
         let is_wanted = receivers.iter().all(|receiver| receiver.send(chunk.clone()).is_ok());
@@ -150,12 +161,41 @@ fn inflate_as(
     }
 }
 
-fn hash(chunks: Receiver<Arc<Vec<u8>>>) -> Digest {
-    let mut hasher = Hasher::new();
+/// The digest of all chunks; `None` if not even one came.
+fn hash(chunks: Receiver<Arc<Chunk>>) -> Option<Digest> {
+    let mut hasher = None;
     for chunk in chunks {
-        hasher.update(&chunk);
+        hasher.get_or_insert_with(Hasher::new).update(&chunk.bytes);
     }
-    hasher.finish()
+    hasher.map(Hasher::finish)
+}
+
+/// Buffers that nobody uses at the moment.
+#[derive(Debug, Default, Clone)]
+struct Buffers(Arc<Mutex<Vec<Vec<u8>>>>);
+
+impl Buffers {
+    /// A buffer of that length and of any content.
+    fn take(&self, length: usize) -> Chunk {
+        let mut bytes = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default();
+        // One that comes back full has this length already and is not zeroed again.
+        bytes.resize(length, 0);
+        Chunk { bytes, home: self.clone() }
+    }
+}
+
+/// A buffer that goes back where it came from when its last reader is done.
+#[derive(Debug)]
+struct Chunk {
+    bytes: Vec<u8>,
+    home: Buffers,
+}
+
+impl Drop for Chunk {
+    fn drop(&mut self) {
+        let bytes = std::mem::take(&mut self.bytes);
+        self.home.0.lock().unwrap_or_else(PoisonError::into_inner).push(bytes);
+    }
 }
 
 /// Buffers from another thread as one byte stream. It ends when that thread ends, whether all was well there or not.
@@ -166,13 +206,16 @@ struct Chunks<C> {
     read_bytes: usize,
 }
 
-impl<C: AsRef<Vec<u8>>> Chunks<C> {
+impl<C: Borrow<Chunk>> Chunks<C> {
     fn new(receiver: Receiver<C>) -> Self {
         Self { receiver, current: None, read_bytes: 0 }
     }
 
     fn left(&self) -> &[u8] {
-        self.current.as_ref().and_then(|chunk| chunk.as_ref().get(self.read_bytes..)).unwrap_or_default()
+        self.current
+            .as_ref()
+            .and_then(|chunk| chunk.borrow().bytes.get(self.read_bytes..))
+            .unwrap_or_default()
     }
 
     /// Waits for the other thread to end.
@@ -182,7 +225,7 @@ impl<C: AsRef<Vec<u8>>> Chunks<C> {
     }
 }
 
-impl<C: AsRef<Vec<u8>>> BufRead for Chunks<C> {
+impl<C: Borrow<Chunk>> BufRead for Chunks<C> {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
         while self.left().is_empty() {
             self.current = None;
@@ -197,7 +240,7 @@ impl<C: AsRef<Vec<u8>>> BufRead for Chunks<C> {
     }
 }
 
-impl<C: AsRef<Vec<u8>>> Read for Chunks<C> {
+impl<C: Borrow<Chunk>> Read for Chunks<C> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         let ahead = self.fill_buf()?;
         let count = ahead.len().min(buf.len());
@@ -209,7 +252,7 @@ impl<C: AsRef<Vec<u8>>> Read for Chunks<C> {
 
 /// The tar of a layer.
 pub(super) struct TarStream<'a> {
-    chunks: Chunks<Arc<Vec<u8>>>,
+    chunks: Chunks<Arc<Chunk>>,
     done_bytes: &'a AtomicU64,
     on_progress: &'a mut dyn FnMut(u64),
 }

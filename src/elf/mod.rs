@@ -16,6 +16,9 @@ const MAX_DYNAMIC_BYTES: u64 = 64 << 10;
 /// Longest SONAME, the limit of a file name.
 const MAX_SONAME_BYTES: usize = 255;
 
+/// The name of every machine that has none here.
+pub const UNKNOWN_MACHINE: &str = "an unknown machine";
+
 const PROGRAM_LOAD: u32 = 1;
 const PROGRAM_DYNAMIC: u32 = 2;
 const PROGRAM_INTERPRETER: u32 = 3;
@@ -197,7 +200,7 @@ fn machine_name(number: u16) -> &'static str {
         183 => "aarch64",
         243 => "riscv64",
         258 => "loongarch64",
-        _ => "an unknown machine",
+        _ => UNKNOWN_MACHINE,
     }
 }
 

@@ -22,8 +22,12 @@ const FIRST_BLOCKS: u64 = 8;
 const MAX_WAITING: usize = 4096;
 /// Most bytes of the image that are read at one time, in bytes: large enough for a parallel file system.
 pub(super) const PACKED_BYTES: usize = 2 << 20;
-/// Neighbours are read together if no more than this lies between them, in bytes.
-const MAX_GAP_BYTES: u64 = 64 << 10;
+/// Neighbours are read together if no more than this lies between them, in bytes: on a parallel file system one more
+/// request costs more than these bytes.
+const MAX_GAP_BYTES: u64 = 128 << 10;
+/// Blocks of a hot list that are put in the order of the image before they are read: at first few, since someone waits
+/// for those, then twice as many each time.
+const FIRST_SORTED: usize = 32;
 /// Most blocks that are read at one time.
 const MAX_TOGETHER: usize = 32;
 
@@ -90,6 +94,8 @@ impl Runs {
 /// What a thread of the pool does next.
 #[derive(Debug)]
 pub(super) enum Work {
+    /// Have the system read a stretch of the image; what is done with it comes later.
+    Warm(std::ops::Range<u64>),
     /// Read neighbouring blocks from the image, and unpack them.
     Fetch(Vec<BlockPlace>),
     /// Unpack some that were read.
@@ -150,7 +156,40 @@ impl Pool {
         }
     }
 
-    fn submit(&self, content: &Arc<Content>, work: Work) {
+    /// The blocks of a hot list, which are in the order of their first use.
+    pub(super) fn fetch_hot(&self, content: &Arc<Content>, mut places: &[BlockPlace]) {
+        let mut count = FIRST_SORTED;
+        while !places.is_empty() {
+            let (now, later) = places.split_at(count.min(places.len()));
+            let mut sorted = now.to_vec();
+            sorted.sort_unstable_by_key(|place| place.offset);
+            self.fetch(content, sorted);
+            (places, count) = (later, count * 2);
+        }
+    }
+
+    /// Has the system read the blocks of a hot list that find no room here.
+    pub(super) fn warm_hot(&self, content: &Arc<Content>, places: &[BlockPlace]) {
+        let mut sorted = places.to_vec();
+        sorted.sort_unstable_by_key(|place| place.offset);
+        let mut batch: Vec<BlockPlace> = Vec::new();
+        let warm = |batch: &[BlockPlace]| {
+            if let (Some(first), Some(last)) = (batch.first(), batch.last()) {
+                let end = last.offset.saturating_add(last.packed_bytes().into());
+                self.submit(content, Work::Warm(first.offset..end));
+            }
+        };
+        for place in sorted {
+            if !fits(&batch, place) {
+                warm(&std::mem::take(&mut batch));
+            }
+            batch.push(place);
+        }
+        warm(&batch);
+    }
+
+    /// Work, if there is room for it.
+    pub(super) fn submit(&self, content: &Arc<Content>, work: Work) {
         let mut state = lock(&self.state);
         if state.limit == 0 || state.work.len() >= MAX_WAITING {
             return;
@@ -245,8 +284,8 @@ mod tests {
         let place = |offset, size_word| BlockPlace { offset, size_word };
         let batch = [place(0, 1000), place(1000, 500)];
         assert!(fits(&[], place(5, 5)));
-        assert!(fits(&batch, place(1500, 10)) && fits(&batch, place(60_000, 10)));
-        assert!(!fits(&batch, place(70_000, 10)) && !fits(&batch, place(1400, 10)));
+        assert!(fits(&batch, place(1500, 10)) && fits(&batch, place(130_000, 10)));
+        assert!(!fits(&batch, place(140_000, 10)) && !fits(&batch, place(1400, 10)));
         let far = [place(0, 1 << 20), place(1 << 20, 0xf_0000)];
         assert!(!fits(&far, place(0x1f_0000, 0x1_0001)) && fits(&far, place(0x1f_0000, 0x1_0000)));
     }

@@ -7,6 +7,7 @@
 
 mod cpu;
 mod kernel;
+mod private;
 #[cfg(test)]
 mod tests;
 
@@ -18,6 +19,7 @@ use serde::{Deserialize, Serialize};
 
 pub use cpu::Cpus;
 pub use kernel::{KernelVersion, no_open_is_safe};
+pub use private::{PrivateError, is_own_directory, own_directory, private_directories};
 
 /// What every launch needs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

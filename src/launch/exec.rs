@@ -14,7 +14,7 @@ use super::LaunchError;
 const HEAD_BYTES: u64 = 4096;
 
 /// Finds `argv[0]` by the PATH of `env`, as execvp does, and executes it. Returns only the error.
-pub(super) fn become_workload(argv: &[OsString], env: &[OsString]) -> LaunchError {
+pub fn become_workload(argv: &[OsString], env: &[OsString]) -> LaunchError {
     let Some(command) = argv.first() else {
         return LaunchError::CommandNotFound {
             command: String::new(),

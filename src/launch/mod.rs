@@ -8,8 +8,8 @@
 //!                      └─ exec ▶ the workload, still pid P
 //! ```
 //!
-//! No thread is ever started in P (kernel: `unshare(CLONE_NEWUSER)` with a second thread is EINVAL). Only the server holds the
-//! FUSE fd: any other holder would turn the server's death into a hang.
+//! No thread is ever started in P (kernel: `unshare(CLONE_NEWUSER)` with a second thread is EINVAL). Only the server and
+//! its spare (`fuse::standby`) hold the FUSE fd: any other holder would turn the server's death into a hang.
 
 #![expect(clippy::disallowed_methods, reason = "this module applies plans to the world")]
 
@@ -20,6 +20,7 @@ mod server;
 mod words;
 
 pub use apply::{Context, apply};
+pub use exec::become_workload;
 pub use prepare::{caller, home_of, image_files, look_up, small_file};
 pub use server::Settings as ServeSettings;
 

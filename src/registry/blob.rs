@@ -44,8 +44,19 @@ impl Client {
         sink: Sink<'_>,
         watch: &Watch<'_>,
     ) -> Result<Transfer, RegistryError> {
+        self.download_rest(blob, 0, sink, watch)
+    }
+
+    /// As [`Self::download`], from a byte on; those before it are the caller's.
+    pub(super) fn download_rest(
+        &self,
+        blob: &Blob<'_>,
+        from_byte: u64,
+        sink: Sink<'_>,
+        watch: &Watch<'_>,
+    ) -> Result<Transfer, RegistryError> {
         let mut transfer = Transfer::Whole;
-        let mut done_bytes = 0;
+        let mut done_bytes = from_byte;
         let mut tries = 0;
         loop {
             let before = done_bytes;
@@ -149,7 +160,7 @@ fn check_head(blob: &Blob<'_>, answer: &Answer, from_byte: u64) -> Result<u64, R
     let response = &answer.response;
     let (expected, skip_bytes) = if response.status == 206 {
         let range = response.header("content-range").unwrap_or_default();
-        if !range_begins_at(range, from_byte, blob.size_bytes) {
+        if !range_is(range, from_byte, blob.size_bytes, blob.size_bytes) {
             return Err(RegistryError::Protocol {
                 host: answer.host.clone(),
                 what: blob.what.into(),
@@ -170,13 +181,13 @@ fn check_head(blob: &Blob<'_>, answer: &Answer, from_byte: u64) -> Result<u64, R
     }
 }
 
-/// Whether `bytes FIRST-LAST/TOTAL` begins at `first` and ends with the blob. `TOTAL` may be `*`.
-fn range_begins_at(range: &str, first: u64, size_bytes: u64) -> bool {
+/// Whether `bytes FIRST-LAST/TOTAL` is the bytes from `first` to before `end`. `TOTAL` may be `*`.
+pub(super) fn range_is(range: &str, first: u64, end: u64, size_bytes: u64) -> bool {
     let Some(spec) = range.trim().strip_prefix("bytes ") else { return false };
     let Some((ends, total)) = spec.split_once('/') else { return false };
-    let Some((begin, end)) = ends.split_once('-') else { return false };
+    let Some((begin, last)) = ends.split_once('-') else { return false };
     begin.parse() == Ok(first)
-        && end.parse::<u64>().is_ok_and(|end| end.checked_add(1) == Some(size_bytes))
+        && last.parse::<u64>().is_ok_and(|last| last.checked_add(1) == Some(end))
         && (total == "*" || total.parse() == Ok(size_bytes))
 }
 
@@ -207,7 +218,9 @@ mod tests {
             ("", false),
             ("bytes 10-18446744073709551615/*", false),
         ] {
-            assert_eq!(range_begins_at(range, 10, 100), expected, "{range}");
+            assert_eq!(range_is(range, 10, 100, 100), expected, "{range}");
         }
+        assert!(range_is("bytes 10-19/100", 10, 20, 100));
+        assert!(!range_is("bytes 10-20/100", 10, 20, 100));
     }
 }

@@ -46,6 +46,10 @@ pub struct ClientOptions {
     pub first_wait: Duration,
     /// Layers fetched at once.
     pub parallel_layers: usize,
+    /// Connections for one large layer, where the server knows ranges; 1 means that none is cut into parts.
+    pub connections_per_layer: usize,
+    /// Bytes of a part. A layer of fewer than eight parts is not cut.
+    pub part_bytes: u64,
     /// Where logins are looked for, once a registry asks for one.
     pub credentials: CredentialSources,
     /// Where certificates are looked for.
@@ -65,6 +69,8 @@ impl Default for ClientOptions {
             retries: 4,
             first_wait: Duration::from_millis(500),
             parallel_layers: 3,
+            connections_per_layer: 4,
+            part_bytes: 8 << 20,
             credentials: CredentialSources::default(),
             trust: TrustSources::default(),
             proxies: Proxies::default(),
@@ -153,17 +159,22 @@ impl Client {
 
     /// Sends one GET, with a token where the registry asks for one, and follows redirects. One try.
     pub(super) fn ask(&self, ask: &Ask<'_>) -> Result<Answer, RegistryError> {
+        self.ask_part(ask, None)
+    }
+
+    /// As [`Self::ask`], but for no more than the bytes up to `last_byte`.
+    pub(super) fn ask_part(&self, ask: &Ask<'_>, last_byte: Option<u64>) -> Result<Answer, RegistryError> {
         let target = match ask.place {
             Place::Manifest(reference) => format!("/v2/{}/manifests/{reference}", ask.repository),
             Place::Blob(digest) => format!("/v2/{}/blobs/{digest}", ask.repository),
-            Place::Foreign(url) => return self.ask_foreign(ask, url),
+            Place::Foreign(url) => return self.ask_foreign(ask, url, last_byte),
         };
         let url = Url::new(!self.is_plain_http(ask.host), ask.host, &target);
         let access = Access::pull(ask.host, ask.repository);
         let mut authorization = self.tokens.get(&access);
         let mut renewed = false;
         loop {
-            let (mut response, last) = self.follow(ask, &url, authorization.as_deref())?;
+            let (mut response, last) = self.follow(ask, last_byte, &url, authorization.as_deref())?;
             let by_registry = last.origin() == url.origin();
             if !renewed && by_registry && wants_token(&response) {
                 // Tokens live for minutes, so this also happens in the middle of a long pull.
@@ -182,13 +193,13 @@ impl Client {
     }
 
     /// Like [`Self::ask`] for an address that a manifest names: never with a token, never into a private network.
-    fn ask_foreign(&self, ask: &Ask<'_>, url: &Url) -> Result<Answer, RegistryError> {
+    fn ask_foreign(&self, ask: &Ask<'_>, url: &Url, last_byte: Option<u64>) -> Result<Answer, RegistryError> {
         if is_private_literal(url.authority()) && host_of(url.authority()) != host_of(ask.host) {
             let target = format!("`{}`, a private address", url.origin());
             return Err(RegistryError::Redirect { host: ask.host.into(), what: ask.what.into(), target });
         }
         self.check_scheme(ask.what, ask.host, url, url.is_https())?;
-        let (mut response, last) = self.follow(ask, url, None)?;
+        let (mut response, last) = self.follow(ask, last_byte, url, None)?;
         match response.status {
             200 | 206 => Ok(Answer { response, host: last.authority().to_owned() }),
             _ => Err(refusal(&Refused::of(ask), last.authority(), &mut response)),
@@ -200,6 +211,7 @@ impl Client {
     fn follow(
         &self,
         ask: &Ask<'_>,
+        last_byte: Option<u64>,
         first: &Url,
         authorization: Option<&str>,
     ) -> Result<(Response, Url), RegistryError> {
@@ -209,7 +221,10 @@ impl Client {
             Place::Manifest(_) => Some(media::ACCEPTED_MANIFESTS.join(", ")),
             Place::Blob(_) | Place::Foreign(_) => None,
         };
-        let range = (ask.from_byte > 0).then(|| format!("bytes={}-", ask.from_byte));
+        let range = match last_byte {
+            Some(last_byte) => Some(format!("bytes={}-{last_byte}", ask.from_byte)),
+            None => (ask.from_byte > 0).then(|| format!("bytes={}-", ask.from_byte)),
+        };
         for _ in 0..=MAX_REDIRECTS {
             let mut headers = Vec::with_capacity(3);
             headers.extend(accept.as_deref().map(|accept| ("accept", accept)));

@@ -7,6 +7,7 @@ use crate::oci::Platform;
 use crate::reference::ImageRef;
 use crate::store::Store;
 
+use super::arriving::Arriving;
 use super::client::Client;
 use super::error::RegistryError;
 use super::pull::{self, Pinned, PullEvent};
@@ -22,15 +23,30 @@ pub fn pull(
     store: &Store,
     on_event: &(dyn Fn(PullEvent) + Sync),
 ) -> Result<Pinned, RegistryError> {
+    pull_while(client, image, platform, store, on_event, |_| Ok(())).map(|(pinned, ())| pinned)
+}
+
+/// As [`pull`], and does something with the image `meanwhile`, such as converting it. It is done again with another place
+/// when one has failed; when it fails itself, nothing more is fetched.
+pub fn pull_while<T, E: From<RegistryError>>(
+    client: &Client,
+    image: &ImageRef,
+    platform: &Platform,
+    store: &Store,
+    on_event: &(dyn Fn(PullEvent) + Sync),
+    mut meanwhile: impl FnMut(&Arriving<'_>) -> Result<T, E>,
+) -> Result<(Pinned, T), E> {
     for mirror in mirrored(&client.options.mirrors, image) {
-        match pull::pull(client, &mirror, platform, store, on_event) {
-            Ok(pinned) => return Ok(Pinned { reference: image.clone(), ..pinned }),
+        match pull::pull_while(client, &mirror, platform, store, on_event, &mut meanwhile) {
+            Ok(done) => {
+                return done.map(|(pinned, done)| (Pinned { reference: image.clone(), ..pinned }, done));
+            }
             // No other place would help.
-            Err(error @ RegistryError::Store { .. }) => return Err(error),
+            Err(error @ RegistryError::Store { .. }) => return Err(error.into()),
             Err(error) => on_event(PullEvent::MirrorFailed { why: error.to_string() }),
         }
     }
-    pull::pull(client, image, platform, store, on_event)
+    pull::pull_while(client, image, platform, store, on_event, &mut meanwhile)?
 }
 
 /// The image's names at the mirrors, in the order of the settings: `docker.io=mirror.site:5000/hub`.

@@ -15,6 +15,7 @@
 
 #![expect(clippy::disallowed_methods, reason = "reads certificates")]
 
+mod arriving;
 mod auth;
 mod blob;
 mod challenge;
@@ -25,6 +26,7 @@ mod exchange;
 mod login;
 mod manifest;
 mod mirror;
+mod parts;
 mod proxy;
 mod pull;
 mod push;
@@ -34,12 +36,13 @@ mod trust;
 mod upload;
 mod url;
 
+pub use arriving::Arriving;
 pub use client::{Client, ClientOptions};
 pub use credentials::{
     CredentialError, CredentialSources, Kept, Login, Secret, erase_login, keep_login, server_key,
 };
 pub use error::RegistryError;
-pub use mirror::pull;
+pub use mirror::{pull, pull_while};
 pub use proxy::Proxies;
 pub use pull::{LayerState, Pinned, PullEvent};
 pub use push::{PushEvent, PushState, Pushed, push};

@@ -10,6 +10,7 @@ use crate::oci::{Descriptor, ImageConfig, Manifest, Platform, media};
 use crate::reference::ImageRef;
 use crate::store::{Store, StoreError};
 
+use super::arriving::Arriving;
 use super::blob::{Blob, Transfer};
 use super::client::{Client, Place, Watch};
 use super::error::RegistryError;
@@ -107,14 +108,17 @@ struct Pull<'a> {
     stopped: AtomicBool,
 }
 
-/// Brings an image into the store from the one place that its name says.
-pub(super) fn pull(
+/// Brings an image into the store from the one place that its name says, and does something with it `meanwhile`: its layers
+/// come newest first, since a conversion wants them so. When that fails, nothing more is fetched, and its error is the inner
+/// one; when a layer fails, that is the error that counts.
+pub(super) fn pull_while<T, E>(
     client: &Client,
     image: &ImageRef,
     platform: &Platform,
     store: &Store,
     on_event: &(dyn Fn(PullEvent) + Sync),
-) -> Result<Pinned, RegistryError> {
+    meanwhile: &mut dyn FnMut(&Arriving<'_>) -> Result<T, E>,
+) -> Result<Result<(Pinned, T), E>, RegistryError> {
     let pull = Pull { client, image, store, on_event, stopped: AtomicBool::new(false) };
     let resolved = resolve(client, image, platform, store, &pull.watch(&|_| {}))?;
     let manifest = &resolved.manifest;
@@ -136,18 +140,26 @@ pub(super) fn pull(
     if !found.is_blank() && !platform.runnable().contains(&found) {
         on_event(PullEvent::OtherPlatform { wanted: platform.normalized(), found: found.clone() });
     }
-    pull.layers(&layers)?;
+    let found = if found.is_blank() { platform.normalized() } else { found };
+    // The config was checked to have as many.
+    let named = manifest.layers.iter().zip(config.rootfs.diff_ids.iter().copied()).collect();
+    let arriving = Arriving::new(resolved.digest, &raw_config, found.clone(), named, store);
+    let done = match pull.layers(&layers, &arriving, meanwhile)? {
+        Ok(done) => done,
+        Err(error) => return Ok(Err(error)),
+    };
     store.put_blob(&raw_config)?;
     store.put_blob(&resolved.raw)?;
-    Ok(Pinned {
+    let pinned = Pinned {
         reference: image.clone(),
         top_digest: resolved.top_digest,
         manifest_digest: resolved.digest,
         config_digest: manifest.config.digest,
-        platform: if found.is_blank() { platform.normalized() } else { found },
+        platform: found,
         created: config.created,
         size_bytes: total_bytes(manifest.layers.iter()),
-    })
+    };
+    Ok(Ok((pinned, done)))
 }
 
 impl Pull<'_> {
@@ -181,12 +193,18 @@ impl Pull<'_> {
         Ok((raw, config))
     }
 
-    /// Fetches the layers that are missing, several at once. The first error ends all.
-    fn layers(&self, layers: &[&Descriptor]) -> Result<(), RegistryError> {
+    /// Fetches the layers that are missing, several at once, newest first. The first error ends all.
+    fn layers<T, E>(
+        &self,
+        layers: &[&Descriptor],
+        arriving: &Arriving<'_>,
+        meanwhile: &mut dyn FnMut(&Arriving<'_>) -> Result<T, E>,
+    ) -> Result<Result<T, E>, RegistryError> {
         let mut missing = Vec::new();
-        for layer in layers {
+        for layer in layers.iter().rev() {
             if self.store.has_blob_of(&layer.digest, layer.size_bytes) {
                 self.tell(layer, LayerState::Present);
+                arriving.tell_stored(layer.digest);
             } else {
                 missing.push(*layer);
             }
@@ -198,20 +216,32 @@ impl Pull<'_> {
                 if self.stopped.load(Ordering::Relaxed) {
                     return;
                 }
-                let Err(error) = self.layer(layer) else { continue };
+                let Err(error) = self.layer(layer) else {
+                    arriving.tell_stored(layer.digest);
+                    continue;
+                };
                 self.stopped.store(true, Ordering::Relaxed);
+                arriving.tell_over();
                 // Those that end because of the first one have nothing to say.
                 if !matches!(error, RegistryError::GivenUp) {
                     first_error.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
                 }
             }
         };
-        std::thread::scope(|scope| {
+        let done = std::thread::scope(|scope| {
             for _ in 0..self.client.options.parallel_layers.clamp(1, missing.len().max(1)) {
                 scope.spawn(work);
             }
+            let done = meanwhile(arriving);
+            if done.is_err() {
+                self.stopped.store(true, Ordering::Relaxed);
+            }
+            done
         });
-        first_error.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
+        match first_error.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            Some(error) => Err(error),
+            None => Ok(done),
+        }
     }
 
     /// Fetches one layer from the registry, or, where that has no copy, from the places that the manifest names.
@@ -244,7 +274,11 @@ impl Pull<'_> {
         loop {
             let mut writer = self.store.blob_writer(Some(layer.digest), Some(layer.size_bytes))?;
             let mut sink = |bytes: &[u8]| writer.append(bytes).map_err(RegistryError::from);
-            let transfer = self.client.download(&blob, &mut sink, &watch)?;
+            let transfer = if again {
+                self.client.download_in_parts(&blob, &mut sink, &watch)?
+            } else {
+                self.client.download(&blob, &mut sink, &watch)?
+            };
             match writer.commit() {
                 Ok(_) => return Ok(()),
                 // The two parts may be of two different copies: one more try, in one piece.

@@ -15,6 +15,9 @@ use super::proxy::Proxies;
 use super::trust::TrustSources;
 use super::url::Url;
 
+/// Connections to one host that are kept for the next request: those of several layers in parts.
+const MAX_IDLE_CONNECTIONS: usize = 16;
+
 /// How long to wait.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Timeouts {
@@ -188,6 +191,8 @@ impl Transport {
         let mut builder = ureq::Agent::config_builder()
             .http_status_as_error(false)
             .max_redirects(0)
+            .max_idle_connections_per_host(MAX_IDLE_CONNECTIONS)
+            .max_idle_connections(2 * MAX_IDLE_CONNECTIONS)
             .user_agent(concat!("slipway/", env!("CARGO_PKG_VERSION")))
             .proxy(proxy)
             .timeout_resolve(Some(timeouts.connect))

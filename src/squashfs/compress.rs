@@ -1,4 +1,4 @@
-//! Block compressors: one door to `zstd` and to `flate2`'s zlib side.
+//! Block compressors: one door to `zstd`, to `lz4_flex` and to `flate2`'s zlib side.
 
 use std::io;
 
@@ -7,14 +7,23 @@ use zstd::zstd_safe;
 
 /// Superblock id of zlib streams.
 const GZIP_ID: u16 = 1;
+/// Superblock id of bare LZ4 blocks.
+const LZ4_ID: u16 = 5;
 /// Superblock id of zstd frames.
 const ZSTD_ID: u16 = 6;
+/// What an image with LZ4 has behind its superblock, without which the kernel refuses it: version 1 of the block
+/// format ("legacy"), no flags.
+const LZ4_OPTIONS: [u8; 8] = [1, 0, 0, 0, 0, 0, 0, 0];
 
 /// Which compressor an image uses, with the level of the writer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Compressor {
     /// zlib streams (squashfs calls it gzip), level 1 to 9.
     Gzip(u32),
+    /// LZ4 blocks: larger files, less work for whoever reads them.
+    Lz4,
+    /// Everything is stored as it is.
+    None,
     /// zstd frames, level 1 to 19.
     Zstd(i32),
 }
@@ -24,20 +33,70 @@ impl std::fmt::Display for Compressor {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Gzip(level) => write!(f, "gzip:{level}"),
+            Self::Lz4 => f.write_str("lz4"),
+            Self::None => f.write_str("none"),
             Self::Zstd(level) => write!(f, "zstd:{level}"),
         }
     }
 }
 
+/// The text is no compressor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not one of {}", Compressor::EXPECTED)]
+pub struct NoCompressor;
+
+impl std::str::FromStr for Compressor {
+    type Err = NoCompressor;
+
+    /// Reads what [`Display`](std::fmt::Display) writes; the level may be left out.
+    fn from_str(text: &str) -> Result<Self, NoCompressor> {
+        let (name, level) = text.split_once(':').map_or((text, None), |(name, level)| (name, Some(level)));
+        let level = level.map(|level| level.parse().map_err(|_| NoCompressor)).transpose()?;
+        let compressor = match (name, level) {
+            ("zstd", level) => Self::Zstd(level.unwrap_or(1)),
+            ("gzip", level) => Self::Gzip(level.unwrap_or(6).try_into().map_err(|_| NoCompressor)?),
+            ("lz4", None) => Self::Lz4,
+            ("none", None) => Self::None,
+            _ => return Err(NoCompressor),
+        };
+        if compressor.is_in_range() { Ok(compressor) } else { Err(NoCompressor) }
+    }
+}
+
 impl Compressor {
-    /// The compressor's number in a superblock.
+    /// What a user can write, for messages.
+    pub const EXPECTED: &str = "\"zstd:LEVEL\" with 1 to 19, \"gzip:LEVEL\" with 1 to 9, \"lz4\" or \"none\"";
+
+    /// The compressor's number in a superblock. There is none for no compressor; an image where every block is stored
+    /// names the one that every reader has.
     #[must_use]
     pub fn id(self) -> u16 {
         match self {
-            Self::Gzip(_) => GZIP_ID,
+            Self::Gzip(_) | Self::None => GZIP_ID,
+            Self::Lz4 => LZ4_ID,
             Self::Zstd(_) => ZSTD_ID,
         }
     }
+
+    /// What readers must be told besides the number, as it stands behind the superblock.
+    #[must_use]
+    pub fn options(self) -> Option<&'static [u8]> {
+        (self == Self::Lz4).then_some(LZ4_OPTIONS.as_slice())
+    }
+
+    fn is_in_range(self) -> bool {
+        match self {
+            Self::Gzip(level) => (1..=9).contains(&level),
+            Self::Zstd(level) => (1..=19).contains(&level),
+            Self::Lz4 | Self::None => true,
+        }
+    }
+}
+
+/// Whether blocks of a superblock's compressor can be read.
+#[must_use]
+pub fn is_supported(compressor_id: u16) -> bool {
+    matches!(compressor_id, GZIP_ID | LZ4_ID | ZSTD_ID)
 }
 
 /// Compresses block after block with one warm context. One for each thread.
@@ -45,6 +104,8 @@ pub struct BlockCompressor(CompressContext);
 
 enum CompressContext {
     Gzip(Compress),
+    Lz4,
+    None,
     Zstd(zstd::bulk::Compressor<'static>),
 }
 
@@ -57,18 +118,18 @@ impl std::fmt::Debug for BlockCompressor {
 impl BlockCompressor {
     /// A warm context. A level out of range is `InvalidInput`.
     pub fn new(compressor: Compressor) -> io::Result<Self> {
-        match compressor {
-            Compressor::Gzip(level @ 1..=9) => {
-                Ok(Self(CompressContext::Gzip(Compress::new(Compression::new(level), true))))
-            }
-            Compressor::Zstd(level @ 1..=19) => {
-                Ok(Self(CompressContext::Zstd(zstd::bulk::Compressor::new(level)?)))
-            }
-            Compressor::Gzip(_) | Compressor::Zstd(_) => Err(io::Error::new(
+        if !compressor.is_in_range() {
+            return Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
-                format!("{compressor:?} is out of range, gzip has levels 1 to 9 and zstd 1 to 19"),
-            )),
+                format!("{compressor} is out of range, gzip has levels 1 to 9 and zstd 1 to 19"),
+            ));
         }
+        Ok(Self(match compressor {
+            Compressor::Gzip(level) => CompressContext::Gzip(Compress::new(Compression::new(level), true)),
+            Compressor::Lz4 => CompressContext::Lz4,
+            Compressor::None => CompressContext::None,
+            Compressor::Zstd(level) => CompressContext::Zstd(zstd::bulk::Compressor::new(level)?),
+        }))
     }
 
     /// Compresses `input` into `output` (cleared first). `false`: it did not shrink, store it as it is.
@@ -88,6 +149,13 @@ impl BlockCompressor {
                 output.truncate(size_bytes);
                 Ok(status == Status::StreamEnd)
             }
+            CompressContext::Lz4 => {
+                output.resize(lz4_flex::block::get_maximum_output_size(input.len()), 0);
+                let size_bytes = lz4_flex::block::compress_into(input, output).map_err(io::Error::other)?;
+                output.truncate(size_bytes);
+                Ok(size_bytes < input.len())
+            }
+            CompressContext::None => Ok(false),
             CompressContext::Zstd(context) => {
                 output.reserve(zstd_safe::compress_bound(input.len()));
                 let size_bytes = context.compress_to_buffer(input, output)?;
@@ -102,6 +170,7 @@ pub struct BlockDecompressor(DecompressContext);
 
 enum DecompressContext {
     Gzip(Decompress),
+    Lz4,
     Zstd(zstd::bulk::Decompressor<'static>),
 }
 
@@ -112,14 +181,17 @@ impl std::fmt::Debug for BlockDecompressor {
 }
 
 impl BlockDecompressor {
-    /// A context for the compressor id of a superblock (1 gzip, 6 zstd); another id is `Unsupported`.
+    /// A context for the compressor id of a superblock (1 gzip, 5 lz4, 6 zstd); another id is `Unsupported`.
     pub fn new(compressor_id: u16) -> io::Result<Self> {
         match compressor_id {
             GZIP_ID => Ok(Self(DecompressContext::Gzip(Decompress::new(true)))),
+            LZ4_ID => Ok(Self(DecompressContext::Lz4)),
             ZSTD_ID => Ok(Self(DecompressContext::Zstd(zstd::bulk::Decompressor::new()?))),
             other => Err(io::Error::new(
                 io::ErrorKind::Unsupported,
-                format!("compressor {other} of squashfs is not supported, only 1 (gzip) and 6 (zstd) are"),
+                format!(
+                    "compressor {other} of squashfs is not supported, only 1 (gzip), 5 (lz4) and 6 (zstd) are"
+                ),
             )),
         }
     }
@@ -144,6 +216,8 @@ impl BlockDecompressor {
                 }
                 usize::try_from(context.total_out()).map_err(io::Error::other)
             }
+            DecompressContext::Lz4 => lz4_flex::block::decompress_into(input, output)
+                .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error)),
             DecompressContext::Zstd(context) => context
                 .decompress_to_buffer(input, output)
                 .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error)),
@@ -169,9 +243,13 @@ mod tests {
 
     #[test]
     fn round_trips_or_says_that_it_did_not_shrink() {
-        for compressor in
-            [Compressor::Gzip(1), Compressor::Gzip(9), Compressor::Zstd(1), Compressor::Zstd(19)]
-        {
+        for compressor in [
+            Compressor::Gzip(1),
+            Compressor::Gzip(9),
+            Compressor::Lz4,
+            Compressor::Zstd(1),
+            Compressor::Zstd(19),
+        ] {
             let mut compress = BlockCompressor::new(compressor).unwrap();
             let mut decompress = BlockDecompressor::new(compressor.id()).unwrap();
             let mut packed = Vec::new();
@@ -203,14 +281,39 @@ mod tests {
         {
             assert_eq!(BlockCompressor::new(compressor).unwrap_err().kind(), io::ErrorKind::InvalidInput);
         }
-        for id in [0, 2, 3, 4, 5, 7] {
+        for id in [0, 2, 3, 4, 7] {
+            assert!(!is_supported(id));
             assert_eq!(BlockDecompressor::new(id).unwrap_err().kind(), io::ErrorKind::Unsupported);
         }
     }
 
     #[test]
+    fn names_are_read_and_written() {
+        let check = |text: &str, expected: Result<Compressor, NoCompressor>| {
+            assert_eq!(text.parse(), expected, "{text}");
+        };
+        for compressor in [Compressor::Zstd(19), Compressor::Gzip(1), Compressor::Lz4, Compressor::None] {
+            check(&compressor.to_string(), Ok(compressor));
+        }
+        check("zstd", Ok(Compressor::Zstd(1)));
+        check("gzip", Ok(Compressor::Gzip(6)));
+        for text in
+            ["", "xz", "zstd:", "zstd:0", "zstd:20", "gzip:10", "gzip:-1", "lz4:1", "none:", "zstd:1:1"]
+        {
+            check(text, Err(NoCompressor));
+        }
+    }
+
+    #[test]
+    fn without_a_compressor_nothing_shrinks() {
+        let mut compress = BlockCompressor::new(Compressor::None).unwrap();
+        assert!(!compress.compress(&[0; 4096], &mut Vec::new()).unwrap());
+    }
+
+    #[test]
     fn garbage_is_an_error() {
-        for id in [1, 6] {
+        for id in [1, 5, 6] {
+            assert!(is_supported(id));
             let mut decompress = BlockDecompressor::new(id).unwrap();
             for input in [&noise(1000)[..], b"", b"\x28\xb5\x2f\xfd", b"\x78\x9c"] {
                 assert!(decompress.decompress(input, &mut [0; 4096]).is_err(), "{id} {input:?}");

@@ -3,12 +3,12 @@
 //! Reproducible: the same files in the same order and the same tree give the same bytes, whatever the threads do.
 //!
 //! ```text
-//! superblock | data blocks and fragment blocks, in order of arrival
+//! superblock | options of the compressor, if it has any | data blocks and fragment blocks, in order of arrival
 //!            | inodes | directories | fragments | export | ids | xattrs
 //! ```
 //!
-//! Memory: a bounded number of blocks in flight, 48 bytes a file, 4 bytes a block, about 80 bytes for each small file
-//! (to find duplicates), and at the end the inode and directory tables, compressed.
+//! Memory: a bounded number of blocks in flight, 48 bytes a file, 4 bytes a block, about 80 bytes a file (to find
+//! duplicates), and at the end the inode and directory tables, compressed.
 
 mod content;
 mod directory;
@@ -31,7 +31,7 @@ pub use self::error::WriteError;
 use self::output::Output;
 use self::pool::Pool;
 use super::compress::Compressor;
-use super::format::SUPERBLOCK_BYTES;
+use super::format::{METADATA_STORED, SUPERBLOCK_BYTES};
 use crate::base::tree::{FileId, Tree};
 
 /// How to write.
@@ -56,17 +56,23 @@ pub struct Writer<W> {
     given_up: bool,
 }
 
-impl<W: Write + Seek> Writer<W> {
+impl<W: Read + Write + Seek> Writer<W> {
     /// Leaves room for the superblock and starts the threads.
     pub fn new(out: W, options: Options) -> Result<Self, WriteError> {
         let pool = Pool::start(options.compressor, options.threads)?;
-        let out = Output::new(out, &[0; SUPERBLOCK_BYTES])?;
-        Ok(Self { options, content: ContentWriter::new(out, pool), given_up: false })
+        let mut out = Output::new(out, &[0; SUPERBLOCK_BYTES])?;
+        if let Some(bytes) = options.compressor.options() {
+            let size = u16::try_from(bytes.len()).expect("options are a few bytes") | METADATA_STORED;
+            out.write(&size.to_le_bytes())?;
+            out.write(bytes)?;
+        }
+        let content = ContentWriter::new(out, pool, options.compressor);
+        Ok(Self { options, content, given_up: false })
     }
 
     /// Stores the content of one regular file, of exactly `size_bytes`.
     ///
-    /// Small files of equal content share a handle. After an error the image misses something: every further call
+    /// Files of equal content share a handle. After an error the image misses something: every further call
     /// fails with [`WriteError::GivenUp`].
     pub fn add_file(&mut self, size_bytes: u64, content: &mut dyn Read) -> Result<FileId, WriteError> {
         if self.given_up {

@@ -8,28 +8,57 @@ use serde_json::json;
 use crate::base::{Digest, ReadAt as _};
 use crate::oci::media;
 
-use super::{ArchiveImage, ImageError, Layer, LayerSet, Store, StoreError};
+use super::blobs::PendingBlob;
+use super::{ArchiveImage, ImageError, Layer, Store, StoreError};
 
 /// Bytes per read.
 const BUFFER_BYTES: usize = 1 << 20;
 
+/// What an image is made of, copied but not published. Dropping it leaves nothing.
+#[derive(Debug)]
+pub struct Keeping {
+    store: Store,
+    layers: Vec<PendingBlob>,
+    config: Vec<u8>,
+    manifest: Vec<u8>,
+}
+
+impl Keeping {
+    /// Publishes everything, the manifest last, and returns its digest.
+    pub fn publish(self) -> Result<Digest, StoreError> {
+        for layer in self.layers {
+            layer.publish()?;
+        }
+        self.store.put_blob(&self.config)?;
+        self.store.put_blob(&self.manifest)
+    }
+}
+
 impl Store {
-    /// Keeps everything that an image of an archive is made of, so that it can be pushed and saved. Returns the image
-    /// as the store has it; the manifest comes last.
+    /// Copies everything that an image of an archive is made of, so that it can be pushed and saved.
     ///
     /// An image without a manifest gets one that says what its layers are, with the layers byte for byte as they came.
-    pub fn keep(&self, image: &ArchiveImage) -> Result<LayerSet, ImageError> {
+    pub fn keep(&self, image: &ArchiveImage) -> Result<Keeping, ImageError> {
         let set = &image.layers;
+        let mut layers = Vec::new();
         let mut descriptors = Vec::with_capacity(set.layers.len());
         for layer in &set.layers {
-            let digest = self.keep_layer(layer, &set.name)?;
+            let digest = match layer.digest.filter(|digest| self.has_blob(digest)) {
+                Some(digest) => digest,
+                None => {
+                    let pending = self.copy_layer(layer, &set.name)?;
+                    let digest = pending.digest();
+                    layers.push(pending);
+                    digest
+                }
+            };
             let media_type = format!("{}v1.tar{}", media::OCI_LAYER_PREFIX, suffix_of(layer));
             descriptors.push(
                 json!({ "mediaType": media_type, "digest": digest.to_string(), "size": layer.size_bytes }),
             );
         }
-        let config = self.put_blob(&set.config)?;
-        let raw = match &image.manifest {
+        let config = Digest::of(&set.config);
+        let manifest = match &image.manifest {
             Some(raw) => raw.clone(),
             None => json!({
                 "schemaVersion": 2,
@@ -42,15 +71,10 @@ impl Store {
             .to_string()
             .into_bytes(),
         };
-        let manifest = self.put_blob(&raw)?;
-        self.layer_set(&set.name, &manifest)
+        Ok(Keeping { store: self.clone(), layers, config: set.config.clone(), manifest })
     }
 
-    fn keep_layer(&self, layer: &Layer, name: &str) -> Result<Digest, ImageError> {
-        // What is uncompressed has its diff id as its digest, but whether it is uncompressed only its bytes tell.
-        if let Some(digest) = layer.digest.filter(|digest| self.has_blob(digest)) {
-            return Ok(digest);
-        }
+    fn copy_layer(&self, layer: &Layer, name: &str) -> Result<PendingBlob, ImageError> {
         let mut writer = self.blob_writer(layer.digest, Some(layer.size_bytes))?;
         let mut buffer = vec![0; BUFFER_BYTES];
         let mut done_bytes = 0;
@@ -67,7 +91,7 @@ impl Store {
             writer.append(&buffer[..count])?;
             done_bytes += count as u64;
         }
-        writer.commit().map_err(|error| match error {
+        writer.finish().map_err(|error| match error {
             StoreError::Digest { expected, got } => {
                 ImageError::Digest { what: "layer", name: expected.to_string(), got }
             }

@@ -44,6 +44,7 @@ pub use error::StoreError;
 pub use fault::{ArchiveError, ArchiveFault};
 pub use find::{FindError, Meant, StoredImage};
 pub use images::{ImageKey, ImageKeyError, ImageWriter};
+pub use keep::Keeping;
 pub use layout::read_layout;
 pub use refs::RefRecord;
 pub use remove::Removed;

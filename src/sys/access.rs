@@ -36,6 +36,25 @@ pub fn wait_readable(fd: BorrowedFd<'_>, timeout: Duration) -> Result<bool> {
     }
 }
 
+/// Waits until one of the fds can be read or its other side is closed, and says which; `None` in the list is left out.
+/// All false if `timeout` passed first, or a signal came.
+pub fn wait_any<const N: usize>(
+    fds: [Option<BorrowedFd<'_>>; N],
+    timeout: Option<Duration>,
+) -> Result<[bool; N]> {
+    let mut asked: Vec<PollFd<'_>> =
+        fds.iter().flatten().map(|fd| PollFd::new(*fd, PollFlags::POLLIN)).collect();
+    let timeout = timeout
+        .map_or(PollTimeout::NONE, |timeout| PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX));
+    match poll(&mut asked, timeout) {
+        Ok(_) => {}
+        Err(Errno::EINTR) => return Ok([false; N]),
+        Err(errno) => return Err(errno),
+    }
+    let mut answers = asked.iter().map(|fd| fd.any().unwrap_or(true));
+    Ok(fds.map(|fd| fd.is_some() && answers.next().unwrap_or(false)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -2,13 +2,27 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd};
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 
 use crate::base::ReadAt;
+
+use super::{Errno, Result};
+
+/// Takes the lock of an open file or directory (flock(2)), if nobody has it. It is held as long as this fd or a copy of it,
+/// also in a forked process, is open. False if somebody else has it.
+pub fn try_lock(fd: BorrowedFd<'_>) -> Result<bool> {
+    // SAFETY: plain numbers, and the fd is open as long as it is borrowed.
+    let result = unsafe { libc::flock(fd.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) };
+    match Errno::result(result) {
+        Ok(_) => Ok(true),
+        Err(Errno::EWOULDBLOCK) => Ok(false),
+        Err(errno) => Err(errno),
+    }
+}
 
 /// Flag of an open that fails where the last name is a symbolic link.
 pub const NO_FOLLOW: i32 = libc::O_NOFOLLOW;
@@ -61,6 +75,14 @@ impl ReadAt for ReadFile {
             let _ = posix_fadvise(&self.file, offset, size_bytes, PosixFadviseAdvice::POSIX_FADV_DONTNEED);
         }
     }
+}
+
+/// Asks the kernel to begin writing what the file has in memory, without waiting for it, so that less is left to a sync
+/// at the end. A file system that does not know the wish ignores it.
+pub fn start_writeback(file: &File) {
+    // SAFETY: the fd is open during the call, which touches no memory of ours; a length of 0 means up to the end.
+    // An error is of no interest: it comes again at the sync.
+    let _ = unsafe { libc::sync_file_range(file.as_raw_fd(), 0, 0, libc::SYNC_FILE_RANGE_WRITE) };
 }
 
 #[cfg(test)]

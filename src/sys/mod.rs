@@ -10,6 +10,7 @@ pub mod file;
 pub mod fuse_dev;
 pub mod mount;
 pub mod ns;
+pub mod pidfd;
 pub mod process;
 pub mod socket;
 pub mod term;

@@ -5,9 +5,10 @@
 use std::fs;
 use std::io::Write as _;
 use std::marker::PhantomData;
-use std::os::fd::AsRawFd as _;
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::unix::fs::MetadataExt as _;
 
-use nix::sched::{CloneFlags, unshare};
+use nix::sched::{CloneFlags, setns, unshare};
 
 use super::{Errno, Result};
 
@@ -95,9 +96,71 @@ pub fn write_id_maps(map: &IdMap) -> Result<()> {
     write_proc("/proc/self/gid_map", &format!("{} {} 1\n", map.gid_inside, map.gid_outside))
 }
 
+/// A kind of namespace, by its name below `/proc/PID/ns` and the kernel's flag.
+type Kind = (&'static str, CloneFlags);
+
+/// Every kind that a container may have of its own, in the order in which they are joined: the user namespace first,
+/// since it gives the right to join the others.
+const KINDS: [Kind; 7] = [
+    ("user", CloneFlags::CLONE_NEWUSER),
+    ("pid", CloneFlags::CLONE_NEWPID),
+    ("net", CloneFlags::CLONE_NEWNET),
+    ("ipc", CloneFlags::CLONE_NEWIPC),
+    ("uts", CloneFlags::CLONE_NEWUTS),
+    ("cgroup", CloneFlags::CLONE_NEWCGROUP),
+    ("mnt", CloneFlags::CLONE_NEWNS),
+];
+
+/// Opened namespaces of another process: those that are not this process's too.
+#[derive(Debug)]
+pub struct OtherNamespaces {
+    opened: Vec<(CloneFlags, OwnedFd)>,
+}
+
+impl OtherNamespaces {
+    /// Opens what differs. The caller looks afterwards whether the number still is the process that it meant.
+    pub fn of(pid: i32) -> Result<Self> {
+        let mut opened = Vec::new();
+        for (name, flag) in KINDS {
+            let other = match fs::File::open(format!("/proc/{pid}/ns/{name}")) {
+                Ok(file) => file,
+                // A kernel without this kind.
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound && name != "user" => continue,
+                Err(error) => return Err(to_errno(&error)),
+            };
+            let theirs = other.metadata().map_err(|error| to_errno(&error))?;
+            let own = fs::metadata(format!("/proc/self/ns/{name}")).map_err(|error| to_errno(&error))?;
+            if (own.dev(), own.ino()) != (theirs.dev(), theirs.ino()) {
+                opened.push((flag, other.into()));
+            }
+        }
+        Ok(Self { opened })
+    }
+
+    /// Whether nothing differs: the process has made none of its own, at least not yet.
+    #[must_use]
+    pub fn are_our_own(&self) -> bool {
+        self.opened.is_empty()
+    }
+
+    /// Whether a joining process must fork to be inside: a pid namespace holds only for children.
+    #[must_use]
+    pub fn need_a_fork(&self) -> bool {
+        self.opened.iter().any(|(flag, _)| *flag == CloneFlags::CLONE_NEWPID)
+    }
+
+    /// Joins all of them. Root and working directory become the root of the joined mount namespace.
+    pub fn join(&self, _witness: &SingleThreaded) -> Result<()> {
+        self.opened.iter().try_for_each(|(flag, fd)| setns(fd, *flag))
+    }
+}
+
+fn to_errno(error: &std::io::Error) -> Errno {
+    error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
+}
+
 /// One write: the map files take their whole content in a single call.
 fn write_proc(path: &str, text: &str) -> Result<()> {
-    let to_errno = |error: std::io::Error| error.raw_os_error().map_or(Errno::EIO, Errno::from_raw);
-    let mut file = fs::OpenOptions::new().write(true).open(path).map_err(to_errno)?;
-    file.write_all(text.as_bytes()).map_err(to_errno)
+    let mut file = fs::OpenOptions::new().write(true).open(path).map_err(|error| to_errno(&error))?;
+    file.write_all(text.as_bytes()).map_err(|error| to_errno(&error))
 }

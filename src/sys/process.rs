@@ -2,15 +2,19 @@
 
 use std::convert::Infallible;
 use std::ffi::CString;
-use std::os::fd::{AsRawFd as _, BorrowedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
-use nix::sys::wait::{WaitStatus, waitpid};
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, sigaction, sigprocmask};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork, setsid};
 
 use super::ns::SingleThreaded;
 use super::{Errno, Result};
+
+/// The number of a child of this process: it stays the child's until it is waited for.
+pub type Child = Pid;
 
 /// Starts `work` in a process of its own that nobody waits for: forked twice, in its own session, so that it is no
 /// child of the caller and no signal of the caller's terminal or process group reaches it.
@@ -84,6 +88,47 @@ pub fn wait(child: Pid) -> Result<i32> {
             Err(errno) => return Err(errno),
         }
     }
+}
+
+/// As [`wait`], but `None` while the child still runs.
+pub fn try_wait(child: Pid) -> Result<Option<i32>> {
+    match waitpid(child, Some(WaitPidFlag::WNOHANG)) {
+        Ok(WaitStatus::Exited(_, status)) => Ok(Some(status)),
+        Ok(WaitStatus::Signaled(_, signal, _)) => Ok(Some(128 + signal as i32)),
+        Ok(_) | Err(Errno::EINTR) => Ok(None),
+        Err(errno) => Err(errno),
+    }
+}
+
+/// A fd that can be read when a child of this process has ended. The signal is blocked for the rest of this process's
+/// life, so it is called after the last fork of what is to be executed.
+pub fn watch_children() -> Result<SignalFd> {
+    let mut mask = SigSet::empty();
+    mask.add(Signal::SIGCHLD);
+    sigprocmask(SigmaskHow::SIG_BLOCK, Some(&mask), None)?;
+    SignalFd::with_flags(&mask, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
+}
+
+/// Takes what a fd of [`watch_children`] holds, so that it waits again.
+pub fn clear_watch(watch: &SignalFd) {
+    while matches!(watch.read_signal(), Ok(Some(_))) {}
+}
+
+/// Makes this process the leader of a session of its own.
+pub fn new_session() -> Result<()> {
+    setsid().map(drop)
+}
+
+/// Puts a fd in the place of standard input.
+pub fn set_standard_input(input: impl AsFd) -> Result<()> {
+    nix::unistd::dup2_stdin(input)
+}
+
+/// Puts the fds in the place of standard input, output and error.
+pub fn set_standard_streams(input: impl AsFd, output: impl AsFd, error: impl AsFd) -> Result<()> {
+    nix::unistd::dup2_stdin(input)?;
+    nix::unistd::dup2_stdout(output)?;
+    nix::unistd::dup2_stderr(error)
 }
 
 /// Ignores every signal that can be ignored, and blocks none: a server must outlive what its caller gets.

@@ -301,7 +301,7 @@ fn events_tell_of_every_layer_from_the_last_to_the_first() {
     let layers = small_image(directory.path(), "{}");
     let mut lines = Vec::new();
     convert_with(&layers, &directory.path().join("a.sif"), &options(), &mut |event| match event {
-        Event::LayerStarted { index, count, size_bytes } => {
+        Event::LayerStarted { index, count, size_bytes, .. } => {
             assert_eq!(size_bytes, layers.layers[index].size_bytes);
             lines.push(format!("start {index} of {count}"));
         }

@@ -112,7 +112,7 @@ fn what_cannot_be_had_is_told() {
          starts in `/`\n"
     );
     for (words, expected) in [
-        (&["--name", "x", "box.sif"][..], "error: unknown flag `--name`\n"),
+        (&["--no-such", "x", "box.sif"][..], "error: unknown flag `--no-such`\n"),
         (&["-v", "/data:/", "box.sif"], "error: `-v /data:/`: `/` cannot be a mount point\n"),
     ] {
         let output = sandbox.slipway(["run"]).args(words).run();

@@ -193,6 +193,8 @@ fn equals_the_tree_whatever_the_options() {
         "-comp zstd -Xcompression-level 1 -b 4K",
         "-comp gzip -Xcompression-level 1 -b 1M",
         "-comp zstd -Xcompression-level 1 -no-fragments",
+        "-comp lz4",
+        "-comp lz4 -Xhc -b 256K",
         "-comp gzip -noI -noD",
         "-comp zstd -noI -noD -noF -noX",
         "-comp zstd -Xcompression-level 1 -always-use-fragments -no-exports",
@@ -257,7 +259,7 @@ fn refuses_other_compressors_by_name() {
     fs::create_dir(&tree).unwrap();
     pack(&tree, &image, &["-comp", "xz"]);
     let error = open(&image).unwrap_err();
-    assert_eq!(error.to_string(), "the squashfs is compressed with xz; only gzip and zstd can be read");
+    assert_eq!(error.to_string(), "the squashfs is compressed with xz; only gzip, lz4 and zstd can be read");
 }
 
 /// A tar entry, as far as `sqfstar` looks at it.

@@ -25,7 +25,8 @@ use slipway::squashfs::write::{Options, Writer};
 use self::model::{Content, Item, Model, What, assert_same_lines, lines_of_directory, lines_of_image};
 
 const BLOCK: usize = 128 * 1024;
-const COMPRESSORS: [Compressor; 2] = [Compressor::Zstd(1), Compressor::Gzip(6)];
+const COMPRESSORS: [Compressor; 4] =
+    [Compressor::Zstd(1), Compressor::Gzip(6), Compressor::Lz4, Compressor::None];
 
 /// Bytes without a pattern that a compressor could find (xorshift).
 fn noise(size_bytes: usize, seed: u64) -> Vec<u8> {

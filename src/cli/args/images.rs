@@ -1,5 +1,6 @@
 //! Flags of the verbs that deal with images and registries.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
@@ -46,6 +47,8 @@ pub(in crate::cli) struct ImageArgs {
 /// The verbs of `image`.
 #[derive(Debug, Subcommand)]
 pub(in crate::cli) enum ImageCommand {
+    /// Read every block and structure of an image and name what is wrong
+    Check(CheckArgs),
     /// List the images of the store
     #[command(alias = "list")]
     Ls(ImagesArgs),
@@ -66,6 +69,14 @@ pub(in crate::cli) enum ImageCommand {
     Save(SaveArgs),
     /// Take images from a `docker save` archive
     Load(LoadArgs),
+}
+
+/// Flags of `image check`.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct CheckArgs {
+    /// A .sif or squashfs file, or an image of the store
+    #[arg(value_name = "FILE")]
+    pub(in crate::cli) file: OsString,
 }
 
 /// Flags of `rmi`.
@@ -113,6 +124,12 @@ pub(in crate::cli) struct HistoryArgs {
 /// Flags of `inspect`.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct InspectArgs {
+    /// Take the names as those of: container or image
+    #[arg(long = "type", value_name = "KIND", value_parser = ["container", "image"])]
+    pub(in crate::cli) kind: Option<String>,
+    /// Show sizes too; those of images are always shown
+    #[arg(short = 's', long)]
+    pub(in crate::cli) size: bool,
     /// Print by a Go template or `json`
     #[arg(short = 'f', long, value_name = "FORMAT")]
     pub(in crate::cli) format: Option<String>,

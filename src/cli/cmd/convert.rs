@@ -2,17 +2,17 @@
 
 use std::path::Path;
 
-use crate::base::sizes::human_size;
 use crate::convert;
 use crate::oci::Platform;
 use crate::reference::ImageRef;
-use crate::registry;
+use crate::registry::{self, Arriving};
 use crate::store::{self, LayerSet};
 
-use super::publish::forget_damaged;
+use super::publish::{forget_damaged, with_arriving};
 use super::{Session, platform};
 use crate::cli::args::ConvertArgs;
 use crate::cli::failure::Failure;
+use crate::cli::progress::Progress;
 use crate::cli::term;
 
 pub(in crate::cli) fn run(args: &ConvertArgs, session: &Session) -> Result<(), Failure> {
@@ -30,21 +30,31 @@ pub(in crate::cli) fn run(args: &ConvertArgs, session: &Session) -> Result<(), F
         ));
     }
     let wanted = platform(args.platform.as_deref())?;
-    let set = read_source(&args.source, &wanted, session)?;
-    let report = match convert::convert(&set, target, &session.convert_options()) {
-        Err(error) if args.source.starts_with("docker:") => {
-            return Err(forget_damaged(error, &session.store()?));
+    let progress = Progress::new(&args.conversion.progress);
+    let options = session.convert_options(&args.conversion);
+    let mut on_event = |event| progress.convert(event);
+    let (layers, report) = match args.source.split_once(':') {
+        Some(("docker", name)) => {
+            let reference = ImageRef::parse(name.trim_start_matches("//"))?;
+            let (client, store) = (session.client(), session.store()?);
+            let on_pull = |event| progress.pull(&event);
+            let meanwhile = |arriving: &Arriving<'_>| -> Result<_, Failure> {
+                let report = with_arriving(arriving, |source| {
+                    convert::convert_arriving(source, target, &options, &mut on_event)
+                        .map_err(|error| forget_damaged(error, &store))
+                })?;
+                Ok((arriving.layer_count(), report))
+            };
+            registry::pull_while(&client, &reference, &wanted, &store, &on_pull, meanwhile)?.1
         }
-        report => report?,
+        _ => {
+            let set = read_source(&args.source, &wanted, session)?;
+            (set.layers.len(), convert::convert_with(&set, target, &options, &mut on_event)?)
+        }
     };
-    term::print(&format_args!(
-        "{}: {} layers, {} entries, {} to {}\n",
-        target.display(),
-        set.layers.len(),
-        report.entries,
-        human_size(report.tar_bytes),
-        human_size(report.sif_bytes)
-    ))
+    progress.converted(layers, &report);
+    drop(progress);
+    term::print(&format_args!("{}\n", target.display()))
 }
 
 fn read_source(source: &str, wanted: &Platform, session: &Session) -> Result<LayerSet, Failure> {
@@ -68,12 +78,6 @@ fn read_source(source: &str, wanted: &Platform, session: &Session) -> Result<Lay
                 _ => (rest, None),
             };
             Ok(store::read_layout(Path::new(directory), tag, wanted)?)
-        }
-        Some(("docker", name)) => {
-            let reference = ImageRef::parse(name.trim_start_matches("//"))?;
-            let store = session.store()?;
-            let pinned = registry::pull(&session.client(), &reference, wanted, &store, &|_| {})?;
-            Ok(store.layer_set(&reference.familiar(), &pinned.manifest_digest)?)
         }
         _ => Err(Failure::new(
             format!("cannot convert `{source}`: it does not say what kind of source it is"),

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::gpu::{self, GpuListing, Hints, HostRoot, Inventory, Owned};
+use crate::host;
 use crate::sched;
 
 use super::Session;
@@ -60,24 +61,13 @@ pub(super) fn hints(session: &Session) -> Hints {
     }
 }
 
-/// A directory of the caller's own on this node: the session's, else one in `/tmp` that nobody else can write to. It is
-/// made only where there is a driver, whose facts it is for.
+/// The caller's own directory on this node, if it can be had: a cache is no reason to fail. It is made only where there
+/// is a driver, whose facts it is for.
 fn cache_directory(session: &Session) -> Option<PathBuf> {
-    use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
-    let (uid, _) = crate::sys::process::own_ids();
-    let session_directory = session.env.get(std::ffi::OsStr::new("XDG_RUNTIME_DIR")).map(PathBuf::from);
-    let directory = match session_directory.filter(|directory| directory.is_absolute() && directory.is_dir())
-    {
-        Some(directory) => directory.join("slipway"),
-        None => PathBuf::from(format!("/tmp/slipway-{uid}")),
-    };
     if !Path::new("/proc/driver/nvidia").exists() {
         return None;
     }
-    match std::fs::DirBuilder::new().mode(0o700).create(&directory) {
-        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => return None,
-        _ => {}
-    }
-    let facts = std::fs::symlink_metadata(&directory).ok()?;
-    (facts.is_dir() && facts.uid() == uid && facts.mode() & 0o077 == 0).then_some(directory)
+    let directory = host::private_directories(&session.env, false).into_iter().next()?;
+    host::own_directory(&directory).ok()?;
+    Some(directory)
 }

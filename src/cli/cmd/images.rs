@@ -158,12 +158,17 @@ fn short(id: &str) -> &str {
     hex.get(..12).unwrap_or(hex)
 }
 
-/// Docker's words for an age (docker/go-units `HumanDuration`).
+/// Docker's words for an age.
 pub(super) fn ago(created: &str, now: Timestamp) -> String {
     let Ok(created) = created.parse::<Timestamp>() else { return "N/A".into() };
-    let seconds = now.as_second().saturating_sub(created.as_second()).max(0);
+    format!("{} ago", human_duration(now.as_second().saturating_sub(created.as_second())))
+}
+
+/// Docker's words for a duration (docker/go-units `HumanDuration`).
+pub(super) fn human_duration(seconds: i64) -> String {
+    let seconds = seconds.max(0);
     let (minutes, hours) = (seconds / 60, (seconds + 1800) / 3600);
-    let words = match seconds {
+    match seconds {
         0 => "Less than a second".into(),
         1 => "1 second".into(),
         2..60 => format!("{seconds} seconds"),
@@ -175,8 +180,7 @@ pub(super) fn ago(created: &str, now: Timestamp) -> String {
         _ if hours < 24 * 60 => format!("{} weeks", hours / 24 / 7),
         _ if hours < 24 * 365 * 2 => format!("{} months", hours / 24 / 30),
         _ => format!("{} years", hours / 24 / 365),
-    };
-    format!("{words} ago")
+    }
 }
 
 #[cfg(test)]

@@ -1,27 +1,41 @@
-//! `slipway inspect`: what is known of images, in docker's JSON.
+//! `slipway inspect`: what is known of images and containers, in docker's JSON.
 
 use serde_json::{Value, json};
 
 use crate::oci::Manifest;
 use crate::reference::ImageRef;
+use crate::runtime::RuntimeError;
 use crate::store::{Store, StoredImage};
 
-use super::{Session, locate};
+use super::{Session, containers, locate};
 use crate::cli::args::InspectArgs;
 use crate::cli::failure::Failure;
 use crate::cli::template::Template;
 use crate::cli::term;
 
+/// What the names may mean.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::cli) enum Kind {
+    /// A container, or else an image.
+    Any,
+    Container,
+    Image,
+}
+
 /// Shows each; one that is not there does not keep the others.
-pub(in crate::cli) fn run(args: &InspectArgs, session: &Session) -> Result<(), Failure> {
+pub(in crate::cli) fn run(args: &InspectArgs, kind: Kind, session: &Session) -> Result<(), Failure> {
+    let kind = match args.kind.as_deref() {
+        Some("container") => Kind::Container,
+        Some("image") => Kind::Image,
+        _ => kind,
+    };
     let template = match args.format.as_deref() {
         None | Some("json") => None,
         Some(format) => Some(Template::parse(format)?),
     };
-    let store = session.store()?;
     let (mut found, mut failures) = (Vec::new(), Vec::new());
     for word in &args.images {
-        match locate::image(&store, word).and_then(|(image, _)| describe(&image, &store)) {
+        match value(word, kind, session) {
             Ok(value) => found.push(value),
             Err(failure) => failures.push(failure),
         }
@@ -39,6 +53,22 @@ pub(in crate::cli) fn run(args: &InspectArgs, session: &Session) -> Result<(), F
         term::complain(failure);
     }
     if failures.is_empty() { Ok(()) } else { Err(Failure::quiet_own()) }
+}
+
+fn value(word: &str, kind: Kind, session: &Session) -> Result<Value, Failure> {
+    if kind != Kind::Image {
+        match containers::inspect(word, session) {
+            Ok(value) => return Ok(value),
+            Err(error @ RuntimeError::NoSuchContainer { .. }) if kind == Kind::Container => {
+                return Err(error.into());
+            }
+            Err(RuntimeError::NoSuchContainer { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    let store = session.store()?;
+    let (image, _) = locate::image(&store, word)?;
+    describe(&image, &store)
 }
 
 /// Docker's indent is four spaces.

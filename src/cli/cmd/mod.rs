@@ -3,11 +3,13 @@
 #![expect(clippy::disallowed_methods, reason = "verbs look at files of the user and start our own helpers")]
 
 pub(super) mod config;
+pub(super) mod containers;
 pub(super) mod convert;
 pub(super) mod gpus;
 mod grants;
 pub(super) mod history;
 mod hot;
+pub(super) mod image;
 pub(super) mod images;
 pub(super) mod info;
 pub(super) mod inspect;
@@ -36,6 +38,7 @@ use crate::oci::Platform;
 use crate::registry::{Client, ClientOptions, CredentialSources, Proxies, TrustSources};
 use crate::store::Store;
 
+use super::args::ConversionArgs;
 use super::failure::Failure;
 
 /// Most server threads: more only take turns on the image's file.
@@ -75,6 +78,7 @@ impl Session {
             read_timeout: seconds(settings.read_timeout_seconds.value),
             retries: retries.unwrap_or(settings.retries.value),
             parallel_layers: to_usize(settings.parallel_layers.value).max(1),
+            connections_per_layer: to_usize(settings.connections_per_layer.value),
             credentials: self.credentials(),
             trust: TrustSources::from_env(&with_home(&self.env)),
             proxies: Proxies::from_env(&self.env),
@@ -88,10 +92,10 @@ impl Session {
         CredentialSources::from_env(&with_home(&self.env))
     }
 
-    fn convert_options(&self) -> crate::convert::Options {
+    fn convert_options(&self, args: &ConversionArgs) -> crate::convert::Options {
         let settings = &self.settings.convert;
         crate::convert::Options {
-            compressor: settings.compression.value,
+            compressor: args.compression.unwrap_or(settings.compression.value),
             threads: threads(settings.threads.value, &LaunchFacts::read(Path::new("/"))),
             max_entries: settings.max_entries.value,
             max_bytes: settings.max_bytes.value.0,

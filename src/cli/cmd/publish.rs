@@ -1,15 +1,16 @@
 //! From an image whose blobs are at hand to a run file in the store, under its names.
 
 use crate::base::Digest;
-use crate::base::sizes::human_size;
-use crate::convert::{self, ConvertError};
+use crate::convert::{self, ConvertError, Source};
 use crate::oci::{ImageConfig, Platform};
 use crate::reference::ImageRef;
+use crate::registry::Arriving;
 use crate::store::{ImageKey, LayerSet, RefRecord, Store};
 
 use super::Session;
+use crate::cli::args::ConversionArgs;
 use crate::cli::failure::Failure;
-use crate::cli::term;
+use crate::cli::progress::Progress;
 
 /// Converts `set` unless its run file is there, and gives it `names`, which mean `top` in their registry. Without names
 /// it stays as an image that has none.
@@ -19,9 +20,10 @@ pub(super) fn publish(
     top: Option<Digest>,
     store: &Store,
     session: &Session,
-    quiet: bool,
+    args: &ConversionArgs,
+    progress: &Progress,
 ) -> Result<RefRecord, Failure> {
-    let record = RefRecord { top, ..convert(set, store, session, quiet)? };
+    let record = RefRecord { top, ..convert(set, store, session, args, progress)? };
     name(&record, names, store)?;
     Ok(record)
 }
@@ -31,25 +33,16 @@ pub(super) fn convert(
     set: &LayerSet,
     store: &Store,
     session: &Session,
-    quiet: bool,
+    args: &ConversionArgs,
+    progress: &Progress,
 ) -> Result<RefRecord, Failure> {
-    let options = session.convert_options();
-    let key = ImageKey::new(&set.manifest_digest, convert::WRITER_VERSION, &options.compressor.to_string());
-    if !store.has_image(&key) {
-        let writer = store.image_writer(&key);
-        let converted = convert::convert(set, writer.path(), &options);
-        let report = converted.map_err(|error| forget_damaged(error, store))?;
-        writer.publish()?;
-        if !quiet {
-            term::note(&format_args!(
-                "Converted: {} layers, {} entries, {} to {}",
-                set.layers.len(),
-                report.entries,
-                human_size(report.tar_bytes),
-                human_size(report.sif_bytes)
-            ));
-        }
-    }
+    let source = Source {
+        manifest_digest: set.manifest_digest,
+        config: &set.config,
+        layer_count: set.layers.len(),
+        layer: &mut |index| set.layers.get(index).cloned(),
+    };
+    let key = make_run_file(source, store, session, args, progress)?;
     record(set, store, key)
 }
 
@@ -62,6 +55,39 @@ pub(super) fn name(record: &RefRecord, names: &[ImageRef], store: &Store) -> Res
         store.keep_nameless(record)?;
     }
     Ok(())
+}
+
+/// As [`convert`], for layers that may be on their way.
+pub(super) fn make_run_file(
+    source: Source<'_>,
+    store: &Store,
+    session: &Session,
+    args: &ConversionArgs,
+    progress: &Progress,
+) -> Result<ImageKey, Failure> {
+    let options = session.convert_options(args);
+    let key =
+        ImageKey::new(&source.manifest_digest, convert::WRITER_VERSION, &options.compressor.to_string());
+    if !store.has_image(&key) {
+        let layer_count = source.layer_count;
+        let writer = store.image_writer(&key);
+        let mut on_event = |event| progress.convert(event);
+        let converted = convert::convert_arriving(source, writer.path(), &options, &mut on_event);
+        let report = converted.map_err(|error| forget_damaged(error, store))?;
+        writer.publish()?;
+        progress.converted(layer_count, &report);
+    }
+    Ok(key)
+}
+
+/// An image that a pull is bringing, as a source of a conversion.
+pub(super) fn with_arriving<T>(arriving: &Arriving<'_>, convert: impl FnOnce(Source<'_>) -> T) -> T {
+    convert(Source {
+        manifest_digest: arriving.manifest_digest,
+        config: arriving.config,
+        layer_count: arriving.layer_count(),
+        layer: &mut |index| arriving.layer(index),
+    })
 }
 
 /// A stored layer that was damaged on disk must not spoil the next pull as well.

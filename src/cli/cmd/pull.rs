@@ -2,14 +2,14 @@
 
 use crate::oci::Platform;
 use crate::reference::ImageRef;
-use crate::registry::{self, Client, LayerState, PullEvent};
+use crate::registry::{self, Client};
 use crate::store::Store;
 
-use super::publish::publish;
+use super::publish::{make_run_file, publish, with_arriving};
 use super::{Session, platform};
-use crate::base::sizes::human_size;
 use crate::cli::args::PullArgs;
 use crate::cli::failure::Failure;
+use crate::cli::progress::Progress;
 use crate::cli::term;
 
 pub(in crate::cli) fn run(args: &PullArgs, session: &Session) -> Result<(), Failure> {
@@ -23,13 +23,13 @@ pub(in crate::cli) fn run(args: &PullArgs, session: &Session) -> Result<(), Fail
             if !failure.is_mended() {
                 return Err(failure);
             }
-            term::note(&"warning: a layer in the store was damaged and is fetched again");
+            term::warn("a layer in the store was damaged and is fetched again");
             pull_one()
         })
     };
     let is_tagged = args.name.rsplit('/').next().unwrap_or_default().contains([':', '@']);
     if !args.all_tags {
-        if !is_tagged && !args.quiet {
+        if !is_tagged && !args.conversion.progress.quiet {
             term::note(&"Using default tag: latest");
         }
         return pull(&reference);
@@ -55,31 +55,31 @@ fn pull_one(
     client: &Client,
     session: &Session,
 ) -> Result<(), Failure> {
-    if !args.quiet {
+    if !args.conversion.progress.quiet {
         let tag = reference.manifest_reference();
         term::note(&format_args!("{tag}: Pulling from {}", reference.path()));
     }
     // It is only compared with, and a damaged ref is replaced by this pull.
     let before = store.get_ref(&reference.to_string()).unwrap_or_default();
-    let say = |event: PullEvent| {
-        if let Some(line) = line_of(&event, args.quiet) {
-            term::note(&line);
+    let progress = Progress::new(&args.conversion.progress);
+    let on_event = |event| progress.pull(&event);
+    let (pinned, _) = registry::pull_while(client, reference, wanted, store, &on_event, |arriving| {
+        if args.platform.is_some() && !wanted.runnable().contains(&arriving.platform.normalized()) {
+            return Err(Failure::new(
+                format!(
+                    "cannot pull `{}` for {wanted}: there is only an image for {}",
+                    args.name, arriving.platform
+                ),
+                "leave out `--platform`, or ask the image's makers for one",
+            ));
         }
-    };
-    let pinned = registry::pull(client, reference, wanted, store, &say)?;
-    if args.platform.is_some() && !wanted.runnable().contains(&pinned.platform.normalized()) {
-        return Err(Failure::new(
-            format!(
-                "cannot pull `{}` for {wanted}: there is only an image for {}",
-                args.name, pinned.platform
-            ),
-            "leave out `--platform`, or ask the image's makers for one",
-        ));
-    }
+        with_arriving(arriving, |source| make_run_file(source, store, session, &args.conversion, &progress))
+    })?;
     let set = store.layer_set(&reference.familiar(), &pinned.manifest_digest)?;
     let names = std::slice::from_ref(reference);
-    let record = publish(&set, names, Some(pinned.top_digest), store, session, args.quiet)?;
-    if args.quiet {
+    let record = publish(&set, names, Some(pinned.top_digest), store, session, &args.conversion, &progress)?;
+    drop(progress);
+    if args.conversion.progress.quiet {
         return term::print(&format_args!("{reference}\n"));
     }
     let status = if before.is_some_and(|before| before.manifest == record.manifest) {
@@ -92,26 +92,4 @@ fn pull_one(
         pinned.top_digest,
         reference.familiar()
     ))
-}
-
-/// A line of progress; the quiet form keeps only what a user must know.
-fn line_of(event: &PullEvent, quiet: bool) -> Option<String> {
-    match event {
-        PullEvent::OtherPlatform { wanted, found } => {
-            Some(format!("warning: the image is for {found}, and there is none for {wanted}"))
-        }
-        PullEvent::Waiting { why, wait } => Some(format!("{why}; next try in {} s", wait.as_secs())),
-        PullEvent::MirrorFailed { why } => Some(format!("warning: {why}; asking the next place")),
-        _ if quiet => None,
-        PullEvent::Resolved { layers, size_bytes, .. } => {
-            Some(format!("{layers} layers, {}", human_size(*size_bytes)))
-        }
-        PullEvent::Layer { digest, size_bytes, state } => match state {
-            LayerState::Present => Some(format!("{}: Already exists", digest.short())),
-            LayerState::Done => {
-                Some(format!("{}: Pull complete ({})", digest.short(), human_size(*size_bytes)))
-            }
-            LayerState::Started | LayerState::Progress { .. } => None,
-        },
-    }
 }

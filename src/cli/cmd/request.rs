@@ -165,7 +165,7 @@ fn as_text<'a>(flag: &str, text: &'a OsStr) -> Result<&'a str, Failure> {
     })
 }
 
-fn env_request(text: &OsStr) -> EnvRequest {
+pub(super) fn env_request(text: &OsStr) -> EnvRequest {
     use std::os::unix::ffi::OsStrExt as _;
     let bytes = text.as_bytes();
     match bytes.iter().position(|byte| *byte == b'=') {

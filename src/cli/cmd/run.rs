@@ -1,20 +1,54 @@
 //! `slipway run`: from words to the workload.
 
 use std::ffi::OsString;
+use std::path::Path;
 
 use crate::bundle;
 use crate::image::Image;
-use crate::launch::{self, Context};
+use crate::launch::{self, Context, ServeSettings};
 use crate::plan::{self, ImageSource, LaunchPlan};
 use crate::squashfs::read::Reader;
 
-use super::{Session, hot, locate, request};
+use super::{Session, containers, hot, locate, request};
 use crate::cli::args::RunArgs;
 use crate::cli::failure::Failure;
 use crate::cli::term;
 
-/// Becomes the workload, or says why not. Returns only for `--plan`.
+/// Everything that a launch needs.
+#[derive(Debug)]
+pub(super) struct Prepared {
+    pub(super) name: String,
+    pub(super) image: Image,
+    pub(super) plan: LaunchPlan,
+    serve: ServeSettings,
+}
+
+impl Prepared {
+    /// What applying the plan needs beside it.
+    pub(super) fn context(&self) -> Context<'_> {
+        Context { image_name: &self.name, serve: self.serve.clone(), image: &self.image, warn: term::warn }
+    }
+}
+
+/// Becomes the workload, or says why not. Returns for `--plan` and `--detach`.
 pub(in crate::cli) fn run(args: &RunArgs, session: &Session) -> Result<(), Failure> {
+    let prepared = prepare(args, session, None)?;
+    if args.plan {
+        return show(&prepared.plan, args.json);
+    }
+    for warning in &prepared.plan.warnings {
+        term::warn(warning);
+    }
+    if args.keep.is_kept() {
+        return containers::run_kept(args, &prepared, session);
+    }
+    let error = launch::apply(&prepared.plan, &prepared.context());
+    let code = error.exit_code();
+    Err(Failure::from(error).with_code(code))
+}
+
+/// Everything before the launch. The image's file is looked up by the first word, unless it is known.
+pub(super) fn prepare(args: &RunArgs, session: &Session, known: Option<&Path>) -> Result<Prepared, Failure> {
     let (word, command) = args.words.split_first().ok_or_else(|| Failure::new("no image is named", None))?;
     if word.as_encoded_bytes().starts_with(b"-") {
         return Err(Failure::new(
@@ -22,24 +56,18 @@ pub(in crate::cli) fn run(args: &RunArgs, session: &Session) -> Result<(), Failu
             "`slipway run --help` lists the flags; those of the command come behind the image",
         ));
     }
-    let path = locate::run_file(word, session)?;
+    let path = match known {
+        Some(path) => path.to_path_buf(),
+        None => locate::run_file(word, session)?,
+    };
     let name = word.to_string_lossy().into_owned();
     let image = Image::open(&path)?;
     check_architecture(&image, &name)?;
     let plan = make_plan(args, command, session, &image, &name)?;
-    if args.plan {
-        return show(&plan, args.json);
-    }
-    for warning in &plan.warnings {
-        term::warn(warning);
-    }
     let mut serve = session.serve_settings();
     serve.tuning.record_hot = args.record_hot;
     serve.tuning.hot_list = hot::list(&image.path, args, command, session);
-    let context = Context { image_name: &name, serve, image: &image, warn: term::warn };
-    let error = launch::apply(&plan, &context);
-    let code = error.exit_code();
-    Err(Failure::from(error).with_code(code))
+    Ok(Prepared { name, image, plan, serve })
 }
 
 fn make_plan(

@@ -10,7 +10,7 @@ use crate::squashfs::compress::BlockDecompressor;
 use crate::squashfs::format::BLOCK_STORED;
 
 /// Most fragment blocks of an image: 2 TiB of small files in blocks of 128 KiB.
-const MAX_FRAGMENTS: u32 = 1 << 24;
+pub(super) const MAX_FRAGMENTS: u32 = 1 << 24;
 /// Bytes of an entry in the fragment table, and entries of one of its blocks.
 const FRAGMENT_BYTES: u32 = 16;
 const FRAGMENTS_PER_BLOCK: u32 = 512;

@@ -33,7 +33,7 @@ pub enum ReadError {
         minor: u16,
     },
     /// A compressor that we do not have.
-    #[error("the squashfs is compressed with {name}; only gzip and zstd can be read")]
+    #[error("the squashfs is compressed with {name}; only gzip, lz4 and zstd can be read")]
     Compressor {
         /// The compressor's name, or its number if it has none.
         name: String,

@@ -4,6 +4,7 @@
 //! for ever, or takes more memory than the named limits allow; it ends in a [`ReadError`]. Opening reads the superblock
 //! and the owners only: a start looks up some thirty paths and must not pay for two hundred thousand.
 
+mod check;
 mod data;
 mod directory;
 mod error;
@@ -21,6 +22,7 @@ use crate::base::ReadAt;
 use crate::squashfs::compress::BlockDecompressor;
 use crate::squashfs::format::{METADATA_BYTES, NO_TABLE, SUPERBLOCK_BYTES, Superblock};
 
+pub use check::{Checked, Fault};
 pub use data::{BlockPlace, Fragment};
 pub use directory::DirectoryEntry;
 pub use error::ReadError;

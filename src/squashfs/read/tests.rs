@@ -88,6 +88,34 @@ fn a_short_file_is_named_so() {
 }
 
 #[test]
+fn a_check_reads_everything_and_names_what_is_damaged() {
+    let check = |bytes: Vec<u8>| Reader::open(Arc::new(bytes)).unwrap().check(2, &mut |_| {});
+    let whole = image(Compressor::Zstd(1), 300, 300_000);
+    let checked = check(whole.clone());
+    assert_eq!((checked.entries, checked.fault_count), (305, 0), "{:?}", checked.faults);
+    // Two blocks of `large`, and the fragment block with its tail and the small files.
+    assert_eq!(checked.blocks, 3);
+
+    // The first block begins behind the superblock; without its magic it is no zstd frame.
+    let mut damaged = whole.clone();
+    damaged[96] ^= 1;
+    let checked = check(damaged);
+    assert_eq!(checked.fault_count, 1);
+    let text = checked.faults[0].to_string();
+    assert!(text.starts_with("`/large`: the squashfs is damaged: data block at byte 96 does not"), "{text}");
+
+    // A byte anywhere may go unseen in a block, since squashfs has no sums, but must never be a panic.
+    let small = image(Compressor::Zstd(1), 20, 140_000);
+    for at in (0..small.len()).step_by(7) {
+        let mut damaged = small.clone();
+        damaged[at] ^= 0x41;
+        if let Ok(reader) = Reader::open(Arc::new(damaged)) {
+            reader.check(1, &mut |_| {});
+        }
+    }
+}
+
+#[test]
 fn a_path_costs_a_bounded_effort() {
     let mut nodes: Vec<Node> = Vec::new();
     let mut add = |node: Node| -> NodeId {

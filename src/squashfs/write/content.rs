@@ -1,5 +1,11 @@
-//! File content: blocks and fragments, in the order in which files arrive.
+//! File content: blocks and fragments, in the order in which files arrive. A layer's tar goes through one directory
+//! after the other, so files of one directory share fragment blocks without further doing.
+//!
+//! Content that is there already is not stored again. A small file is known by a 256-bit hash of all of it. A file of
+//! full blocks is suspected by its length and the hash of its first block, and then compared byte by byte with what was
+//! written, while it arrives; where it turns out to differ, the blocks before that are copied as they are.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 use std::io::{self, Read, Seek, Write};
 
@@ -8,8 +14,9 @@ use super::output::Output;
 use super::pool::{Packed, Pool, Ticket};
 use crate::base::tree::FileId;
 use crate::base::{Digest, Hasher};
+use crate::squashfs::compress::{BlockDecompressor, Compressor};
 use crate::squashfs::format::limits::MAX_FILE_BLOCKS;
-use crate::squashfs::format::{BLOCK_BYTES, NO_FRAGMENT};
+use crate::squashfs::format::{BLOCK_BYTES, BLOCK_STORED, NO_FRAGMENT};
 
 /// [`BLOCK_BYTES`] as a length.
 const BLOCK_LEN: usize = BLOCK_BYTES as usize;
@@ -30,6 +37,8 @@ pub(super) struct FilePlace {
     pub(super) fragment_offset: u32,
     /// Bytes in holes.
     pub(super) hole_bytes: u64,
+    /// It has a block that is no hole.
+    has_data: bool,
 }
 
 /// A written fragment block.
@@ -87,22 +96,27 @@ pub(super) struct ContentWriter<W> {
     /// The fragment block that is being filled; its index is the number of those before it.
     fragment: Vec<u8>,
     fragment_index: u32,
-    /// Small files by content. Comparing bytes would need the output read back; a 256-bit hash with no known collision
-    /// is taken for the content itself.
-    small_files: HashMap<(u64, Digest), FileId>,
+    /// Files below a block by length and hash of their content: a 256-bit hash with no known collision is taken for the
+    /// content itself. Larger ones by length and hash of the first block, which only raises a suspicion.
+    known: HashMap<(u64, Digest), FileId>,
+    compressor: Compressor,
+    /// Made for the first suspicion.
+    unpack: Option<BlockDecompressor>,
 }
 
-impl<W: Write + Seek> ContentWriter<W> {
-    pub(super) fn new(out: Output<W>, pool: Pool) -> Self {
+impl<W: Read + Write + Seek> ContentWriter<W> {
+    pub(super) fn new(out: Output<W>, pool: Pool, compressor: Compressor) -> Self {
         Self {
             out,
             pool,
+            compressor,
+            unpack: None,
             pending: VecDeque::new(),
             spare: Vec::new(),
             content: Content::default(),
             fragment: Vec::new(),
             fragment_index: 0,
-            small_files: HashMap::new(),
+            known: HashMap::new(),
         }
     }
 
@@ -121,18 +135,20 @@ impl<W: Write + Seek> ContentWriter<W> {
             fragment: NO_FRAGMENT,
             fragment_offset: 0,
             hole_bytes: 0,
+            has_data: false,
         });
         let mut source = Source { content, size_bytes, taken_bytes: 0 };
-        self.add_blocks(index, &mut source)?;
-        let known = self.add_tail(index, &mut source)?;
+        let twin = if size_bytes < u64::from(BLOCK_BYTES) {
+            self.add_small(id, &mut source)?
+        } else {
+            self.add_large(id, &mut source)?
+        };
         source.expect_end()?;
-        // A duplicate of a small file has placed nothing, so its record goes and the first one's handle stands for both.
-        // Duplicates of larger files would be found here too, if their blocks were kept back until the hash is known.
-        if let Some(known) = known {
+        // A duplicate has placed nothing, so its record goes and the first one's handle stands for both.
+        if twin.is_some() {
             self.content.files.pop();
-            return Ok(known);
         }
-        Ok(id)
+        Ok(twin.unwrap_or(id))
     }
 
     /// Ends the content: all blocks are on disk, the threads are gone.
@@ -142,52 +158,190 @@ impl<W: Write + Seek> ContentWriter<W> {
         Ok((self.out, self.content))
     }
 
-    fn add_blocks(&mut self, file: usize, source: &mut Source<'_>) -> Result<(), WriteError> {
-        let mut first_of = Some(file);
-        for _ in 0..source.size_bytes / u64::from(BLOCK_BYTES) {
-            let mut block = self.spare.pop().unwrap_or_default();
-            // A buffer that comes back from the pool has this length already and is not zeroed again.
-            block.resize(BLOCK_LEN, 0);
-            source.fill(&mut block)?;
-            let slot = self.content.block_sizes.len();
-            self.content.block_sizes.push(0);
-            if is_zero(&block) {
-                self.content.files[file].hole_bytes += u64::from(BLOCK_BYTES);
-                self.spare.push(block);
-            } else {
-                self.submit(block, Purpose::Block { slot, first_of: first_of.take() })?;
+    /// Packs a file that is shorter than a block, unless its like is there already: then that one's handle.
+    fn add_small(&mut self, id: FileId, source: &mut Source<'_>) -> Result<Option<FileId>, WriteError> {
+        let start = self.take_tail(source)?;
+        let mut hasher = Hasher::new();
+        hasher.update(&self.fragment[start..]);
+        match self.known.entry((source.size_bytes, hasher.finish())) {
+            Entry::Occupied(known) => {
+                self.fragment.truncate(start);
+                return Ok(Some(*known.get()));
             }
-        }
-        Ok(())
+            Entry::Vacant(entry) => entry.insert(id),
+        };
+        self.place_tail(id, start);
+        Ok(None)
     }
 
-    /// Packs what is left after the last full block into a fragment, unless the whole file is a small one that is there
-    /// already: then its handle.
-    fn add_tail(&mut self, file: usize, source: &mut Source<'_>) -> Result<Option<FileId>, WriteError> {
-        let tail_len = usize::try_from(source.size_bytes % u64::from(BLOCK_BYTES)).unwrap_or(0);
-        if self.fragment.len() + tail_len > BLOCK_LEN {
+    /// Stores a file that has full blocks, unless its like is there already: then that one's handle.
+    fn add_large(&mut self, id: FileId, source: &mut Source<'_>) -> Result<Option<FileId>, WriteError> {
+        let mut block = self.take_block(source)?;
+        let known = match self.known.entry((source.size_bytes, Digest::of(&block))) {
+            Entry::Occupied(known) => Some(*known.get()),
+            Entry::Vacant(entry) => {
+                entry.insert(id);
+                None
+            }
+        };
+        let mut done = 0;
+        if let Some(known) = known {
+            (done, block) = match self.compare(known, block, source)? {
+                Compared::Equal => return Ok(Some(known)),
+                Compared::DiffersInBlock(index, block) => (index, block),
+                Compared::DiffersInTail(start) => {
+                    self.copy_blocks(known, index_of(id), usize::MAX)?;
+                    self.place_tail(id, start);
+                    return Ok(None);
+                }
+            };
+            self.copy_blocks(known, index_of(id), done)?;
+        }
+        self.put_block(index_of(id), block)?;
+        for _ in done + 1..source.full_blocks() {
+            let block = self.take_block(source)?;
+            self.put_block(index_of(id), block)?;
+        }
+        let start = self.take_tail(source)?;
+        self.place_tail(id, start);
+        Ok(None)
+    }
+
+    /// Reads the source's next full block.
+    fn take_block(&mut self, source: &mut Source<'_>) -> Result<Vec<u8>, WriteError> {
+        let mut block = self.spare.pop().unwrap_or_default();
+        // A buffer that comes back from the pool has this length already and is not zeroed again.
+        block.resize(BLOCK_LEN, 0);
+        source.fill(&mut block)?;
+        Ok(block)
+    }
+
+    /// Appends a block to a file.
+    fn put_block(&mut self, file: usize, block: Vec<u8>) -> Result<(), WriteError> {
+        let slot = self.content.block_sizes.len();
+        self.content.block_sizes.push(0);
+        let place = &mut self.content.files[file];
+        if is_zero(&block) {
+            place.hole_bytes += u64::from(BLOCK_BYTES);
+            self.spare.push(block);
+            return Ok(());
+        }
+        let is_first = !std::mem::replace(&mut place.has_data, true);
+        self.submit(block, Purpose::Block { slot, first_of: is_first.then_some(file) })
+    }
+
+    /// Reads what the source has after its full blocks into the open fragment; returns where it begins there.
+    fn take_tail(&mut self, source: &mut Source<'_>) -> Result<usize, WriteError> {
+        let length = source.tail_len();
+        if self.fragment.len() + length > BLOCK_LEN {
             self.close_fragment()?;
         }
         let start = self.fragment.len();
-        self.fragment.resize(start + tail_len, 0);
+        self.fragment.resize(start + length, 0);
         source.fill(&mut self.fragment[start..])?;
-        if source.size_bytes < u64::from(BLOCK_BYTES) {
-            let mut hasher = Hasher::new();
-            hasher.update(&self.fragment[start..]);
-            let key = (source.size_bytes, hasher.finish());
-            if let Some(&known) = self.small_files.get(&key) {
-                self.fragment.truncate(start);
-                return Ok(Some(known));
-            }
-            let id = u32::try_from(file).map_err(|_| WriteError::TooManyFiles { limit: u32::MAX })?;
-            self.small_files.insert(key, FileId(id));
-        }
-        if tail_len > 0 {
-            let place = &mut self.content.files[file];
+        Ok(start)
+    }
+
+    /// Gives a file what stands in the open fragment from `start` on.
+    fn place_tail(&mut self, id: FileId, start: usize) {
+        if self.fragment.len() > start {
+            let place = &mut self.content.files[index_of(id)];
             place.fragment = self.fragment_index;
             place.fragment_offset = u32::try_from(start).expect("a fragment has at most 128 KiB");
         }
-        Ok(None)
+    }
+
+    /// Compares a source, whose first block has been taken, with a file that was stored, up to the first difference.
+    fn compare(
+        &mut self,
+        known: FileId,
+        first: Vec<u8>,
+        source: &mut Source<'_>,
+    ) -> Result<Compared, WriteError> {
+        // What is compared with must have been written.
+        self.settle(0)?;
+        let place = self.content.files[index_of(known)];
+        let (mut block, mut stored) = (first, Vec::new());
+        let mut offset = place.start;
+        for index in 0..source.full_blocks() {
+            if index > 0 {
+                source.fill(&mut block)?;
+            }
+            let size_word = self.content.block_sizes[place.first_block + index];
+            self.read_back(offset, size_word, &mut stored)?;
+            if block != stored {
+                return Ok(Compared::DiffersInBlock(index, block));
+            }
+            offset += u64::from(size_word & !BLOCK_STORED);
+        }
+        self.spare.push(block);
+        let open_fragment = self.fragment_index;
+        let start = self.take_tail(source)?;
+        if source.tail_len() > 0 {
+            let at = usize::try_from(place.fragment_offset).expect("a fragment has at most 128 KiB");
+            if place.fragment == open_fragment && open_fragment == self.fragment_index {
+                stored.clone_from(&self.fragment);
+            } else {
+                // The open one may have become full just now.
+                self.settle(0)?;
+                let fragment = usize::try_from(place.fragment).expect("an index of 32 bits");
+                let Fragment { start, size_word } = self.content.fragments[fragment];
+                self.read_back(start, size_word, &mut stored)?;
+            }
+            if stored.get(at..at + source.tail_len()) != Some(&self.fragment[start..]) {
+                return Ok(Compared::DiffersInTail(start));
+            }
+            self.fragment.truncate(start);
+        }
+        Ok(Compared::Equal)
+    }
+
+    /// Appends up to `count` first blocks of a stored file to another one. Nothing may be in flight.
+    fn copy_blocks(&mut self, from: FileId, file: usize, count: usize) -> Result<(), WriteError> {
+        let from = self.content.files[index_of(from)];
+        let sizes = self.content.blocks_of(&from);
+        let sizes = sizes[..count.min(sizes.len())].to_vec();
+        let mut offset = from.start;
+        let mut bytes = self.spare.pop().unwrap_or_default();
+        for size_word in sizes {
+            self.content.block_sizes.push(size_word);
+            let place = &mut self.content.files[file];
+            if size_word == 0 {
+                place.hole_bytes += u64::from(BLOCK_BYTES);
+                continue;
+            }
+            if !std::mem::replace(&mut place.has_data, true) {
+                place.start = self.out.position();
+            }
+            bytes.resize(packed_len(size_word), 0);
+            self.out.read_back(offset, &mut bytes)?;
+            self.out.write(&bytes)?;
+            offset += bytes.len() as u64;
+        }
+        self.spare.push(bytes);
+        Ok(())
+    }
+
+    /// The content of a block that was written, or of a hole.
+    fn read_back(&mut self, offset: u64, size_word: u32, content: &mut Vec<u8>) -> Result<(), WriteError> {
+        let length = packed_len(size_word);
+        content.clear();
+        if size_word == 0 || size_word & BLOCK_STORED != 0 {
+            content.resize(if size_word == 0 { BLOCK_LEN } else { length }, 0);
+            return if size_word == 0 { Ok(()) } else { self.out.read_back(offset, content) };
+        }
+        let mut packed = self.spare.pop().unwrap_or_default();
+        packed.resize(length, 0);
+        self.out.read_back(offset, &mut packed)?;
+        let unpack = match &mut self.unpack {
+            Some(unpack) => Ok(unpack),
+            none => BlockDecompressor::new(self.compressor.id()).map(|made| none.insert(made)),
+        };
+        content.resize(BLOCK_LEN, 0);
+        let size = unpack.and_then(|unpack| unpack.decompress(&packed, content));
+        content.truncate(size.map_err(|source| WriteError::ReadBack { offset, source })?);
+        self.spare.push(packed);
+        Ok(())
     }
 
     fn close_fragment(&mut self) -> Result<(), WriteError> {
@@ -250,6 +404,15 @@ impl<W: Write + Seek> ContentWriter<W> {
     }
 }
 
+/// How an arriving file compares with a stored one of the same length.
+enum Compared {
+    Equal,
+    /// In the block of that index, which is this one; the source stands behind it.
+    DiffersInBlock(usize, Vec<u8>),
+    /// In the tail, which stands in the open fragment from there on.
+    DiffersInTail(usize),
+}
+
 /// Content of one file with the size that it must have.
 struct Source<'a> {
     content: &'a mut dyn Read,
@@ -258,6 +421,15 @@ struct Source<'a> {
 }
 
 impl Source<'_> {
+    fn full_blocks(&self) -> usize {
+        usize::try_from(self.size_bytes / u64::from(BLOCK_BYTES)).expect("files have at most 2^24 blocks")
+    }
+
+    /// Bytes after the full blocks.
+    fn tail_len(&self) -> usize {
+        usize::try_from(self.size_bytes % u64::from(BLOCK_BYTES)).expect("less than a block")
+    }
+
     fn fill(&mut self, buf: &mut [u8]) -> Result<(), WriteError> {
         let mut filled = 0;
         while filled < buf.len() {
@@ -291,6 +463,15 @@ impl Source<'_> {
             }
         }
     }
+}
+
+fn index_of(id: FileId) -> usize {
+    usize::try_from(id.0).expect("an index of 32 bits")
+}
+
+/// Bytes that a block takes in the image.
+fn packed_len(size_word: u32) -> usize {
+    usize::try_from(size_word & !BLOCK_STORED).expect("a block has at most 128 KiB")
 }
 
 /// Comparing a block with itself shifted by one is a memcmp, and that is as fast as memory.

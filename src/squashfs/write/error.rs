@@ -13,6 +13,14 @@ pub enum WriteError {
         /// The cause.
         source: io::Error,
     },
+    /// What was written could not be read again, to compare it with a file that seems to be the same.
+    #[error("reading the squashfs again at byte {offset}: {source}")]
+    ReadBack {
+        /// Where.
+        offset: u64,
+        /// The cause.
+        source: io::Error,
+    },
     /// The content of a file could not be read.
     #[error("reading file content: {source}")]
     Content {

@@ -1,6 +1,6 @@
 //! The output with a position counted from the image's start.
 
-use std::io::{Seek, SeekFrom, Write};
+use std::io::{Read, Seek, SeekFrom, Write};
 
 use super::error::WriteError;
 
@@ -44,5 +44,17 @@ impl<W: Write + Seek> Output<W> {
         };
         end().map_err(|source| WriteError::Output { source })?;
         Ok((self.inner, self.position))
+    }
+}
+
+impl<W: Read + Write + Seek> Output<W> {
+    /// Fills `bytes` with what was written at `offset` from the image's start.
+    pub(super) fn read_back(&mut self, offset: u64, bytes: &mut [u8]) -> Result<(), WriteError> {
+        let mut read = || {
+            self.inner.seek(SeekFrom::Start(self.base + offset))?;
+            self.inner.read_exact(bytes)?;
+            self.inner.seek(SeekFrom::Start(self.base + self.position))
+        };
+        read().map(drop).map_err(|source| WriteError::ReadBack { offset, source })
     }
 }

@@ -14,6 +14,7 @@ use super::order::{Order, index, sorted_children};
 use super::output::Output;
 use super::xattrs::XattrTable;
 use crate::base::tree::{NodeId, NodeKind, Tree};
+use crate::squashfs::compress::Compressor;
 use crate::squashfs::format::limits::{MAX_LISTING_BYTES, MAX_TARGET_BYTES};
 use crate::squashfs::format::{BLOCK_BYTES, NO_TABLE, NO_XATTR, Superblock, flags, inode_type};
 
@@ -58,7 +59,7 @@ pub(super) fn write_tables<W: Write + Seek>(
         block_bytes: BLOCK_BYTES,
         fragment_count: u32::try_from(content.fragments.len()).expect("fragments are numbered in 32 bits"),
         compressor_id: compressor.id(),
-        flags: flags::DUPLICATES | flags::EXPORTABLE | no_xattrs,
+        flags: flags::DUPLICATES | flags::EXPORTABLE | no_xattrs | flags_of(compressor),
         id_count: u16::try_from(ids.ids().len()).expect("ids are numbered in 16 bits"),
         root_inode: root.to_reference(),
         bytes_used: out.position(),
@@ -69,6 +70,21 @@ pub(super) fn write_tables<W: Write + Seek>(
         fragment_table,
         export_table,
     })
+}
+
+/// What an image says about its compressor, besides its number.
+fn flags_of(compressor: Compressor) -> u16 {
+    match compressor {
+        Compressor::None => {
+            flags::UNCOMPRESSED_INODES
+                | flags::UNCOMPRESSED_DATA
+                | flags::UNCOMPRESSED_FRAGMENTS
+                | flags::UNCOMPRESSED_XATTRS
+                | flags::UNCOMPRESSED_IDS
+        }
+        _ if compressor.options().is_some() => flags::COMPRESSOR_OPTIONS,
+        _ => 0,
+    }
 }
 
 /// The tables in the making.

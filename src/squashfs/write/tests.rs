@@ -1,10 +1,12 @@
 //! What the writer refuses, and that it leaves nothing behind when it does.
 
 use std::io::{self, Cursor, SeekFrom};
+use std::sync::Arc;
 
 use super::*;
 use crate::base::Hint;
 use crate::base::tree::{Node, NodeId, NodeKind};
+use crate::squashfs::read::Reader;
 
 fn options(threads: usize) -> Options {
     Options { compressor: Compressor::Zstd(1), threads, mtime: 0 }
@@ -163,6 +165,12 @@ impl Write for Full {
     }
 }
 
+impl Read for Full {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        self.0.read(buf)
+    }
+}
+
 impl Seek for Full {
     fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
         self.0.seek(to)
@@ -206,4 +214,75 @@ fn an_image_starts_where_the_output_stood() {
     let head = [b'h'; 1000];
     assert!(image(&head)[1000..] == image(b""));
     assert!(image(&head)[..1000] == head);
+}
+
+/// Bytes that no compressor shrinks (xorshift).
+fn noise(size_bytes: usize, seed: u64) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()[3]
+    };
+    (0..size_bytes).map(|_| next()).collect()
+}
+
+/// Packs the files, returns their handles and the image's length, and checks that all come back as they were.
+fn pack(compressor: Compressor, files: &[Vec<u8>]) -> (Vec<u32>, u64) {
+    let options = Options { compressor, threads: 3, mtime: 0 };
+    let mut writer = Writer::new(Cursor::new(Vec::new()), options).unwrap();
+    let handles: Vec<_> =
+        files.iter().map(|file| writer.add_file(file.len() as u64, &mut file.as_slice()).unwrap()).collect();
+    let names: Vec<_> = (0..files.len()).map(|number| format!("{number:03}").into_bytes()).collect();
+    let entries: Vec<_> = names.iter().zip(1..).map(|(name, id)| (name.as_slice(), id)).collect();
+    let mut nodes = vec![directory(&entries)];
+    nodes.extend(handles.iter().map(|&handle| node(NodeKind::File(handle))));
+    let (out, size_bytes) = writer.finish(&Tree { nodes, root: 0 }).unwrap();
+    let reader = Reader::open(Arc::new(out.into_inner())).unwrap();
+    let root = reader.root().unwrap();
+    for (number, (name, file)) in names.iter().zip(files).enumerate() {
+        let inode = reader.lookup(&root, name).unwrap().unwrap();
+        assert!(reader.read_all(&inode, u64::MAX).unwrap() == *file, "{compressor}: file {number}");
+    }
+    (handles.iter().map(|handle| handle.0).collect(), size_bytes)
+}
+
+#[test]
+fn equal_files_are_stored_once_and_almost_equal_ones_twice() {
+    const BLOCK: usize = 128 * 1024;
+    let changed = |file: &[u8], at: usize| {
+        let mut file = file.to_vec();
+        file[at] ^= 1;
+        file
+    };
+    let tailed = noise(3 * BLOCK + 5000, 1);
+    let even = noise(2 * BLOCK, 2);
+    let holes = [&vec![0; BLOCK], &even[..], &vec![0; BLOCK], b"tail"].concat();
+    let text = b"the same, again and again. ".repeat(20_000);
+    let filler = noise(BLOCK - 1, 9);
+    let mut files = Vec::new();
+    for file in [&tailed, &even, &holes, &text] {
+        files.push(file.clone());
+        files.push(file.clone());
+        for at in [0, BLOCK - 1, BLOCK, 2 * BLOCK - 1, file.len() - 1] {
+            files.push(changed(file, at));
+        }
+        // The open fragment is closed, so that the tail has to be read again.
+        files.push(filler.clone());
+        files.push(file.clone());
+        files.push(changed(file, file.len() - 1));
+    }
+    for compressor in [Compressor::Zstd(1), Compressor::Gzip(1), Compressor::Lz4, Compressor::None] {
+        let (handles, _) = pack(compressor, &files);
+        for group in handles.chunks(10) {
+            assert_eq!((group[1], group[8]), (group[0], group[0]), "{compressor}: {group:?}");
+            let mut others = group[2..7].to_vec();
+            others.dedup();
+            assert!(others.len() >= 4 && !others.contains(&group[0]), "{compressor}: {group:?}");
+        }
+    }
+    let (_, once) = pack(Compressor::Zstd(1), std::slice::from_ref(&tailed));
+    let (_, often) = pack(Compressor::Zstd(1), &vec![tailed; 50]);
+    assert!(often - once < 4000, "{once} {often}");
 }

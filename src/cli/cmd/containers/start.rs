@@ -1,0 +1,253 @@
+//! `run -d`, `create`, `start`: containers that others can find.
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+
+use jiff::Timestamp;
+
+use crate::launch;
+use crate::runtime::{self, Container, Draft, Ending, Record, RuntimeError};
+use crate::sched::{self, JobFacts};
+
+use super::super::Session;
+use super::super::run::{Prepared, prepare};
+use super::{attach, each, shelf};
+use crate::cli::args::{self, Command, ContainerCommand, ContainerVerb, RunArgs, StartArgs};
+use crate::cli::failure::Failure;
+use crate::cli::term;
+
+/// Slurm's numbers for what is no step of `srun`: batch script, interactive step, extern step (slurm.h).
+const FIRST_SPECIAL_STEP: u32 = 0xffff_fff0;
+/// Variables with these beginnings tell about the job: a later start takes the later job's.
+const OF_THE_JOB: [&[u8]; 4] =
+    [b"SLURM", b"CUDA_VISIBLE_DEVICES", b"GPU_DEVICE_ORDINAL", b"ROCR_VISIBLE_DEVICES"];
+
+/// `run` with `-d`, `--name` or `--cidfile`.
+pub(in crate::cli::cmd) fn run_kept(
+    args: &RunArgs,
+    prepared: &Prepared,
+    session: &Session,
+) -> Result<(), Failure> {
+    let mut container = make(args, prepared, session, args.keep.detach)?;
+    if !args.keep.detach {
+        runtime::register_own(&mut container)?;
+        let error = launch::apply(&prepared.plan, &prepared.context());
+        take_back(&container, args);
+        let code = error.exit_code();
+        return Err(Failure::from(error).with_code(code));
+    }
+    if let Err(error) = runtime::start(&mut container, &prepared.plan, &prepared.context()) {
+        take_back(&container, args);
+        return Err(of_start(error));
+    }
+    if is_in_step(&sched::read_job(&session.env, Path::new("/"))) {
+        term::note(&"note: the container ends with this job step: Slurm kills what a step has started");
+    }
+    term::print(&format_args!("{}\n", container.record.id))
+}
+
+/// What did not start leaves nothing.
+fn take_back(container: &Container, args: &RunArgs) {
+    runtime::unregister(container);
+    if let Some(path) = &args.keep.cidfile {
+        // The launch's own error is what the user must see.
+        let _ = std::fs::remove_file(path);
+    }
+}
+
+/// `create`.
+pub(super) fn create(args: &RunArgs, session: &Session) -> Result<(), Failure> {
+    let prepared = prepare(args, session, None)?;
+    let mut container = make(args, &prepared, session, true)?;
+    container.set_aside()?;
+    term::print(&format_args!("{}\n", container.record.id))
+}
+
+/// `start`.
+pub(super) fn run(args: &StartArgs, session: &Session) -> Result<(), Failure> {
+    let start = |container: &mut Container| match container.is_running() {
+        true => Ok(()),
+        false => again(container, session),
+    };
+    if !args.attach {
+        return each(&args.containers, session, start);
+    }
+    let [word] = args.containers.as_slice() else {
+        return Err(Failure::new("cannot attach to more than one container", "start them without `-a`"));
+    };
+    let mut container = shelf(session).find(word)?;
+    let ending = Ending::of(&container)?;
+    start(&mut container)?;
+    attach::follow_start(&container, ending)
+}
+
+/// Starts a container that does not run, by the words that made it.
+pub(super) fn again(container: &mut Container, session: &Session) -> Result<(), Failure> {
+    let words = [OsString::from("slipway")].into_iter().chain(container.words()?);
+    let unreadable = || {
+        Failure::new(
+            format!("cannot start `{}`: it was made by another version of slipway", container.record.name),
+            "make it anew with `slipway run`",
+        )
+    };
+    let command = args::parse(words).map_err(|_| unreadable())?.command;
+    let args = run_args(&command).ok_or_else(unreadable)?;
+    if let Some(directory) = &container.record.caller_cwd {
+        std::env::set_current_dir(directory).map_err(|error| {
+            Failure::new(
+                format!(
+                    "cannot start `{}`: the directory `{}`, in which it was made: {error}",
+                    container.record.name,
+                    directory.display()
+                ),
+                None,
+            )
+        })?;
+    }
+    let then = Session::open(environment(container.caller_env()?, &session.env))?;
+    let prepared = prepare(args, &then, Some(&container.record.image_path))?;
+    container.renew(&prepared.plan)?;
+    let job = sched::read_job(&then.env, Path::new("/"));
+    (container.record.job_id, container.record.step_id) = (job.job_id, job.step_id);
+    runtime::start(container, &prepared.plan, &prepared.context()).map_err(of_start)
+}
+
+fn run_args(command: &Command) -> Option<&RunArgs> {
+    match command {
+        Command::Run(args) => Some(args),
+        Command::OfContainer(ContainerVerb::Create(args)) => Some(args),
+        Command::Container(group) => match &group.command {
+            ContainerCommand::Run(args) | ContainerCommand::Verb(ContainerVerb::Create(args)) => Some(args),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+/// The variables of whoever made it, with what tells about a job taken from now.
+fn environment(made: Vec<OsString>, now: &BTreeMap<OsString, OsString>) -> BTreeMap<OsString, OsString> {
+    let of_the_job = |name: &OsStr| OF_THE_JOB.iter().any(|start| name.as_bytes().starts_with(start));
+    let mut env: BTreeMap<OsString, OsString> = made
+        .iter()
+        .filter_map(|line| {
+            let at = line.as_bytes().iter().position(|byte| *byte == b'=')?;
+            let (name, value) = line.as_bytes().split_at(at);
+            Some((OsStr::from_bytes(name).to_owned(), OsStr::from_bytes(value.get(1..)?).to_owned()))
+        })
+        .filter(|(name, _)| !of_the_job(name))
+        .collect();
+    env.extend(
+        now.iter().filter(|(name, _)| of_the_job(name)).map(|(name, value)| (name.clone(), value.clone())),
+    );
+    env
+}
+
+fn of_start(error: RuntimeError) -> Failure {
+    let code = error.exit_code();
+    let failure = Failure::from(error);
+    match code {
+        Some(code) => failure.with_code(code),
+        None => failure,
+    }
+}
+
+/// A container's directory, and the file with its id.
+fn make(
+    args: &RunArgs,
+    prepared: &Prepared,
+    session: &Session,
+    detached: bool,
+) -> Result<Container, Failure> {
+    let keep = &args.keep;
+    if let Some(signal) = &keep.stop_signal {
+        runtime::parse_signal(signal)?;
+    }
+    let job = sched::read_job(&session.env, Path::new("/"));
+    let config = &prepared.image.config.config;
+    let mut record =
+        Record::of_plan(&prepared.plan, prepared.name.clone(), prepared.image.path.clone(), Timestamp::now());
+    record.image_id = prepared.image.raw_config().map(|raw| crate::base::Digest::of(raw).to_string());
+    record.labels.clone_from(&config.labels);
+    record.labels.extend(keep.label.iter().map(|text| {
+        let (key, value) = text.split_once('=').unwrap_or((text, ""));
+        (key.to_owned(), value.to_owned())
+    }));
+    let image_signal = Some(config.stop_signal.clone()).filter(|signal| !signal.is_empty());
+    record.stop_signal = keep.stop_signal.clone().or(image_signal);
+    record.stop_seconds = keep.stop_timeout;
+    record.auto_remove = args.rm;
+    record.detached = detached;
+    record.open_stdin = args.interactive;
+    record.tty = args.tty;
+    record.caller_cwd = std::env::current_dir().ok();
+    record.node = job.node_name.clone().or_else(host_name).unwrap_or_default();
+    record.job_id = job.job_id;
+    record.step_id = job.step_id;
+    let caller_env = session.env.iter().map(|(name, value)| {
+        let mut line = name.clone();
+        line.push("=");
+        line.push(value);
+        line
+    });
+    let draft = Draft {
+        record,
+        name: keep.name.clone(),
+        env: runtime::workload_env(&prepared.plan),
+        words: std::env::args_os().skip(1).collect(),
+        caller_env: caller_env.collect(),
+    };
+    if let Some(path) = keep.cidfile.as_deref().filter(|path| path.exists()) {
+        return Err(Failure::new(
+            format!("the file `{}` for the container's id exists", path.display()),
+            "remove it, or name another",
+        ));
+    }
+    let container = shelf(session).create(draft)?;
+    if let Some(path) = &keep.cidfile {
+        let written = std::fs::write(path, &container.record.id);
+        if let Err(error) = written {
+            runtime::unregister(&container);
+            return Err(Failure::new(format!("cannot write `{}`: {error}", path.display()), None));
+        }
+    }
+    Ok(container)
+}
+
+fn host_name() -> Option<String> {
+    let text = std::fs::read_to_string("/proc/sys/kernel/hostname").ok()?;
+    Some(text.trim().to_owned())
+}
+
+/// Whether this is a step that `srun` has started.
+fn is_in_step(job: &JobFacts) -> bool {
+    let number = job.step_id.as_deref().and_then(|id| id.parse::<u32>().ok());
+    number.is_some_and(|number| number < FIRST_SPECIAL_STEP)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_later_start_takes_the_later_job() {
+        let made = vec!["A=1=2".into(), "SLURM_JOB_ID=1".into(), "CUDA_VISIBLE_DEVICES=0".into()];
+        let now = BTreeMap::from([
+            (OsString::from("SLURM_JOB_ID"), OsString::from("2")),
+            (OsString::from("B"), OsString::from("3")),
+        ]);
+        let env = environment(made, &now);
+        let pairs: Vec<_> = env.iter().map(|(name, value)| (name.to_str(), value.to_str())).collect();
+        assert_eq!(pairs, [(Some("A"), Some("1=2")), (Some("SLURM_JOB_ID"), Some("2"))]);
+    }
+
+    #[test]
+    fn only_sruns_steps_end_early() {
+        let step = |id: Option<&str>| {
+            is_in_step(&JobFacts { step_id: id.map(str::to_owned), ..JobFacts::default() })
+        };
+        assert!(step(Some("0")) && step(Some("12")));
+        assert!(!step(None) && !step(Some("4294967290")) && !step(Some("batch")));
+    }
+}

@@ -1,0 +1,33 @@
+//! Containers that outlive the command that starts them, without a daemon.
+//!
+//! What is known of a container lies in a directory of its own below a 0700 directory of the user's on this node
+//! (`shelf`, `record`). A detached one has a small monitor process (`monitor`) that keeps its output (`log`) and writes
+//! down how it ended; all other commands read those files and look at the processes themselves (`control`, `enter`).
+//! Nothing waits for a lock, and nothing must be cleaned up for correctness: what a killed process has left is put
+//! right by the next command that looks (`container`, `settle`). The lock on a container's directory only tells such a
+//! command that somebody alive has the container in hand.
+//!
+//! A process is told by its number *and* its start time, and is held by a pidfd while it is acted on.
+
+#![expect(clippy::disallowed_methods, reason = "this module keeps the state of containers in files")]
+
+mod container;
+mod control;
+mod enter;
+mod error;
+mod log;
+mod monitor;
+mod names;
+mod record;
+mod shelf;
+mod start;
+mod sweep;
+
+pub use container::Container;
+pub use control::{Ending, kill, parse_signal, remove, rename, stop};
+pub use enter::{Entry, enter, enter_detached};
+pub use error::RuntimeError;
+pub use log::{LogLine, LogReader, Stream};
+pub use record::{Draft, Exit, MountRecord, Record, Status, workload_env};
+pub use shelf::Shelf;
+pub use start::{register_own, start, unregister};
