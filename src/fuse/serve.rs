@@ -16,7 +16,7 @@ use super::wire::{self, Dirent, Request, init, opcode};
 use crate::base::tree::Xattrs;
 use crate::squashfs::format::{Superblock, limits::MAX_NAME_BYTES};
 use crate::squashfs::read::{Inode, InodeKind, ReadError};
-use crate::sys::{Errno, fuse_dev, process};
+use crate::sys::{Errno, fuse_dev};
 
 /// Room for one request. The kernel demands 8 KiB (`FUSE_MIN_READ_BUFFER`) and fills more with forgotten nodes only.
 const REQUEST_BYTES: usize = 64 * 1024;
@@ -122,12 +122,7 @@ impl Shared {
             Ok(0) | Err(Errno::ENODEV) => return Ok(false),
             Ok(count) => count,
             // ENOENT: the request was taken back (its caller got a signal) before it was read.
-            Err(Errno::EINTR | Errno::EAGAIN | Errno::ENOENT) => {
-                if process::report_wanted() {
-                    self.report();
-                }
-                return Ok(true);
-            }
+            Err(Errno::EINTR | Errno::EAGAIN | Errno::ENOENT) => return Ok(true),
             Err(errno) => return Err(errno),
         };
         let Some(request) = request.get(..count).and_then(Request::parse) else { return Ok(true) };
@@ -159,9 +154,6 @@ impl Shared {
         stats.answered(request.opcode, start.elapsed());
         // Blocks are the cache's again.
         pieces.clear();
-        if process::report_wanted() {
-            self.report();
-        }
         Ok(true)
     }
 

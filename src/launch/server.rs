@@ -83,7 +83,7 @@ fn serve(socket: &OwnedFd, view: &View<'_>, context: &Context<'_>) -> i32 {
     process::forget_command_line();
     process::set_name(c"slipway-fuse");
     process::ignore_signals();
-    process::take_report_signal();
+    process::hold_report_signal();
     process::share_allocator_arenas();
     let complain = |text: String| {
         // The launcher may be gone, and then nobody wants to know.

@@ -3,7 +3,6 @@
 use std::convert::Infallible;
 use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, RawFd};
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, sigaction, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -156,24 +155,25 @@ pub fn ignore_signals() {
     }
 }
 
-/// Set by SIGUSR1.
-static REPORT_WANTED: AtomicBool = AtomicBool::new(false);
-
-/// From here on SIGUSR1 asks this process for a report and interrupts a waiting call.
-pub fn take_report_signal() {
-    extern "C" fn note(_signal: libc::c_int) {
-        REPORT_WANTED.store(true, Ordering::Relaxed);
-    }
-    let action = SigAction::new(SigHandler::Handler(note), SaFlags::empty(), SigSet::empty());
-    // SAFETY: the handler only stores to an atomic, which a signal handler may.
-    // A failure can only mean that the signal does not exist.
-    let _ = unsafe { sigaction(Signal::SIGUSR1, &action) };
+/// From here on SIGUSR1 waits until [`wait_for_report_signal`] takes it, in this thread and those it starts. A handler
+/// would lose one that comes just before a thread goes to wait for the kernel.
+pub fn hold_report_signal() {
+    let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
+    // A failure could only mean that the signal does not exist.
+    let _ = SigSet::from(Signal::SIGUSR1).thread_block();
+    // SAFETY: SIG_DFL runs no code of ours, and the signal is blocked.
+    let _ = unsafe { sigaction(Signal::SIGUSR1, &default) };
 }
 
-/// Whether a report was asked for since the last time.
-#[must_use]
-pub fn report_wanted() -> bool {
-    REPORT_WANTED.load(Ordering::Relaxed) && REPORT_WANTED.swap(false, Ordering::Relaxed)
+/// Waits for a SIGUSR1 that [`hold_report_signal`] holds.
+pub fn wait_for_report_signal() -> Result<()> {
+    SigSet::from(Signal::SIGUSR1).wait().map(drop)
+}
+
+/// Sends SIGUSR1 to this process, so that a thread that waits for it goes on.
+pub fn send_report_signal() {
+    // A process may always signal itself.
+    let _ = nix::sys::signal::kill(Pid::this(), Signal::SIGUSR1);
 }
 
 /// Has the allocator keep two arenas for all threads: with one for each it keeps what a server freed many times over.
