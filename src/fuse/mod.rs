@@ -24,11 +24,11 @@ mod wire;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32};
 
 use crate::base::{Hint, ReadAt, RelPath};
 use crate::squashfs::read::Reader;
-use crate::sys::{Errno, process};
+use crate::sys::{Errno, process, socket};
 
 use content::Content;
 use nodes::Nodes;
@@ -188,22 +188,23 @@ impl Server {
         }
         let standby = self.tuning.standby.then(|| standby::start(self, devices, deaths)).flatten();
         shared.content.open_pool(devices.len());
-        let has_ended = AtomicBool::new(false);
+        // The reporter ends when our end of this line closes.
+        let line = socket::pair().ok();
         let results: Vec<Result<(), Errno>> = std::thread::scope(|scope| {
             let start = |device| {
                 let thread = std::thread::Builder::new().name("slipway-fuse".to_owned());
                 thread.spawn_scoped(scope, move || serve::serve(shared, device)).ok()
             };
             let others: Vec<_> = others.iter().filter_map(start).collect();
-            let reporter = std::thread::Builder::new().name("slipway-report".to_owned());
-            let reporter = reporter.spawn_scoped(scope, || report_on_signal(shared, &has_ended)).ok();
+            let our_end = line.and_then(|(ours, theirs)| {
+                let reporter = std::thread::Builder::new().name("slipway-report".to_owned());
+                let watch = move || process::watch_report_signal(&theirs, || shared.report());
+                reporter.spawn_scoped(scope, watch).ok().map(|_| ours)
+            });
             let mine = serve::serve(shared, first);
             let joined = others.into_iter().map(|thread| thread.join().unwrap_or(Err(Errno::EIO)));
             let results = std::iter::once(mine).chain(joined).collect();
-            has_ended.store(true, Ordering::Release);
-            if reporter.is_some() {
-                process::send_report_signal();
-            }
+            drop(our_end);
             results
         });
         shared.content.pool.close();
@@ -214,12 +215,5 @@ impl Server {
             return Ok(());
         }
         results.into_iter().next().unwrap_or(Ok(()))
-    }
-}
-
-/// Reports whenever the user asks for it, until the server has ended.
-fn report_on_signal(shared: &serve::Shared, has_ended: &AtomicBool) {
-    while process::wait_for_report_signal().is_ok() && !has_ended.load(Ordering::Acquire) {
-        shared.report();
     }
 }

@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::ffi::CString;
-use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd, RawFd};
 
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, sigaction, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -155,8 +155,8 @@ pub fn ignore_signals() {
     }
 }
 
-/// From here on SIGUSR1 waits until [`wait_for_report_signal`] takes it, in this thread and those it starts. A handler
-/// would lose one that comes just before a thread goes to wait for the kernel.
+/// From here on SIGUSR1 waits until [`watch_report_signal`] takes it, in this thread and those it starts. A handler would
+/// lose one that comes just before a thread goes to wait for the kernel.
 pub fn hold_report_signal() {
     let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
     // A failure could only mean that the signal does not exist.
@@ -165,15 +165,23 @@ pub fn hold_report_signal() {
     let _ = unsafe { sigaction(Signal::SIGUSR1, &default) };
 }
 
-/// Waits for a SIGUSR1 that [`hold_report_signal`] holds.
-pub fn wait_for_report_signal() -> Result<()> {
-    SigSet::from(Signal::SIGUSR1).wait().map(drop)
-}
-
-/// Sends SIGUSR1 to this process, so that a thread that waits for it goes on.
-pub fn send_report_signal() {
-    // A process may always signal itself.
-    let _ = nix::sys::signal::kill(Pid::this(), Signal::SIGUSR1);
+/// Calls `on_signal` for each SIGUSR1 that [`hold_report_signal`] holds, until the other end of the socket `end` closes.
+pub fn watch_report_signal(end: &OwnedFd, on_signal: impl Fn()) -> Result<()> {
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+    let signals = SignalFd::with_flags(&SigSet::from(Signal::SIGUSR1), SfdFlags::SFD_CLOEXEC)?;
+    loop {
+        let waiting = PollFlags::POLLIN;
+        let mut fds = [PollFd::new(signals.as_fd(), waiting), PollFd::new(end.as_fd(), waiting)];
+        match poll(&mut fds, PollTimeout::NONE) {
+            Err(Errno::EINTR) => continue,
+            other => other?,
+        };
+        if fds[1].any() != Some(false) {
+            return Ok(());
+        }
+        signals.read_signal()?;
+        on_signal();
+    }
 }
 
 /// Has the allocator keep two arenas for all threads: with one for each it keeps what a server freed many times over.
