@@ -147,7 +147,9 @@ impl Sandbox {
         let mut found = Vec::new();
         let mut open = vec![home.clone()];
         while let Some(directory) = open.pop() {
-            for entry in std::fs::read_dir(directory).unwrap().flatten() {
+            // The kernel's scratch directory of an overlay has mode 0, so that only root may look into it.
+            let Ok(entries) = std::fs::read_dir(directory) else { continue };
+            for entry in entries.flatten() {
                 if entry.file_type().unwrap().is_dir() {
                     open.push(entry.path());
                 } else {
