@@ -93,6 +93,11 @@ impl Content {
         })
     }
 
+    /// Whether a former start has left a list of what it has read.
+    pub(super) fn has_hot(&self) -> bool {
+        !self.hot.is_empty()
+    }
+
     /// From now on blocks are loaded ahead by at most so many threads, the hot ones at once.
     pub(super) fn open_pool(self: &Arc<Self>, threads: usize) {
         self.pool.open(threads);

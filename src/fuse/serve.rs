@@ -91,7 +91,8 @@ pub(super) fn serve(shared: &Shared, device: &OwnedFd) -> Result<(), Errno> {
     Ok(())
 }
 
-/// Serves the beginning.
+/// Serves the beginning. A start with a hot list is a long one, and its beginning ends when the kernel has said its first
+/// words: each millisecond is one in which blocks could be unpacked.
 pub(super) fn serve_first(shared: &Shared, device: &OwnedFd) -> Result<First, Errno> {
     let mut desk = Desk::new();
     let start = Instant::now();
@@ -109,6 +110,9 @@ pub(super) fn serve_first(shared: &Shared, device: &OwnedFd) -> Result<First, Er
             return Ok(First::End);
         }
         count += 1;
+        if shared.content.has_hot() && shared.kernel_flags.load(Ordering::Acquire) != 0 {
+            break;
+        }
         if start.elapsed().as_millis() > FIRST_MS {
             break;
         }
