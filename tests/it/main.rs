@@ -13,6 +13,7 @@ mod convert_cli;
 mod errors_cli;
 mod floors;
 mod foreign_image;
+mod fuse_follow;
 mod fuse_mount;
 mod fuse_standby;
 mod fuse_torture;
