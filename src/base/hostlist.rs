@@ -5,6 +5,7 @@
 //! digits as its lower bound has; order and duplicates are kept. Functions (`block{…}`), which only slurmctld can
 //! expand, are refused.
 
+use std::collections::HashMap;
 use std::fmt;
 
 /// Most numbers of one range, and most names that one expression with several groups stands for (Slurm's own limits).
@@ -155,45 +156,31 @@ impl fmt::Display for Hostlist {
     }
 }
 
-/// The shortest list with the same names: those that differ only in their last number share a bracket, in the order in
-/// which the first of them came, their numbers sorted. Duplicates go.
+/// A short list with the same names: those that differ only in the number at their end share a bracket, in the order in
+/// which the first of them came, their numbers sorted. Duplicates go. (Slurm reads a text behind the last bracket only
+/// from 23.02 on, so that none is written.)
 impl<S: AsRef<str>> FromIterator<S> for Hostlist {
     fn from_iter<I: IntoIterator<Item = S>>(names: I) -> Self {
-        let mut groups: Vec<(String, String, Vec<(u64, usize)>)> = Vec::new();
-        let mut places = std::collections::HashMap::new();
-        let mut expressions: Vec<Vec<Part>> = Vec::new();
+        let mut groups: Vec<(String, Vec<(u64, usize)>)> = Vec::new();
+        let mut places = HashMap::new();
         for name in names {
-            let name = name.as_ref();
-            let (head, digits, tail) = split_at_last_number(name);
-            let number = digits.parse::<u64>().ok().filter(|_| digits.len() <= MAX_DIGITS);
-            let key = (head.to_owned(), tail.to_owned(), number.is_some());
-            let place = *places.entry(key).or_insert_with(|| {
-                groups.push((head.to_owned(), tail.to_owned(), Vec::new()));
+            let (head, number) = split_number(name.as_ref());
+            let place = *places.entry((head.to_owned(), number.is_some())).or_insert_with(|| {
+                groups.push((head.to_owned(), Vec::new()));
                 groups.len() - 1
             });
-            match (number, groups.get_mut(place)) {
-                (Some(number), Some(group)) => group.2.push((number, digits.len())),
-                (None, Some(group)) => group.0 = name.to_owned(),
-                (_, None) => {}
+            if let (Some(number), Some((_, numbers))) = (number, groups.get_mut(place)) {
+                numbers.push(number);
             }
         }
-        for (head, tail, mut numbers) in groups {
+        let expression = |(head, mut numbers): (String, Vec<(u64, usize)>)| {
             numbers.sort_unstable();
             numbers.dedup();
-            let ranges = join(&numbers);
-            let mut parts = Vec::new();
-            if !head.is_empty() {
-                parts.push(Part::Text(head));
-            }
-            if !ranges.is_empty() {
-                parts.push(Part::Ranges(ranges));
-            }
-            if !tail.is_empty() {
-                parts.push(Part::Text(tail));
-            }
-            expressions.push(parts);
-        }
-        Self { expressions }
+            let text = (!head.is_empty()).then_some(Part::Text(head));
+            let ranges = (!numbers.is_empty()).then(|| Part::Ranges(join(&numbers)));
+            text.into_iter().chain(ranges).collect()
+        };
+        Self { expressions: groups.into_iter().map(expression).collect() }
     }
 }
 
@@ -236,15 +223,14 @@ fn write_ranges(f: &mut fmt::Formatter<'_>, ranges: &[Range]) -> fmt::Result {
     f.write_str("]")
 }
 
-/// `gpu007-ib` to `gpu`, `007`, `-ib`. Without a number, all is head.
-fn split_at_last_number(name: &str) -> (&str, &str, &str) {
-    let Some(end) = name.rfind(|c: char| c.is_ascii_digit()).map(|at| at + 1) else {
-        return (name, "", "");
-    };
-    let start = name[..end]
-        .rfind(|c: char| !c.is_ascii_digit())
-        .map_or(0, |at| at + name[at..].chars().next().map_or(1, char::len_utf8));
-    (&name[..start], &name[start..end], &name[end..])
+/// `gpu007` to `gpu` and the number 7 of three digits. A number that is too long belongs to the text.
+fn split_number(name: &str) -> (&str, Option<(u64, usize)>) {
+    let head = name.trim_end_matches(|c: char| c.is_ascii_digit());
+    let digits = &name[head.len()..];
+    match digits.parse() {
+        Ok(number) if digits.len() <= MAX_DIGITS => (head, Some((number, digits.len()))),
+        _ => (name, None),
+    }
 }
 
 /// How many names an expression stands for; at most [`MAX_MEMBERS`] where it has several groups.
@@ -459,7 +445,7 @@ mod tests {
             ("n9 n10 n11", "n[9-11]"),
             ("n09 n10 n100", "n[09-10,100]"),
             ("n1 n01", "n[1,01]"),
-            ("n1 x n2 m1-ib m2-ib", "n[1-2],x,m[1-2]-ib"),
+            ("n1 x n2 m1-ib m2-ib", "n[1-2],x,m1-ib,m2-ib"),
             ("12345678901234567890", "12345678901234567890"),
         ] {
             let list: Hostlist = names.split_whitespace().collect();

@@ -77,7 +77,7 @@ fn parse_minors(config: &str, node: Option<&str>) -> Option<Vec<u32>> {
             return None;
         }
         if let Some(names) = word("NodeName")
-            && !node.is_some_and(|node| Hostlist::parse(names).is_ok_and(|list| list.contains(node)))
+            && !Hostlist::parse(names).ok()?.contains(node.unwrap_or_default())
         {
             continue;
         }
