@@ -40,9 +40,28 @@ impl Scheduler for Slurm {
             tasks: number(env, "SLURM_STEP_NUM_TASKS").or_else(|| number(env, "SLURM_NTASKS")),
             process_id: number(env, "SLURM_PROCID"),
             local_id: number(env, "SLURM_LOCALID"),
+            local_tasks: text(env, "SLURM_STEP_TASKS_PER_NODE")
+                .zip(number(env, "SLURM_NODEID"))
+                .and_then(|(counts, node)| counter(&counts, node)),
             gpus,
         })
     }
+}
+
+/// The number of one node in Slurm's compressed counts: `2(x3),1` stands for 2, 2, 2, 1.
+fn counter(counts: &str, node: u32) -> Option<u32> {
+    let mut before = 0_u32;
+    for item in counts.split(',') {
+        let (count, times) = match item.split_once("(x") {
+            Some((count, times)) => (count, times.strip_suffix(')')?.parse().ok()?),
+            None => (item, 1),
+        };
+        before = before.checked_add(times)?;
+        if node < before {
+            return count.parse().ok();
+        }
+    }
+    None
 }
 
 /// `gres.conf` beside `slurm.conf`: where SLURM_CONF says, else where packages put it, else slurmd's fetched copy.
@@ -116,6 +135,21 @@ mod tests {
         check("Name=gpu File=/dev/nvidia[3-0]\n", None);
         check("Name=gpu File=/dev/nvidia[0-99999999]\n", None);
         check("Name=gpu File=/dev/nvidia[0-\n", None);
+    }
+
+    #[test]
+    fn counts_are_those_of_the_node() {
+        for (counts, node, expected) in [
+            ("4", 0, Some(4)),
+            ("4", 1, None),
+            ("2(x3),1", 2, Some(2)),
+            ("2(x3),1", 3, Some(1)),
+            ("2(x3", 0, None),
+            ("2(x4294967295),1(x2)", 4_294_967_295, None),
+            ("", 0, None),
+        ] {
+            assert_eq!(counter(counts, node), expected, "{counts} {node}");
+        }
     }
 
     #[test]
