@@ -38,7 +38,7 @@ pub use error::{ConvertError, LayerName};
 pub use warning::{Warning, WarningKind};
 
 /// Counts up whenever the same image would give other bytes than before; part of the key of a stored run file.
-pub const WRITER_VERSION: u32 = 2;
+pub const WRITER_VERSION: u32 = 3;
 
 /// How to convert.
 #[derive(Debug, Clone)]
