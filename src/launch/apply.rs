@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use crate::bundle::HOST_DIRECTORY;
 use crate::plan::{LaunchPlan, Op, Upper};
 use crate::sys::ns::{IdMap, Isolation, SingleThreaded};
-use crate::sys::{self, Errno, fuse_dev, mount, process};
+use crate::sys::{self, Errno, fuse_dev, mount, process, pty};
 
 use super::server::{self, FileServer};
 use super::{LaunchError, exec, words};
@@ -30,6 +30,22 @@ pub struct Context<'a> {
     pub image: &'a crate::image::Image,
     /// Tells the user what could not be had and was left out.
     pub warn: fn(&str),
+    /// Where the workload's terminal goes, for a plan that makes one.
+    pub console: Option<&'a OwnedFd>,
+}
+
+impl Context<'_> {
+    /// The same, with a place for the workload's terminal.
+    #[must_use]
+    pub fn with_console<'b>(&'b self, console: Option<&'b OwnedFd>) -> Context<'b> {
+        Context {
+            image_name: self.image_name,
+            serve: self.serve.clone(),
+            image: self.image,
+            warn: self.warn,
+            console,
+        }
+    }
 }
 
 /// Applies the plan and becomes the workload: returns only the error.
@@ -140,6 +156,7 @@ impl State {
                 }
             }
             Op::DetachHost => mount::detach(Path::new(HOST_DIRECTORY)),
+            Op::Console => make_console(context.console.ok_or(Errno::EINVAL)?),
             Op::NoNewPrivileges => process::set_no_new_privileges(),
             Op::ChangeDirectory { path, asked } => match process::change_directory(path) {
                 Err(errno) if !asked => {
@@ -190,6 +207,13 @@ impl State {
             _ => Ok(()),
         }
     }
+}
+
+/// A terminal of the container's own set of them; its other side goes to who looks after it.
+fn make_console(whose: &OwnedFd) -> sys::Result<()> {
+    let (master, terminal) = pty::open_terminal(Path::new("/dev/ptmx"))?;
+    sys::socket::send(whose, b"t", &[master])?;
+    pty::take_terminal(&terminal)
 }
 
 /// Names in the scratch directory of a writable root.

@@ -17,12 +17,14 @@ mod apply;
 mod exec;
 mod prepare;
 mod server;
+mod supervise;
 mod words;
 
 pub use apply::{Context, apply};
 pub use exec::become_workload;
 pub use prepare::{caller, home_of, image_files, look_up, small_file};
 pub use server::Settings as ServeSettings;
+pub use supervise::supervise;
 
 use crate::base::Hint;
 use crate::sys::Errno;

@@ -209,6 +209,8 @@ pub enum Op {
     },
     /// The host's tree goes out of sight.
     DetachHost,
+    /// A terminal of the container's own becomes the workload's; its other side is the monitor's.
+    Console,
     /// Root inside keeps Docker's capabilities and can never get back those that undo mounts.
     LimitCapabilities,
     /// A limit of the workload (setrlimit).
@@ -283,6 +285,23 @@ pub struct LaunchPlan {
     pub notes: Vec<String>,
     /// What the user should hear at every start.
     pub warnings: Vec<String>,
+}
+
+impl LaunchPlan {
+    /// Gives the workload a terminal of its own, as a container in the background needs one.
+    pub fn add_console(&mut self) {
+        let after = |op: &Op| matches!(op, Op::DetachHost);
+        if let Some(at) = self.ops.iter().position(after) {
+            self.ops.insert(at + 1, Op::Console);
+        }
+        for op in &mut self.ops {
+            if let Op::Exec { env, .. } = op
+                && !env.iter().any(|line| line.as_encoded_bytes().starts_with(b"TERM="))
+            {
+                env.push("TERM=xterm".into());
+            }
+        }
+    }
 }
 
 /// Why no plan could be made.

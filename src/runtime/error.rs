@@ -130,6 +130,20 @@ pub enum RuntimeError {
         /// The cause.
         errno: Errno,
     },
+    /// Nobody answers at the container's line.
+    #[error("cannot attach to container `{name}`: {} ({errno:?})", errno.desc())]
+    Attach {
+        /// The container.
+        name: String,
+        /// The cause.
+        errno: Errno,
+    },
+    /// Not a list of keys.
+    #[error("invalid detach keys (`{text}`) provided")]
+    BadKeys {
+        /// As given.
+        text: String,
+    },
     /// A user that the container does not have.
     #[error("container `{name}` cannot run a command as user `{user}`: it holds the user {uid} alone")]
     OtherUser {
@@ -184,6 +198,9 @@ impl Hint for RuntimeError {
             Self::NotRunning { name } => format!("start it with `slipway start {name}`"),
             Self::BadName { .. } => "choose two characters or more, the first a letter or a digit".into(),
             Self::BadSignal { .. } => "give a name like TERM or a number like 15".into(),
+            Self::BadKeys { .. } => {
+                "write single characters or `ctrl-` and one, with commas between: `ctrl-p,ctrl-q`".into()
+            }
             Self::OtherUser { .. } => "leave `-u` out".into(),
             Self::MonitorGone { .. } => {
                 "a memory limit or the end of the job may have killed it: look at the job's log".into()

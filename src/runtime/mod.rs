@@ -11,10 +11,14 @@
 
 #![expect(clippy::disallowed_methods, reason = "this module keeps the state of containers in files")]
 
+mod attach;
 mod container;
 mod control;
 mod enter;
 mod error;
+mod hub;
+mod keys;
+mod line;
 mod log;
 mod monitor;
 mod names;
@@ -23,10 +27,12 @@ mod shelf;
 mod start;
 mod sweep;
 
+pub use attach::{Line, Outputs, Parting, Wishes, attach, connect, line_pair};
 pub use container::Container;
 pub use control::{Ending, kill, parse_signal, remove, rename, stop};
-pub use enter::{Entry, enter, enter_detached};
+pub use enter::{Entry, enter, enter_detached, enter_terminal};
 pub use error::RuntimeError;
+pub use keys::DetachKeys;
 pub use log::{LogLine, LogReader, Stream};
 pub use record::{Draft, Exit, MountRecord, Record, Status, workload_env};
 pub use shelf::Shelf;

@@ -73,6 +73,9 @@ pub struct Record {
     /// Standard input stays open.
     #[serde(default)]
     pub open_stdin: bool,
+    /// The end of the first attached command's input is the end of standard input.
+    #[serde(default)]
+    pub stdin_once: bool,
     /// It has a terminal of its own.
     #[serde(default)]
     pub tty: bool,
@@ -167,6 +170,7 @@ impl Record {
             auto_remove: false,
             detached: true,
             open_stdin: false,
+            stdin_once: false,
             tty: false,
             job_id: None,
             step_id: None,

@@ -12,6 +12,8 @@ pub mod mount;
 pub mod ns;
 pub mod pidfd;
 pub mod process;
+pub mod pty;
+pub mod signals;
 pub mod socket;
 pub mod term;
 

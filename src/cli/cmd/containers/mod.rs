@@ -32,7 +32,7 @@ pub(in crate::cli) fn run(verb: &ContainerVerb, session: &Session) -> Result<(),
         ContainerVerb::Stop(args) => each(&args.containers, session, |container| stop(container, args)),
         ContainerVerb::Restart(args) => each(&args.containers, session, |container| {
             stop(container, args)?;
-            start::again(container, session)
+            start::again(container, session, None)
         }),
         ContainerVerb::Kill(args) => {
             let signal = runtime::parse_signal(&args.signal)?;
@@ -92,6 +92,19 @@ fn running(word: &str, session: &Session) -> Result<Container, Failure> {
     } else {
         Err(RuntimeError::NotRunning { name: word.into() }.into())
     }
+}
+
+/// Whether standard input is a terminal, where `-t` asks for one. In a batch script that is the most common slip of a
+/// pasted line, and harmless; elsewhere it is an error, as with docker.
+fn has_terminal(session: &Session) -> Result<bool, Failure> {
+    if term::input_is_terminal() {
+        return Ok(true);
+    }
+    if session.env.contains_key(std::ffi::OsStr::new("SLURM_JOB_ID")) {
+        term::warn("there is no terminal: `-t` is left out");
+        return Ok(false);
+    }
+    Err(Failure::new("the input device is not a TTY", "leave `-t` out"))
 }
 
 /// Does something to each container and prints the word that named it, as docker does. One that fails does not keep the
