@@ -1,6 +1,7 @@
 //! One loop over the steps of a plan. It chooses nothing: each step is done as written or fails by its number.
 
 use std::convert::Infallible;
+use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -56,7 +57,21 @@ pub fn apply(plan: &LaunchPlan, context: &Context<'_>) -> LaunchError {
     }
 }
 
+/// Applies every step but the last: this process stays what it is, inside.
+pub fn visit(plan: &LaunchPlan, context: &Context<'_>) -> Result<(), LaunchError> {
+    run_steps(plan, context).map(drop)
+}
+
 fn run(plan: &LaunchPlan, context: &Context<'_>) -> Result<Infallible, LaunchError> {
+    let (argv, env) = run_steps(plan, context)?;
+    Err(exec::become_workload(argv, env))
+}
+
+/// Does the steps, and gives what is to be executed.
+fn run_steps<'a>(
+    plan: &'a LaunchPlan,
+    context: &Context<'_>,
+) -> Result<(&'a [OsString], &'a [OsString]), LaunchError> {
     let mut state = State {
         witness: SingleThreaded::witness().ok_or(LaunchError::Threads)?,
         server: None,
@@ -69,7 +84,7 @@ fn run(plan: &LaunchPlan, context: &Context<'_>) -> Result<Infallible, LaunchErr
     for (index, op) in plan.ops.iter().enumerate() {
         if let Op::Exec { argv, env } = op {
             process::set_umask(umask);
-            return Err(exec::become_workload(argv, env));
+            return Ok((argv, env));
         }
         if let Err(errno) = state.step(op, plan, context) {
             error = Some((index, op, errno));
@@ -218,7 +233,8 @@ fn make_console(whose: &OwnedFd) -> sys::Result<()> {
 
 /// Names in the scratch directory of a writable root.
 const LOWER: &str = "lower";
-const UPPER: &str = "upper";
+/// The directory, below the one of a writable root, that holds the changes.
+pub const UPPER: &str = "upper";
 const WORK: &str = "work";
 const MERGED: &str = "merged";
 /// Size of the scratch directory where it holds nothing but mount points.

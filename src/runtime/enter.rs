@@ -148,6 +148,23 @@ pub fn enter_detached(container: &Container, entry: &Entry) -> Result<(), Runtim
     .map(drop)
 }
 
+/// Runs `work` in a child that is inside the container: its root is the container's, and it has the rights of the user
+/// namespace. Only its exit status comes back.
+pub(super) fn visit(
+    container: &Container,
+    work: impl FnOnce() -> i32,
+) -> Result<process::Child, RuntimeError> {
+    let failed = |act, errno| RuntimeError::Enter { name: container.record.name.clone(), act, errno };
+    let namespaces = open_namespaces(container)?;
+    let witness =
+        SingleThreaded::witness().ok_or_else(|| failed("this process has threads", Errno::EINVAL))?;
+    process::fork_child(&witness, || match SingleThreaded::witness().map(|inside| namespaces.join(&inside)) {
+        Some(Ok(())) => work(),
+        _ => 125,
+    })
+    .map_err(|errno| failed("starting a process", errno))
+}
+
 fn open_namespaces(container: &Container) -> Result<OtherNamespaces, RuntimeError> {
     let name = &container.record.name;
     let failed = |act, errno| RuntimeError::Enter { name: name.clone(), act, errno };

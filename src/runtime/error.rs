@@ -138,6 +138,9 @@ pub enum RuntimeError {
         /// The cause.
         errno: Errno,
     },
+    /// Files could not be copied.
+    #[error(transparent)]
+    Copy(#[from] super::files::CopyError),
     /// Not a list of keys.
     #[error("invalid detach keys (`{text}`) provided")]
     BadKeys {
@@ -183,6 +186,7 @@ impl Hint for RuntimeError {
             Self::Place(error) => return error.hint(),
             Self::Launch { hint, .. } => return hint.clone(),
             Self::Command(error) => return error.hint(),
+            Self::Copy(error) => return error.hint(),
             Self::NoSuchContainer { .. } => {
                 "`slipway ps -a` lists your containers on this node; for another node of a job: \
                                              `srun --jobid=JOB --overlap -w NODE slipway ps -a`"

@@ -16,6 +16,7 @@ pub mod pty;
 pub mod signals;
 pub mod socket;
 pub mod term;
+pub mod tree;
 
 /// The kernel's error number.
 pub type Errno = nix::errno::Errno;

@@ -154,6 +154,13 @@ pub fn adopt_orphans() -> Result<()> {
     nix::sys::prctl::set_child_subreaper(true)
 }
 
+/// How many of procfs's clock ticks a second has.
+#[must_use]
+pub fn clock_ticks() -> u32 {
+    let ticks = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK).ok().flatten();
+    ticks.and_then(|ticks| u32::try_from(ticks).ok()).filter(|ticks| *ticks > 0).unwrap_or(100)
+}
+
 /// This process's number.
 #[must_use]
 pub fn own_number() -> Child {

@@ -8,6 +8,7 @@ mod support;
 
 mod archives;
 mod config;
+mod container_files;
 mod convert;
 mod convert_cli;
 mod errors_cli;

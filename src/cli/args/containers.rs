@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use super::{InspectArgs, RunArgs};
+use super::{CommitArgs, CpArgs, DiffArgs, ExportArgs, InspectArgs, RunArgs, StatsArgs, UpdateArgs};
 
 /// Flags of `run` and `create` about the container as a thing with a name.
 #[derive(Debug, Args)]
@@ -303,6 +303,19 @@ pub(in crate::cli) enum ContainerVerb {
     Attach(AttachArgs),
     /// Give a container another name
     Rename(RenameArgs),
+    /// Copy files between a container and this host
+    #[command(name = "cp")]
+    Copy(CpArgs),
+    /// List what a container has changed in its root
+    Diff(DiffArgs),
+    /// Make an image from what a container has changed
+    Commit(CommitArgs),
+    /// Write the root of a container as a tar
+    Export(ExportArgs),
+    /// Show what containers use
+    Stats(StatsArgs),
+    /// Change the limits of containers; they are set when one starts
+    Update(UpdateArgs),
     /// Show the processes of a container
     Top(TopArgs),
     /// Show the ports of a container that are forwarded; on the host's network there are none

@@ -52,7 +52,7 @@ pub(in crate::cli) fn run(args: &RunArgs, session: &Session) -> Result<(), Failu
         term::warn("there is no terminal: `-t` is left out");
     }
     if args.keep.is_kept() {
-        return containers::run_kept(args, &prepared, session);
+        return containers::run_kept(args, &mut prepared, session);
     }
     let error = launch::apply(&prepared.plan, &prepared.context());
     let code = error.exit_code();

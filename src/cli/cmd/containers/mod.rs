@@ -1,11 +1,14 @@
 //! The verbs for containers, and what they share: where the state is, and one answer for each name.
 
 mod attach;
+mod commit;
 mod exec;
+mod files;
 mod inspect;
 mod logs;
 mod ps;
 mod start;
+mod stats;
 
 use std::path::Path;
 
@@ -55,6 +58,15 @@ pub(in crate::cli) fn run(verb: &ContainerVerb, session: &Session) -> Result<(),
             let mut container = shelf.find(&args.container)?;
             Ok(runtime::rename(&shelf, &mut container, &args.name)?)
         }
+        ContainerVerb::Copy(args) => files::cp(args, session),
+        ContainerVerb::Diff(args) => files::diff(args, session),
+        ContainerVerb::Export(args) => files::export(args, session),
+        ContainerVerb::Commit(args) => commit::run(args, session),
+        ContainerVerb::Stats(args) => stats::run(args, session),
+        ContainerVerb::Update(_) => Err(Failure::new(
+            "cannot change the limits of a container: they are set when it starts",
+            "make it anew with other flags; the limits of a job are changed with `scontrol update`",
+        )),
         ContainerVerb::Top(args) => top(&running(&args.container, session)?),
         // A container uses the host's network: nothing is forwarded.
         ContainerVerb::Port(args) => shelf(session).find(&args.container).map(drop).map_err(Failure::from),
@@ -76,6 +88,12 @@ pub(in crate::cli) fn prune(session: &Session) -> Result<(), Failure> {
     }
     let head = if text.is_empty() { "" } else { "Deleted Containers:\n" };
     term::print(&format_args!("{head}{text}\nTotal reclaimed space: 0B\n"))
+}
+
+/// How many containers there are, and how many of them run.
+pub(in crate::cli::cmd) fn count(session: &Session) -> Result<(usize, usize), Failure> {
+    let all = shelf(session).list()?;
+    Ok((all.len(), all.iter().filter(|container| container.is_running()).count()))
 }
 
 /// The caller's containers on this node.

@@ -28,10 +28,13 @@ const OF_THE_JOB: [&[u8]; 4] =
 /// `run` with `-d`, `--name` or `--cidfile`.
 pub(in crate::cli::cmd) fn run_kept(
     args: &RunArgs,
-    prepared: &Prepared,
+    prepared: &mut Prepared,
     session: &Session,
 ) -> Result<(), Failure> {
     let mut container = make(args, prepared, session, args.keep.detach)?;
+    if args.keep.detach {
+        container.keep_changes(&mut prepared.plan)?;
+    }
     if !args.keep.detach {
         runtime::register_own(&mut container)?;
         let error = launch::apply(&prepared.plan, &prepared.context());
@@ -66,6 +69,7 @@ pub(super) fn create(args: &RunArgs, session: &Session) -> Result<(), Failure> {
     }
     let mut container = make(args, &prepared, session, true)?;
     container.record.stdin_once = args.interactive;
+    container.keep_changes(&mut prepared.plan)?;
     container.set_aside()?;
     term::print(&format_args!("{}\n", container.record.id))
 }
@@ -99,22 +103,25 @@ pub(super) fn run(args: &StartArgs, session: &Session) -> Result<(), Failure> {
     attach::follow(line, &container, wishes, ending)
 }
 
-/// Starts a container that does not run, by the words that made it.
-/// Whoever has the other end of `first` is attached before it prints anything.
+/// Starts a container that does not run, by the words that made it. Whoever has the other end of `first` is attached
+/// before it prints anything.
 pub(super) fn again(
     container: &mut Container,
     session: &Session,
     first: Option<OwnedFd>,
 ) -> Result<(), Failure> {
-    let words = [OsString::from("slipway")].into_iter().chain(container.words()?);
-    let unreadable = || {
-        Failure::new(
-            format!("cannot start `{}`: it was made by another version of slipway", container.record.name),
-            "make it anew with `slipway run`",
-        )
-    };
-    let command = args::parse(words).map_err(|_| unreadable())?.command;
-    let args = run_args(&command).ok_or_else(unreadable)?;
+    let (prepared, then) = prepare_again(container, session)?;
+    container.renew(&prepared.plan)?;
+    let job = sched::read_job(&then.env, Path::new("/"));
+    (container.record.job_id, container.record.step_id) = (job.job_id, job.step_id);
+    runtime::start(container, &prepared.plan, &prepared.context(), first).map_err(of_start)
+}
+
+/// What a start of a container needs, by the words that made it; and the variables and settings for it.
+pub(super) fn prepare_again(
+    container: &mut Container,
+    session: &Session,
+) -> Result<(Prepared, Session), Failure> {
     if let Some(directory) = &container.record.caller_cwd {
         std::env::set_current_dir(directory).map_err(|error| {
             Failure::new(
@@ -128,14 +135,30 @@ pub(super) fn again(
         })?;
     }
     let then = Session::open(environment(container.caller_env()?, &session.env))?;
-    let mut prepared = prepare(args, &then, Some(&container.record.image_path))?;
+    let image_path = container.record.image_path.clone();
+    let mut prepared = with_run_args(container, |args, _| prepare(args, &then, Some(&image_path)))?;
     if container.record.tty {
         prepared.plan.add_console();
     }
-    container.renew(&prepared.plan)?;
-    let job = sched::read_job(&then.env, Path::new("/"));
-    (container.record.job_id, container.record.step_id) = (job.job_id, job.step_id);
-    runtime::start(container, &prepared.plan, &prepared.context(), first).map_err(of_start)
+    container.keep_changes(&mut prepared.plan)?;
+    Ok((prepared, then))
+}
+
+/// The flags of the `run` or `create` that made a container, and the command behind the image.
+pub(super) fn with_run_args<T>(
+    container: &Container,
+    work: impl FnOnce(&RunArgs, &[OsString]) -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    let words = [OsString::from("slipway")].into_iter().chain(container.words()?);
+    let unreadable = || {
+        Failure::new(
+            format!("cannot start `{}`: it was made by another version of slipway", container.record.name),
+            "make it anew with `slipway run`",
+        )
+    };
+    let command = args::parse(words).map_err(|_| unreadable())?.command;
+    let args = run_args(&command).ok_or_else(unreadable)?;
+    work(args, args.words.get(1..).unwrap_or_default())
 }
 
 fn run_args(command: &Command) -> Option<&RunArgs> {
