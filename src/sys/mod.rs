@@ -12,8 +12,11 @@ pub mod mount;
 pub mod ns;
 pub mod pidfd;
 pub mod process;
+pub mod pty;
+pub mod signals;
 pub mod socket;
 pub mod term;
+pub mod tree;
 
 /// The kernel's error number.
 pub type Errno = nix::errno::Errno;
