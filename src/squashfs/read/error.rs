@@ -32,11 +32,11 @@ pub enum ReadError {
         /// Minor number.
         minor: u16,
     },
-    /// A compressor that we do not have.
-    #[error("the squashfs is compressed with {name}; only gzip, lz4 and zstd can be read")]
+    /// A compressor that nobody has defined.
+    #[error("the squashfs names a compressor {id}; only those from 1 (gzip) to 6 (zstd) are known")]
     Compressor {
-        /// The compressor's name, or its number if it has none.
-        name: String,
+        /// The compressor's number.
+        id: u16,
     },
     /// The end is missing.
     #[error("the file is cut short: it has {have_bytes} bytes and needs {need_bytes}")]
@@ -117,11 +117,12 @@ impl Hint for ReadError {
         match self {
             Self::CutShort { .. }
             | Self::Superblock { .. }
+            | Self::Compressor { .. }
             | Self::Damaged { .. }
             | Self::Decompress { .. } => {
                 Some("copy or pull the image again; the copy at hand is not what was written".to_owned())
             }
-            Self::Compressor { .. } | Self::BigEndian | Self::Version { .. } => {
+            Self::BigEndian | Self::Version { .. } => {
                 Some("unpack it with `unsquashfs` and pack it again with `mksquashfs -comp zstd`".to_owned())
             }
             Self::Io { .. }

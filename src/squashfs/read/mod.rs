@@ -163,8 +163,7 @@ impl Shared {
             return Ok(scratch);
         }
         let id = self.superblock.compressor_id;
-        let decompressor = BlockDecompressor::new(id)
-            .map_err(|_| ReadError::Compressor { name: format!("compressor {id}") })?;
+        let decompressor = BlockDecompressor::new(id).map_err(|_| ReadError::Compressor { id })?;
         Ok(Scratch { decompressor, input: Vec::new() })
     }
 
