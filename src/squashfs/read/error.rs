@@ -76,6 +76,22 @@ pub enum ReadError {
         /// The cause.
         source: io::Error,
     },
+    /// A block that is not as it was when the image was made.
+    #[error("the squashfs is damaged: {what} {number} at byte {offset} is not what was written")]
+    Sum {
+        /// A block, or a piece of a table.
+        what: &'static str,
+        /// Which one, in the order of the image, from 0.
+        number: usize,
+        /// Where it lies in the image, in bytes.
+        offset: u64,
+    },
+    /// Sums of another image.
+    #[error("the list of sums is of another squashfs: {reason}")]
+    ForeignSums {
+        /// How that is known.
+        reason: &'static str,
+    },
     /// More of something than we are willing to hold in memory.
     #[error("{what}: {value} is more than the {limit} that can be read")]
     TooLarge {
@@ -119,9 +135,14 @@ impl Hint for ReadError {
             | Self::Superblock { .. }
             | Self::Compressor { .. }
             | Self::Damaged { .. }
-            | Self::Decompress { .. } => {
+            | Self::Decompress { .. }
+            | Self::Sum { .. } => {
                 Some("copy or pull the image again; the copy at hand is not what was written".to_owned())
             }
+            Self::ForeignSums { .. } => Some(
+                "make the image again, or copy it again; if its file system was exchanged on purpose, remove the list"
+                    .to_owned(),
+            ),
             Self::BigEndian | Self::Version { .. } => {
                 Some("unpack it with `unsquashfs` and pack it again with `mksquashfs -comp zstd`".to_owned())
             }

@@ -11,6 +11,7 @@ mod error;
 mod inode;
 mod metadata;
 mod path;
+mod summed;
 mod superblock;
 #[cfg(test)]
 mod tests;
