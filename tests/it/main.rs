@@ -23,6 +23,7 @@ mod image_verbs;
 mod launch_hygiene;
 mod ldcache;
 mod merge;
+mod other_images;
 mod quickstart_parts;
 mod registry;
 mod registry_login;
