@@ -20,6 +20,7 @@ use crate::base::{Digest, Hasher};
 use crate::squashfs::compress::{BlockDecompressor, Compressor};
 use crate::squashfs::format::limits::MAX_FILE_BLOCKS;
 use crate::squashfs::format::{BLOCK_BYTES, BLOCK_STORED, NO_FRAGMENT};
+use crate::squashfs::sums::{BlockSum, Sum};
 
 /// [`BLOCK_BYTES`] as a length.
 const BLOCK_LEN: usize = BLOCK_BYTES as usize;
@@ -62,6 +63,8 @@ pub(super) struct Content {
     block_sizes: Vec<u32>,
     /// By fragment index.
     pub(super) fragments: Vec<Fragment>,
+    /// Everything that was written, in order.
+    pub(super) sums: Vec<BlockSum>,
 }
 
 impl Content {
@@ -373,6 +376,8 @@ impl<W: Read + Write + Seek> ContentWriter<W> {
             bytes.resize(packed_len(size_word), 0);
             self.out.read_back(offset, &mut bytes)?;
             self.out.write(&bytes)?;
+            let packed_bytes = size_word & !BLOCK_STORED;
+            self.content.sums.push(BlockSum { packed_bytes, sum: Sum::of(&bytes) });
             offset += bytes.len() as u64;
         }
         self.spare.push(bytes);
@@ -439,6 +444,7 @@ impl<W: Read + Write + Seek> ContentWriter<W> {
     fn write(&mut self, packed: &Packed, purpose: &Purpose) -> Result<(), WriteError> {
         let start = self.out.position();
         self.out.write(packed.bytes())?;
+        self.content.sums.push(packed.sum());
         match *purpose {
             Purpose::Block { slot, first_of } => {
                 self.content.block_sizes[slot] = packed.size_word();
