@@ -85,7 +85,7 @@ fn no_open_survives_memory_pressure() {
     // They read files one after the other, so that they get them before they ask.
     let follower = format!(
         "end=$(($(date +%s) + {seconds})); n=0; while [ $(date +%s) -lt $end ]; do \
-         sum=$(find /small -type f | sort | xargs cat | cksum); first=${{first:-$sum}}; \
+         sum=$(find /small -type f | sort | xargs cat | sha256sum); first=${{first:-$sum}}; \
          [ \"$sum\" = \"$first\" ] && n=$((n + 1)); done; echo done $n"
     );
     let reader = format!(
