@@ -41,6 +41,9 @@ const MAX_FILES: usize = 256;
 const MAX_BYTES: u64 = 4 << 20;
 /// Longer files are left to the kernel's own reading ahead, in bytes.
 const LONGEST_BYTES: u64 = 512 << 10;
+/// A shorter read is not the kernel's window around a page of a program but one of a page of data, in bytes, and says
+/// nothing about its neighbours.
+const LEAST_WINDOW_BYTES: usize = 16 << 10;
 /// Places in the table that are watched: beginnings of runs, and files in the middle of what was handed over.
 const MAX_WATCHED: usize = 64;
 /// Files that are remembered as handed over, so that two runs that meet do not hand them over twice.
@@ -154,7 +157,8 @@ impl Follower {
         pieces: &[Piece],
     ) {
         let length: usize = pieces.iter().map(Piece::length).sum();
-        if self.ends.note(id, offset, offset.saturating_add(length as u64)) || offset == 0 {
+        let goes_on = self.ends.note(id, offset, offset.saturating_add(length as u64));
+        if goes_on || offset == 0 || length < LEAST_WINDOW_BYTES {
             return;
         }
         let first = offset / block_bytes;
