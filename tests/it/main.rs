@@ -7,11 +7,13 @@
 mod support;
 
 mod archives;
+mod bundle;
 mod config;
 mod container_files;
 mod convert;
 mod convert_cli;
 mod errors_cli;
+mod faults;
 mod floors;
 mod foreign_image;
 mod fuse_mount;
@@ -23,6 +25,7 @@ mod image_verbs;
 mod launch_hygiene;
 mod ldcache;
 mod merge;
+mod processes;
 mod quickstart_parts;
 mod registry;
 mod registry_login;
