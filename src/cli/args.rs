@@ -163,6 +163,9 @@ pub(super) struct RunArgs {
     /// Give the GPUs that the job owns, as Apptainer spells it; the same as the default
     #[arg(long)]
     pub(super) nv: bool,
+    /// Start an image on a driver that is older than it asks for (`NVIDIA_REQUIRE_CUDA`)
+    #[arg(long)]
+    pub(super) ignore_require: bool,
     /// Remove the container when it ends; always so without `-d`
     #[arg(long)]
     pub(super) rm: bool,

@@ -9,6 +9,7 @@ pub mod access;
 pub mod file;
 pub mod fuse_dev;
 pub mod mount;
+pub mod nameless;
 pub mod ns;
 pub mod pidfd;
 pub mod process;

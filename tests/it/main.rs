@@ -26,6 +26,7 @@ mod launch_hygiene;
 mod ldcache;
 mod merge;
 mod processes;
+mod other_images;
 mod quickstart_parts;
 mod registry;
 mod registry_login;
