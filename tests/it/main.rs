@@ -16,6 +16,7 @@ mod errors_cli;
 mod faults;
 mod floors;
 mod foreign_image;
+mod fuse_follow;
 mod fuse_mount;
 mod fuse_standby;
 mod fuse_torture;
