@@ -39,9 +39,7 @@ use super::convert::{ADDED, is_ours};
 use super::support::layers::{StoredLayer, config_of, layer_set, write_layout};
 use super::support::need::has_tool;
 
-#[path = "../../../src/tarlayer/testing.rs"]
-mod testing;
-
+use super::merge::testing;
 use testing::{Member, archive, dir, file, hard_link, member, pax, symlink};
 
 /// Content up to this length is shown, in bytes.
@@ -121,7 +119,7 @@ impl Case {
 
     /// The layers are refused in these words; `A`, `B` … stand for their digests.
     #[track_caller]
-    fn is_refused(self, expected: &str) {
+    fn gives_error(self, expected: &str) {
         let directory = tempfile::tempdir().unwrap();
         let mut error = self.convert(directory.path()).expect_err(self.name);
         for (layer, name) in self.layers.iter().zip(["A", "B", "C", "D"]) {
