@@ -24,6 +24,7 @@ mod gpu;
 mod gpu_cli;
 mod image_verbs;
 mod launch_hygiene;
+mod layer_cases;
 mod ldcache;
 mod merge;
 mod processes;
