@@ -7,11 +7,13 @@
 mod support;
 
 mod archives;
+mod bundle;
 mod config;
 mod container_files;
 mod convert;
 mod convert_cli;
 mod errors_cli;
+mod faults;
 mod floors;
 mod foreign_image;
 mod fuse_follow;
@@ -22,8 +24,10 @@ mod gpu;
 mod gpu_cli;
 mod image_verbs;
 mod launch_hygiene;
+mod layer_cases;
 mod ldcache;
 mod merge;
+mod processes;
 mod other_images;
 mod quickstart_parts;
 mod registry;
