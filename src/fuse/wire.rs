@@ -159,6 +159,23 @@ pub(super) fn resend_notice() -> [u8; ANSWER_HEADER_BYTES] {
     answer_header(0, FUSE_NOTIFY_RESEND, 0)
 }
 
+/// The message that has the kernel forget the attributes and the listing of a directory (`FUSE_NOTIFY_INVAL_INODE`).
+pub(super) fn forget_listing_notice(directory: u64) -> Vec<u8> {
+    const FUSE_NOTIFY_INVAL_INODE: i32 = 2;
+    // struct fuse_notify_inval_inode_out: node, offset, length; -1 is all.
+    let body = [directory.to_ne_bytes(), 0_i64.to_ne_bytes(), (-1_i64).to_ne_bytes()].concat();
+    [answer_header(0, FUSE_NOTIFY_INVAL_INODE, body.len()).as_slice(), &body].concat()
+}
+
+/// The message that has the kernel forget that a name is not there (`FUSE_NOTIFY_INVAL_ENTRY`).
+pub(super) fn forget_name_notice(directory: u64, name: &[u8]) -> Vec<u8> {
+    const FUSE_NOTIFY_INVAL_ENTRY: i32 = 3;
+    // struct fuse_notify_inval_entry_out: directory, length of the name, flags; then the name and a NUL.
+    let length = u32::try_from(name.len()).unwrap_or(u32::MAX);
+    let body = [&directory.to_ne_bytes(), length.to_ne_bytes().as_slice(), &[0; 4], name, &[0]].concat();
+    [answer_header(0, FUSE_NOTIFY_INVAL_ENTRY, body.len()).as_slice(), &body].concat()
+}
+
 /// What the kernel is told about an inode.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Attr {
