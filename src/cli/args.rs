@@ -166,6 +166,9 @@ pub(super) struct RunArgs {
     /// The container as a thing with a name.
     #[command(flatten)]
     pub(super) keep: KeepArgs,
+    /// Choose how the image becomes the root; the default serves it where that works, else unpacks it
+    #[arg(long, value_name = "HOW", value_enum)]
+    pub(super) rootfs: Option<RootFsChoice>,
     /// Record anew which blocks of the image this start reads, for the next start of the same command
     #[arg(long)]
     pub(super) record_hot: bool,
@@ -183,6 +186,17 @@ pub(super) struct RunArgs {
         value_name = "IMAGE [COMMAND]"
     )]
     pub(super) words: Vec<OsString>,
+}
+
+/// How an image becomes the root.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum RootFsChoice {
+    /// Served where /dev/fuse can be opened, else unpacked
+    Auto,
+    /// Served by our own file server
+    Fuse,
+    /// Unpacked to a directory of this node
+    Unpack,
 }
 
 /// Flags of every verb that makes a run file.

@@ -17,6 +17,7 @@ use failure::Failure;
 /// The whole program: parses, acts, prints, and says how it ended.
 #[must_use]
 pub fn main() -> ExitCode {
+    crate::sys::process::report_file_size_limits();
     let arguments = match args::parse(std::env::args_os()) {
         Ok(arguments) => arguments,
         Err(Stop::Text(text)) => return end(term::print(&text), true),

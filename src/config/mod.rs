@@ -30,9 +30,10 @@ use keys::{Input, KEYS, Key};
 
 pub use error::ConfigError;
 pub use settings::{
-    ConvertSettings, FuseSettings, GpuSettings, RegistrySettings, RunSettings, Settings, StoreSettings,
+    ConvertSettings, FuseSettings, GpuSettings, LaunchSettings, RegistrySettings, RunSettings, Settings,
+    StoreSettings,
 };
-pub use value::{GpuDefault, NoOpen, Profile, Size};
+pub use value::{GpuDefault, NoOpen, NodeDirectory, Profile, RootFs, Size};
 
 /// Where a site keeps its file.
 pub const SYSTEM_FILE: &str = "/etc/slipway/slipway.toml";
@@ -159,6 +160,14 @@ impl Settings {
             origin: dir.origin.clone(),
             variable,
         })?;
+        let dir = &mut self.launch.unpack_dir;
+        if let NodeDirectory::Path(path) = &mut dir.value {
+            *path = expand::path(path, env).map_err(|variable| ConfigError::Variable {
+                key: "launch.unpack_dir",
+                origin: dir.origin.clone(),
+                variable,
+            })?;
+        }
         let binds = &mut self.run.binds;
         for bind in &mut binds.value {
             *bind = expand::text(bind, env).map_err(|variable| ConfigError::Variable {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use crate::base::Sourced;
 use crate::squashfs::compress::Compressor;
 
-use super::value::{GpuDefault, NoOpen, Profile, Size};
+use super::value::{GpuDefault, NoOpen, NodeDirectory, Profile, RootFs, Size};
 
 /// All settings.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -16,6 +16,8 @@ pub struct Settings {
     pub convert: ConvertSettings,
     /// How images are served.
     pub fuse: FuseSettings,
+    /// How containers are started.
+    pub launch: LaunchSettings,
     /// How registries are spoken to.
     pub registry: RegistrySettings,
     /// What a container gets.
@@ -55,6 +57,17 @@ pub struct FuseSettings {
     pub cache: Sourced<Size>,
     /// Whether the kernel opens files without asking the server.
     pub no_open: Sourced<NoOpen>,
+}
+
+/// Table `launch`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LaunchSettings {
+    /// How an image becomes the root.
+    pub rootfs: Sourced<RootFs>,
+    /// Where images are unpacked.
+    pub unpack_dir: Sourced<NodeDirectory>,
+    /// How long an unpacked image is kept that nobody uses, in hours.
+    pub unpack_keep_hours: Sourced<u32>,
 }
 
 /// Table `registry`.
@@ -124,6 +137,16 @@ impl Default for FuseSettings {
             threads: Sourced::default_value(0),
             cache: Sourced::default_value(Size(256 << 20)),
             no_open: Sourced::default_value(NoOpen::Auto),
+        }
+    }
+}
+
+impl Default for LaunchSettings {
+    fn default() -> Self {
+        Self {
+            rootfs: Sourced::default_value(RootFs::Auto),
+            unpack_dir: Sourced::default_value(NodeDirectory::Auto),
+            unpack_keep_hours: Sourced::default_value(24),
         }
     }
 }

@@ -32,6 +32,7 @@ use crate::sys::{Errno, process, socket};
 
 use content::Content;
 use nodes::Nodes;
+pub use nodes::shown_permissions;
 
 /// Memory for decompressed metadata, in bytes: all of an image with some 300,000 files.
 const METADATA_BYTES: usize = 16 << 20;

@@ -123,6 +123,14 @@ impl HostFacts {
     }
 }
 
+impl FuseDevice {
+    /// Tries to open this machine's device.
+    #[must_use]
+    pub fn of_this_machine() -> Self {
+        try_fuse(Path::new("/dev/fuse"))
+    }
+}
+
 fn read_kernel(root: &Path) -> KernelVersion {
     KernelVersion::parse(&read_line(&root.join("proc/sys/kernel/osrelease")).unwrap_or_default())
 }

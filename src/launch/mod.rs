@@ -17,6 +17,7 @@ mod apply;
 mod exec;
 mod prepare;
 mod server;
+mod unpacked;
 mod words;
 
 pub use apply::{Context, apply};

@@ -17,6 +17,11 @@ pub(super) fn explain(op: &Op, errno: Errno) -> String {
         (Op::NewNamespaces { .. }, Errno::EAGAIN) => "too many processes of this user",
         (Op::NewNamespaces { .. }, Errno::EMFILE | Errno::ENFILE) => "too many open files",
         (Op::MountImage { .. }, Errno::ENOSPC) => "the limit of mounts is reached",
+        (Op::MountDirectory { .. }, Errno::EPERM | Errno::ENODEV | Errno::EINVAL) => {
+            "the kernel cannot lay mount points below a directory here (overlay in a user namespace, Linux 5.11)"
+        }
+        (Op::MountDirectory { .. }, Errno::ENOENT) => "the unpacked tree is gone",
+        (Op::MountDirectory { .. }, Errno::ENOSPC) => "the limit of mounts is reached",
         (Op::MountImage { upper: Some(_), .. }, Errno::EINVAL) => {
             "the kernel cannot put a writable layer there (overlay with `userxattr`, Linux 5.11)"
         }
@@ -49,6 +54,13 @@ pub(super) fn hint(op: &Op, errno: Errno) -> Option<String> {
         (Op::NewNamespaces { .. }, Errno::EAGAIN) => Some("end other processes, or raise `ulimit -u`".into()),
         (_, Errno::EMFILE | Errno::ENFILE) => Some("raise `ulimit -n`".into()),
         (Op::NewNamespaces { .. }, _) => Some(user_namespace_hint(&Limits::read(), errno)),
+        (Op::MountDirectory { .. }, Errno::EPERM | Errno::ENODEV | Errno::EINVAL) => {
+            Some("use a node where `/dev/fuse` can be opened, with `--rootfs fuse`".into())
+        }
+        (Op::MountDirectory { .. }, Errno::ENOSPC) => {
+            Some("an administrator must raise `fs.mount-max`".into())
+        }
+        (Op::MountDirectory { .. }, Errno::ENOENT) => Some("start it again".into()),
         (Op::MountImage { upper: Some(_), .. }, Errno::EINVAL) => {
             Some("use a directory on a local disk for `--overlay`, or `--writable-tmpfs`".into())
         }

@@ -12,6 +12,7 @@ mod places;
 mod show;
 #[cfg(test)]
 mod tests;
+mod unpacked;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -137,6 +138,17 @@ pub enum Op {
         /// The file.
         image: ImageSource,
         /// Mount points that the server adds.
+        mount_points: Vec<MountPoint>,
+        /// Where changes go; without one the root is read-only.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        upper: Option<Upper>,
+    },
+    /// The image's tree, unpacked to a directory of the host, as the new root. It is shared and never written to.
+    MountDirectory {
+        /// The directory.
+        #[serde(serialize_with = "as_path")]
+        directory: PathBuf,
+        /// Mount points that the tree lacks: they lie in a layer below it.
         mount_points: Vec<MountPoint>,
         /// Where changes go; without one the root is read-only.
         #[serde(skip_serializing_if = "Option::is_none")]

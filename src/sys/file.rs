@@ -24,6 +24,31 @@ pub fn try_lock(fd: BorrowedFd<'_>) -> Result<bool> {
     }
 }
 
+/// Takes the lock of an open file (flock(2)), alone or with others, and waits as long as somebody has it otherwise. A lock
+/// that this fd has is changed.
+pub fn lock(fd: BorrowedFd<'_>, sharing: Sharing) -> Result<()> {
+    let wanted = match sharing {
+        Sharing::Alone => libc::LOCK_EX,
+        Sharing::Together => libc::LOCK_SH,
+    };
+    loop {
+        // SAFETY: plain numbers, and the fd is open as long as it is borrowed.
+        match Errno::result(unsafe { libc::flock(fd.as_raw_fd(), wanted) }) {
+            Err(Errno::EINTR) => {}
+            other => return other.map(drop),
+        }
+    }
+}
+
+/// Who may have a lock at the same time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sharing {
+    /// Nobody else.
+    Alone,
+    /// Others that share it.
+    Together,
+}
+
 /// Flag of an open that fails where the last name is a symbolic link.
 pub const NO_FOLLOW: i32 = libc::O_NOFOLLOW;
 
@@ -51,6 +76,23 @@ impl ReadFile {
     pub fn new(file: File) -> io::Result<Self> {
         let size_bytes = file.metadata()?.len();
         Ok(Self { file, size_bytes })
+    }
+
+    /// What tells this file as it is now from every other of this machine: device, inode, size, and the times of the last
+    /// change of its bytes and of the file itself.
+    pub fn identity(&self) -> io::Result<String> {
+        use std::os::unix::fs::MetadataExt as _;
+        let facts = self.file.metadata()?;
+        Ok(format!(
+            "{}:{}:{}:{}.{}:{}.{}",
+            facts.dev(),
+            facts.ino(),
+            facts.len(),
+            facts.mtime(),
+            facts.mtime_nsec(),
+            facts.ctime(),
+            facts.ctime_nsec()
+        ))
     }
 
     /// The file's descriptor.

@@ -37,3 +37,4 @@ mod squashfs_read;
 mod squashfs_write;
 mod store;
 mod tar_oracle;
+mod unpack;

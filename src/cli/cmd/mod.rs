@@ -21,6 +21,7 @@ pub(super) mod pull;
 pub(super) mod push;
 mod request;
 pub(super) mod rmi;
+mod rootfs;
 pub(super) mod run;
 pub(super) mod save;
 pub(super) mod tag;

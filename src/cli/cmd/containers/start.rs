@@ -107,7 +107,8 @@ pub(super) fn again(container: &mut Container, session: &Session) -> Result<(), 
         })?;
     }
     let then = Session::open(environment(container.caller_env()?, &session.env))?;
-    let prepared = prepare(args, &then, Some(&container.record.image_path))?;
+    let mut prepared = prepare(args, &then, Some(&container.record.image_path))?;
+    prepared.make_ready()?;
     container.renew(&prepared.plan)?;
     let job = sched::read_job(&then.env, Path::new("/"));
     (container.record.job_id, container.record.step_id) = (job.job_id, job.step_id);
