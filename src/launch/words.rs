@@ -36,6 +36,7 @@ pub(super) fn explain(op: &Op, errno: Errno) -> String {
         (Op::Tmpfs { .. } | Op::Bind { .. } | Op::Terminals { .. }, Errno::ENOSPC) => {
             "the limit of mounts is reached"
         }
+        (Op::MakeFile { .. }, Errno::EFBIG) => "the limit of file sizes is too low",
         (Op::MakeFile { .. } | Op::MakeDirectory { .. }, Errno::ENOSPC) => "the tmpfs is full",
         (Op::Bind { .. }, Errno::ENOENT) => "the source or the mount point vanished",
         (Op::Bind { .. }, Errno::ENOTDIR) => "a file meets a directory",
@@ -53,6 +54,7 @@ pub(super) fn hint(op: &Op, errno: Errno) -> Option<String> {
     match (op, errno) {
         (Op::NewNamespaces { .. }, Errno::EAGAIN) => Some("end other processes, or raise `ulimit -u`".into()),
         (_, Errno::EMFILE | Errno::ENFILE) => Some("raise `ulimit -n`".into()),
+        (_, Errno::EFBIG) => Some("raise `ulimit -f`".into()),
         (Op::NewNamespaces { .. }, _) => Some(user_namespace_hint(&Limits::read(), errno)),
         (Op::MountDirectory { .. }, Errno::EPERM | Errno::ENODEV | Errno::EINVAL) => {
             Some("use a node where `/dev/fuse` can be opened, with `--rootfs fuse`".into())

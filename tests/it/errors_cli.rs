@@ -248,11 +248,19 @@ fn a_limit_of_file_sizes_is_told() {
     );
     let load = sandbox.shell("ulimit -f 0; exec $SLIPWAY load -i image.tar").run();
     assert!(load.stderr.contains("File too large (os error 27)\n  hint: raise `ulimit -f`"), "{load}");
+    check(
+        &sandbox,
+        sandbox.shell("ulimit -f 0; exec $SLIPWAY run box.sif true"),
+        125,
+        "cannot start `box.sif`: step N of M, make file `/.slipway/run/files/etc-passwd`: the limit of file sizes is \
+         too low (EFBIG)",
+        "raise `ulimit -f`",
+    );
     // The workload meets its limit as outside.
-    let script = "ulimit -f 0; exec $SLIPWAY run box.sif sh -c 'echo x >large; echo not killed'";
+    let script = "ulimit -f 8; exec $SLIPWAY run box.sif sh -c 'cat box.sif >large; echo not killed'";
     let output = sandbox.shell(script).run();
     assert_eq!((output.code, output.signal), (None, Some(25)), "{output}");
-    let script = "trap '' XFSZ; ulimit -f 0; exec $SLIPWAY run box.sif sh -c 'echo x 2>/dev/null >large; echo not killed'";
+    let script = "trap '' XFSZ; ulimit -f 8; exec $SLIPWAY run box.sif sh -c 'cat box.sif 2>/dev/null >large; echo not killed'";
     assert_eq!(sandbox.shell(script).run().stdout, "not killed\n");
 }
 

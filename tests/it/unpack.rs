@@ -225,7 +225,7 @@ fn a_tree_in_use_is_not_removed() {
     need!(userns, tool "busybox", tool "setsid");
     let sandbox = sandbox();
     TestImage { name: "other:latest".into(), ..with_oddities() }.convert(&sandbox, "other.sif");
-    let (pid_file, program) = (sandbox.path("home/pid"), sandbox.program());
+    let pid_file = sandbox.path("home/pid");
     // What the command leaves behind still has the root, long after the command itself.
     let script = format!("sleep 1000 >/dev/null 2>&1 & echo $! >{}", pid_file.display());
     let left = run(&sandbox, &["box.sif", "sh", "-c", &script]).succeed();
@@ -247,7 +247,6 @@ fn a_tree_in_use_is_not_removed() {
     sweep("third.sif");
     let third = trees(&sandbox);
     assert!(third.len() == 1 && !both.contains(&third[0]), "{third:?}");
-    assert!(program.exists());
     sandbox.assert_nothing_left();
 }
 
