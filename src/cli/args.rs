@@ -2,6 +2,7 @@
 
 mod containers;
 mod images;
+mod listing;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -9,6 +10,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::squashfs::compress::Compressor;
+
+use listing::ListingArgs;
 
 pub(super) use containers::{
     AttachArgs, ContainerArgs, ContainerCommand, ContainerVerb, ExecArgs, KeepArgs, LogsArgs, PsArgs,

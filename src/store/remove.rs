@@ -48,6 +48,7 @@ impl Store {
             removed.in_use = true;
         } else if self.has_image(&key) {
             self.remove_image(&key)?;
+            self.remove_hot_lists(&key);
             removed.image = Some(key);
         }
         Ok(removed)

@@ -200,10 +200,10 @@ pub struct Room {
 /// How much room there is where an opened directory lies.
 pub fn room(directory: impl AsFd) -> Result<Room> {
     let facts = nix::sys::statvfs::fstatvfs(directory)?;
-    let block_bytes = u64::from(facts.fragment_size()).max(1);
+    let block_bytes = facts.fragment_size().max(1);
     Ok(Room {
-        bytes: u64::from(facts.blocks_available()).saturating_mul(block_bytes),
-        files: (facts.files() > 0).then(|| u64::from(facts.files_available())),
+        bytes: facts.blocks_available().saturating_mul(block_bytes),
+        files: (facts.files() > 0).then(|| facts.files_available()),
         block_bytes,
     })
 }
@@ -237,8 +237,7 @@ pub fn is_shared_between_machines(path: &Path) -> bool {
         }
         facts.f_type
     };
-    // The field's width differs between architectures; the numbers have 32 bits.
-    SHARED.iter().any(|shared| i64::from(kind) & 0xffff_ffff == i64::from(*shared))
+    SHARED.iter().any(|shared| kind & 0xffff_ffff == i64::from(*shared))
 }
 
 #[cfg(test)]

@@ -156,7 +156,7 @@ fn what_a_killed_process_left_is_replaced() {
     for suffix in [".new", ".links", ".old"] {
         let part = place.roots.path.join(format!("{}{suffix}", place.name("a")));
         fs::create_dir_all(part.join("deep")).unwrap();
-        fs::set_permissions(&part, fs::Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(&part, fs::Permissions::from_mode(0o0)).unwrap();
     }
     place.unpack(image(), "a").unwrap();
     assert_eq!(place.names(), [place.name("a")]);
