@@ -3,6 +3,7 @@
 mod containers;
 mod images;
 mod listing;
+mod prune;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -12,6 +13,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::squashfs::compress::Compressor;
 
 use listing::ListingArgs;
+pub(super) use prune::{ContainerPruneArgs, DfArgs, PruneArgs, SystemArgs, SystemCommand};
 
 pub(super) use containers::{
     AttachArgs, ContainerArgs, ContainerCommand, ContainerVerb, ExecArgs, KeepArgs, LogsArgs, PsArgs,
@@ -76,6 +78,8 @@ pub(super) enum Command {
     Gpus(GpusArgs),
     /// Show what this machine offers and where the store is
     Info(InfoArgs),
+    /// Look at disk space and win it back
+    System(SystemArgs),
     /// Show the configuration and where each value comes from
     Config(ConfigArgs),
 }

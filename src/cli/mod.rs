@@ -11,7 +11,7 @@ mod term;
 
 use std::process::ExitCode;
 
-use args::{Command, ConfigCommand, ContainerCommand, ImageCommand, Stop};
+use args::{Command, ConfigCommand, ContainerCommand, ImageCommand, Stop, SystemCommand};
 use failure::Failure;
 
 /// The whole program: parses, acts, prints, and says how it ended.
@@ -41,7 +41,7 @@ fn act(command: &Command) -> Result<(), Failure> {
             ContainerCommand::Inspect(args) => {
                 cmd::inspect::run(args, cmd::inspect::Kind::Container, &session)
             }
-            ContainerCommand::Prune(_) => cmd::containers::prune(&session),
+            ContainerCommand::Prune(args) => cmd::prune::containers(args, &session),
         },
         Command::Pull(args) => cmd::pull::run(args, &session),
         Command::Load(args) => cmd::load::run(args, &session),
@@ -58,6 +58,7 @@ fn act(command: &Command) -> Result<(), Failure> {
             ImageCommand::Push(args) => cmd::push::run(args, &session),
             ImageCommand::Save(args) => cmd::save::run(args, &session),
             ImageCommand::Load(args) => cmd::load::run(args, &session),
+            ImageCommand::Prune(args) => cmd::prune::images(args, &session),
         },
         Command::Rmi(args) => cmd::rmi::run(args, &session),
         Command::Tag(args) => cmd::tag::run(args, &session),
@@ -67,6 +68,11 @@ fn act(command: &Command) -> Result<(), Failure> {
         Command::Save(args) => cmd::save::run(args, &session),
         Command::Login(args) => cmd::login::login(args, &session),
         Command::Logout(args) => cmd::login::logout(args, &session),
+        Command::System(args) => match &args.command {
+            SystemCommand::Df(args) => cmd::prune::df(args, &session),
+            SystemCommand::Prune(args) => cmd::prune::system(args, &session),
+            SystemCommand::Info(args) => cmd::info::run(args, &session),
+        },
         Command::Info(args) => cmd::info::run(args, &session),
         Command::Gpus(args) => cmd::gpus::run(args, &session),
         Command::Config(args) => match &args.command {

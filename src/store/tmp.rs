@@ -9,7 +9,7 @@ use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use super::StoreError;
 
@@ -17,7 +17,7 @@ use super::StoreError;
 static COUNTER: AtomicU64 = AtomicU64::new(0);
 
 /// No writer pauses for so long: downloads, conversions and copies write all the time.
-const ABANDONED: Duration = Duration::from_secs(3 * 24 * 3600);
+pub(super) const ABANDONED: Duration = Duration::from_secs(3 * 24 * 3600);
 
 /// Begins the names of files that become a user's own, beside which they lie until then.
 const PARTIAL_PREFIX: &str = ".slipway-";
@@ -138,13 +138,7 @@ fn remove_abandoned(directory: &Path) {
     if foreign.is_empty() {
         return;
     }
-    let probe = TmpPath::new(directory);
-    let Ok(now) = probe.create().and_then(|file| {
-        let facts = file.metadata().and_then(|facts| facts.modified());
-        facts.map_err(|error| StoreError::of("read", probe.path(), error))
-    }) else {
-        return;
-    };
+    let Ok(now) = server_time(directory) else { return };
     for entry in foreign {
         let written = entry.metadata().and_then(|facts| facts.modified());
         if written.is_ok_and(|written| now.duration_since(written).is_ok_and(|age| age > ABANDONED)) {
@@ -152,6 +146,13 @@ fn remove_abandoned(directory: &Path) {
             let _ = fs::remove_file(entry.path());
         }
     }
+}
+
+/// The time as the file server has it, by a file that is made for it.
+pub(super) fn server_time(directory: &Path) -> Result<SystemTime, StoreError> {
+    let probe = TmpPath::new(directory);
+    let facts = probe.create()?.metadata().and_then(|facts| facts.modified());
+    facts.map_err(|error| StoreError::of("read", probe.path(), error))
 }
 
 /// The same for a directory of the user's, where only partial files are ours. Processes of other users may be hidden
@@ -271,9 +272,12 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let dead = u32::MAX;
         let (own, host) = (std::process::id(), host_token());
-        for name in
-            [format!("{host}.{dead}.0"), format!("{host}.{own}.0"), format!("elsewhere.{dead}.0"), "x".into()]
-        {
+        for name in [
+            format!("{host}.{dead}.0"),
+            format!("{host}.{own}.99"),
+            format!("elsewhere.{dead}.0"),
+            "x".into(),
+        ] {
             fs::write(root.path().join(name), "").unwrap();
         }
         remove_stale(root.path());
@@ -282,7 +286,7 @@ mod tests {
             .map(|e| e.unwrap().file_name().into_string().unwrap())
             .collect();
         left.sort();
-        let mut expected = vec![format!("{host}.{own}.0"), format!("elsewhere.{dead}.0"), "x".into()];
+        let mut expected = vec![format!("{host}.{own}.99"), format!("elsewhere.{dead}.0"), "x".into()];
         expected.sort();
         assert_eq!(left, expected);
     }
@@ -296,7 +300,7 @@ mod tests {
         let left = |age: Duration| {
             for name in names {
                 let file = File::create(root.path().join(name)).unwrap();
-                file.set_modified(std::time::SystemTime::now() - age).unwrap();
+                file.set_modified(SystemTime::now() - age).unwrap();
             }
             remove_stale(root.path());
             names.map(|name| exists(&root.path().join(name)))

@@ -27,10 +27,10 @@ pub struct RootFacts {
 }
 
 /// What was removed.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Swept {
-    /// Trees, and parts of trees that killed processes left.
-    pub trees: u64,
+    /// Trees, and parts of trees that killed processes left, by name.
+    pub names: Vec<String>,
     /// What they took, in bytes.
     pub bytes: u64,
 }
@@ -77,8 +77,8 @@ impl Roots {
             self.remove(&format!("{name}{LOCK}"))?;
             drop(lock);
             if parts.tree || parts.others {
-                swept.trees += 1;
                 swept.bytes = swept.bytes.saturating_add(bytes);
+                swept.names.push(name);
             }
         }
         Ok(swept)

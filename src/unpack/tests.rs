@@ -177,7 +177,7 @@ fn only_what_nobody_needs_is_removed() {
     add("not-ours");
     let holder = place.roots.open_lock(&held).unwrap();
     lock(holder.as_fd(), Sharing::Together).unwrap();
-    assert_eq!(place.roots.remove_unused(DAY).unwrap().trees, 2, "the earlier boot's, and the part");
+    assert_eq!(place.roots.remove_unused(DAY).unwrap().names.len(), 2, "the earlier boot's, and the part");
     let mut expected = vec![held.clone(), format!("{held}.lock"), fresh.clone(), format!("{fresh}.lock")];
     expected.push("not-ours".into());
     expected.sort();

@@ -257,7 +257,7 @@ fn a_limit_of_file_sizes_is_told() {
         "raise `ulimit -f`",
     );
     // The workload meets its limit as outside.
-    let script = "ulimit -f 8; exec $SLIPWAY run box.sif sh -c 'cat box.sif >large; echo not killed'";
+    let script = "ulimit -f 8; exec $SLIPWAY run box.sif sh -c 'exec cat box.sif >large'";
     let output = sandbox.shell(script).run();
     assert_eq!((output.code, output.signal), (None, Some(25)), "{output}");
     let script = "trap '' XFSZ; ulimit -f 8; exec $SLIPWAY run box.sif sh -c 'cat box.sif 2>/dev/null >large; echo not killed'";

@@ -22,6 +22,7 @@ mod image_verbs;
 mod launch_hygiene;
 mod ldcache;
 mod merge;
+mod prune;
 mod quickstart_parts;
 mod registry;
 mod registry_login;

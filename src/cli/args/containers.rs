@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use super::{InspectArgs, ListingArgs, RunArgs};
+use super::{ContainerPruneArgs, InspectArgs, ListingArgs, RunArgs};
 
 /// Flags of `run` and `create` about the container as a thing with a name.
 #[derive(Debug, Args)]
@@ -218,14 +218,6 @@ pub(in crate::cli) struct PortArgs {
     /// A port inside, with its protocol
     #[arg(value_name = "PORT[/PROTOCOL]")]
     pub(in crate::cli) port: Option<String>,
-}
-
-/// Flags of `container prune`.
-#[derive(Debug, Args)]
-pub(in crate::cli) struct ContainerPruneArgs {
-    /// Do not ask; nothing is ever asked
-    #[arg(short = 'f', long)]
-    pub(in crate::cli) force: bool,
 }
 
 /// Flags of `container`.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use super::{ListingArgs, LoadArgs, PullArgs};
+use super::{ListingArgs, LoadArgs, PruneArgs, PullArgs};
 
 /// Flags of `images`.
 #[derive(Debug, Args)]
@@ -63,6 +63,8 @@ pub(in crate::cli) enum ImageCommand {
     Save(SaveArgs),
     /// Take images from a `docker save` archive
     Load(LoadArgs),
+    /// Remove images without a name, or all that no container has
+    Prune(PruneArgs),
 }
 
 /// Flags of `image check`.

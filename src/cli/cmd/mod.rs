@@ -16,6 +16,7 @@ pub(super) mod inspect;
 pub(super) mod load;
 mod locate;
 pub(super) mod login;
+pub(super) mod prune;
 mod publish;
 pub(super) mod pull;
 pub(super) mod push;
@@ -25,6 +26,7 @@ mod rootfs;
 pub(super) mod run;
 pub(super) mod save;
 pub(super) mod tag;
+mod times;
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};

@@ -66,20 +66,8 @@ fn stop(container: &Container, args: &StopArgs) -> Result<(), Failure> {
     Ok(runtime::stop(container, signal, args.timeout)?)
 }
 
-/// `slipway container prune`.
-pub(in crate::cli) fn prune(session: &Session) -> Result<(), Failure> {
-    let mut text = String::new();
-    for container in shelf(session).list()?.iter().filter(|container| !container.is_running()) {
-        runtime::remove(container, false)?;
-        text.push_str(&container.record.id);
-        text.push('\n');
-    }
-    let head = if text.is_empty() { "" } else { "Deleted Containers:\n" };
-    term::print(&format_args!("{head}{text}\nTotal reclaimed space: 0B\n"))
-}
-
 /// The caller's containers on this node.
-fn shelf(session: &Session) -> Shelf {
+pub(super) fn shelf(session: &Session) -> Shelf {
     let in_job = sched::read_job(&session.env, Path::new("/")).job_id.is_some();
     Shelf::new(private_directories(&session.env, in_job))
 }
