@@ -34,6 +34,12 @@ impl TmpPath {
         Self { path: directory.join(fresh_name()) }
     }
 
+    /// The same beside a file of the user's, with a name that says whose it is. If its writer is killed, it is removed by
+    /// [`remove_stale_partials`].
+    pub(super) fn beside(target: &Path) -> Self {
+        Self { path: target.with_file_name(format!("{PARTIAL_PREFIX}{}", fresh_name())) }
+    }
+
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
@@ -53,32 +59,40 @@ impl TmpPath {
     /// that runs somewhere must not be replaced (its reader on another NFS client would get ESTALE).
     pub(super) fn publish_once(self, target: &Path) -> Result<(), StoreError> {
         sync_file(&self.path)?;
-        if let Err(error) = fs::hard_link(&self.path, target) {
-            // A server that repeats a request may report any error after the work is done, so the target decides.
-            // Otherwise the file system has no hard links across directories (BeeGFS) or none at all.
-            if !exists(target) {
-                fs::rename(&self.path, target)
-                    .or_else(|second| if exists(target) { Ok(()) } else { Err(second) })
-                    .map_err(|second| match error.kind() {
-                        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => error,
-                        _ => second,
-                    })
-                    .map_err(|error| StoreError::of("publish", target, error))?;
-            }
-        }
+        self.name_once(target).map_err(|error| StoreError::of("publish", target, error))?;
         sync_parent(target)
+    }
+
+    /// As [`Self::publish_once`], for a file that is on disk, and without making the name durable.
+    pub(super) fn name_once(self, target: &Path) -> io::Result<()> {
+        let Err(error) = fs::hard_link(&self.path, target) else { return Ok(()) };
+        // A server that repeats a request may report any error after the work is done, so the target decides.
+        // Otherwise the file system has no hard links across directories (BeeGFS) or none at all.
+        if exists(target) {
+            return Ok(());
+        }
+        fs::rename(&self.path, target)
+            .or_else(|second| if exists(target) { Ok(()) } else { Err(second) })
+            .map_err(|second| match error.kind() {
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => error,
+                _ => second,
+            })
     }
 
     /// Gives the finished file its final name and takes it from whatever had it.
     pub(super) fn publish_over(self, target: &Path) -> Result<(), StoreError> {
         sync_file(&self.path)?;
-        if let Err(error) = fs::rename(&self.path, target) {
-            // See above: the rename is done if its source is gone.
-            if exists(&self.path) || !exists(target) {
-                return Err(StoreError::of("publish", target, error));
-            }
-        }
+        self.name_over(target).map_err(|error| StoreError::of("publish", target, error))?;
         sync_parent(target)
+    }
+
+    /// As [`Self::publish_over`], for a file that is on disk, and without making the name durable.
+    pub(super) fn name_over(self, target: &Path) -> io::Result<()> {
+        match fs::rename(&self.path, target) {
+            // See above: the rename is done if its source is gone.
+            Err(error) if exists(&self.path) || !exists(target) => Err(error),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -92,12 +106,6 @@ impl Drop for TmpPath {
 fn fresh_name() -> String {
     let number = COUNTER.fetch_add(1, Ordering::Relaxed);
     format!("{}.{}.{number}", host_token(), std::process::id())
-}
-
-/// A fresh name in `directory` for a file that becomes another one there. If its writer is killed, it is removed by
-/// [`remove_stale`] where `directory` is a store's, and elsewhere by [`remove_stale_partials`].
-pub(crate) fn partial_in(directory: &Path) -> PathBuf {
-    directory.join(format!("{PARTIAL_PREFIX}{}", fresh_name()))
 }
 
 fn exists(path: &Path) -> bool {
@@ -118,7 +126,7 @@ pub(super) fn sync_parent(path: &Path) -> Result<(), StoreError> {
 /// Removes what dead processes of this host left behind. Nothing here says whether writers on other hosts live, or whether
 /// this host has booted since; their files go when nobody has written to them for [`ABANDONED`].
 pub(super) fn remove_stale(directory: &Path) {
-    remove_of_dead(directory, |_, name| Some(name.strip_prefix(PARTIAL_PREFIX).unwrap_or(name)));
+    remove_of_dead(directory, |_, name| Some(name));
     remove_abandoned(directory);
 }
 
@@ -127,10 +135,9 @@ pub(super) fn remove_stale(directory: &Path) {
 fn remove_abandoned(directory: &Path) {
     let is_foreign = |entry: &fs::DirEntry| {
         let name = entry.file_name();
-        let name = name.to_str().map(|name| name.strip_prefix(PARTIAL_PREFIX).unwrap_or(name));
-        name.is_some_and(|name| {
-            name.split('.').next() != Some(host_token())
-                && pid_of(name, name.split('.').next().unwrap_or_default()).is_some()
+        name.to_str().is_some_and(|name| {
+            let host = name.split('.').next().unwrap_or_default();
+            host != host_token() && pid_of(name, host).is_some()
         })
     };
     let foreign: Vec<_> =
@@ -157,7 +164,7 @@ pub(super) fn server_time(directory: &Path) -> Result<SystemTime, StoreError> {
 
 /// The same for a directory of the user's, where only partial files are ours. Processes of other users may be hidden
 /// from us, so their files are let alone.
-pub(crate) fn remove_stale_partials(directory: &Path) {
+pub(super) fn remove_stale_partials(directory: &Path) {
     let (uid, _) = crate::sys::process::own_ids();
     remove_of_dead(directory, |entry, name| {
         let name = name.strip_prefix(PARTIAL_PREFIX)?;
@@ -296,7 +303,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let (host, boot) = host_token().rsplit_once('-').unwrap();
         let earlier_boot = format!("{host}-{}.7.0", if boot == "00000000" { "11111111" } else { "00000000" });
-        let names = ["gpu01-0f3c77d1.12.0", &earlier_boot, ".slipway-gpu01-0f3c77d1.12.1", "not-ours"];
+        let names = ["gpu01-0f3c77d1.12.0", &earlier_boot, "not-ours"];
         let left = |age: Duration| {
             for name in names {
                 let file = File::create(root.path().join(name)).unwrap();
@@ -305,8 +312,8 @@ mod tests {
             remove_stale(root.path());
             names.map(|name| exists(&root.path().join(name)))
         };
-        assert_eq!(left(ABANDONED / 2), [true; 4]);
-        assert_eq!(left(ABANDONED * 2), [false, false, false, true]);
+        assert_eq!(left(ABANDONED / 2), [true; 3]);
+        assert_eq!(left(ABANDONED * 2), [false, false, true]);
         assert_eq!(fs::read_dir(root.path()).unwrap().count(), 1, "no probe stays");
     }
 
@@ -315,7 +322,13 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let (own, dead) = (std::process::id(), u32::MAX);
         let left = |remove: fn(&Path)| {
-            let mine = partial_in(root.path()).file_name().unwrap().to_str().unwrap().to_owned();
+            let mine = TmpPath::beside(&root.path().join("x"))
+                .path
+                .file_name()
+                .unwrap()
+                .to_str()
+                .unwrap()
+                .to_owned();
             let of_dead = mine.replace(&format!(".{own}."), &format!(".{dead}."));
             let tmp_of_dead = of_dead.trim_start_matches(PARTIAL_PREFIX);
             for name in [&mine, &of_dead, tmp_of_dead] {
@@ -324,7 +337,7 @@ mod tests {
             remove(root.path());
             [&mine, &of_dead, tmp_of_dead].map(|name| exists(&root.path().join(name)))
         };
-        assert_eq!(left(remove_stale), [true, false, false]);
+        assert_eq!(left(remove_stale), [true, true, false]);
         assert_eq!(left(remove_stale_partials), [true, false, true], "only what is surely ours");
     }
 }

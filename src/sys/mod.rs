@@ -10,11 +10,15 @@ pub mod at;
 pub mod file;
 pub mod fuse_dev;
 pub mod mount;
+pub mod nameless;
 pub mod ns;
 pub mod pidfd;
 pub mod process;
+pub mod pty;
+pub mod signals;
 pub mod socket;
 pub mod term;
+pub mod tree;
 
 /// The kernel's error number.
 pub type Errno = nix::errno::Errno;

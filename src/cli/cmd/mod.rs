@@ -2,6 +2,7 @@
 
 #![expect(clippy::disallowed_methods, reason = "verbs look at files of the user and start our own helpers")]
 
+mod compose;
 pub(super) mod config;
 pub(super) mod containers;
 pub(super) mod convert;
@@ -11,6 +12,7 @@ pub(super) mod history;
 mod hot;
 pub(super) mod image;
 pub(super) mod images;
+pub(super) mod import;
 pub(super) mod info;
 pub(super) mod inspect;
 pub(super) mod load;
@@ -25,6 +27,7 @@ pub(super) mod rmi;
 mod rootfs;
 pub(super) mod run;
 pub(super) mod save;
+pub(super) mod shell;
 pub(super) mod tag;
 mod times;
 

@@ -42,6 +42,7 @@ impl Prepared {
             image: &self.image,
             lease: self.lease.as_ref().map(Lease::fd),
             warn: term::warn,
+            console: None,
         }
     }
 }
@@ -49,15 +50,21 @@ impl Prepared {
 /// Becomes the workload, or says why not. Returns for `--plan` and `--detach`.
 pub(in crate::cli) fn run(args: &RunArgs, session: &Session) -> Result<(), Failure> {
     let mut prepared = prepare(args, session, None)?;
+    if args.tty && args.keep.detach {
+        prepared.plan.add_console();
+    }
     if args.plan {
         return show(&prepared.plan, args.json);
     }
     for warning in &prepared.plan.warnings {
         term::warn(warning);
     }
+    if args.tty && !args.keep.detach && !term::input_is_terminal() {
+        term::warn("there is no terminal: `-t` is left out");
+    }
     prepared.make_ready()?;
     if args.keep.is_kept() {
-        return containers::run_kept(args, &prepared, session);
+        return containers::run_kept(args, &mut prepared, session);
     }
     let error = launch::apply(&prepared.plan, &prepared.context());
     let code = error.exit_code();
