@@ -223,6 +223,7 @@ impl Hint for ConvertError {
                 io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
                     Some("make room there or write the image elsewhere".into())
                 }
+                io::ErrorKind::FileTooLarge => Some("raise `ulimit -f`".into()),
                 io::ErrorKind::NotFound => Some("make the directory first".into()),
                 _ => None,
             },

@@ -35,6 +35,7 @@ use crate::sys::{Errno, process, socket};
 
 use content::Content;
 use nodes::Nodes;
+pub use nodes::shown_permissions;
 
 pub use control::{DONE, GRAFT, MAX_MESSAGE_BYTES, decode_points, encode_points};
 
