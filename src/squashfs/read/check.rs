@@ -79,7 +79,7 @@ impl Reader {
         let count = self.superblock().fragment_count.min(MAX_FRAGMENTS);
         let state = State {
             reader: self,
-            sums: sums.filter(|sums| summed::fits(sums, self)).map(Summed::new),
+            sums: sums.and_then(|sums| self.summed(sums).ok()),
             fragments: (0..count).map(|_| AtomicU32::new(0)).collect(),
             blocks: AtomicU64::new(0),
             content_bytes: AtomicU64::new(0),
