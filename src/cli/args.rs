@@ -1,6 +1,7 @@
 //! The command line as data: flags with Docker's names, and Apptainer's where they do not clash.
 
 mod containers;
+mod files;
 mod images;
 
 use std::ffi::OsString;
@@ -14,6 +15,7 @@ pub(super) use containers::{
     AttachArgs, ContainerArgs, ContainerCommand, ContainerVerb, ExecArgs, KeepArgs, LogsArgs, PsArgs,
     StartArgs, StopArgs,
 };
+pub(super) use files::{CommitArgs, CpArgs, DiffArgs, ExportArgs, ImportArgs, StatsArgs, UpdateArgs};
 pub(super) use images::{
     CheckArgs, HistoryArgs, ImageArgs, ImageCommand, ImagesArgs, InspectArgs, LoginArgs, LogoutArgs,
     PushArgs, RmiArgs, SaveArgs, TagArgs,
@@ -43,6 +45,10 @@ pub(super) enum Command {
     OfContainer(ContainerVerb),
     /// Manage containers
     Container(ContainerArgs),
+    /// Run a shell of an image, or the host's where it has none
+    Shell(Box<RunArgs>),
+    /// Make an image from a tar of a root
+    Import(ImportArgs),
     /// Download an image and make it ready to run
     Pull(PullArgs),
     /// Take images from a `docker save` archive
@@ -81,7 +87,7 @@ impl Command {
     /// Whether a failure of ours must not look like one of the workload.
     pub(super) fn is_run(&self) -> bool {
         match self {
-            Self::Run(_) => true,
+            Self::Run(_) | Self::Shell(_) => true,
             Self::Container(args) => matches!(args.command, ContainerCommand::Run(_)),
             _ => false,
         }
@@ -154,6 +160,9 @@ pub(super) struct RunArgs {
     /// Give the GPUs that the job owns, as Apptainer spells it; the same as the default
     #[arg(long)]
     pub(super) nv: bool,
+    /// Start an image on a driver that is older than it asks for (`NVIDIA_REQUIRE_CUDA`)
+    #[arg(long)]
+    pub(super) ignore_require: bool,
     /// Remove the container when it ends; always so without `-d`
     #[arg(long)]
     pub(super) rm: bool,
@@ -306,6 +315,22 @@ pub(super) struct ConfigArgs {
 pub(super) enum ConfigCommand {
     /// Print every value and where it comes from
     Show,
+    /// Print one value, and every place that sets it
+    Explain(ExplainArgs),
+}
+
+/// Flags of `config explain`.
+#[derive(Debug, Args)]
+pub(super) struct ExplainArgs {
+    /// The node it is for; this one if not given
+    #[arg(long, value_name = "NAME")]
+    pub(super) node: Option<String>,
+    /// The partition it is for; the job's if not given
+    #[arg(long, value_name = "NAME")]
+    pub(super) partition: Option<String>,
+    /// The key: run.binds
+    #[arg(value_name = "KEY")]
+    pub(super) key: String,
 }
 
 /// How parsing ended without arguments to act on.

@@ -42,6 +42,8 @@ fn act(command: &Command) -> Result<(), Failure> {
             }
             ContainerCommand::Prune(_) => cmd::containers::prune(&session),
         },
+        Command::Shell(args) => cmd::shell::run(args, &session),
+        Command::Import(args) => cmd::import::run(args, &session),
         Command::Pull(args) => cmd::pull::run(args, &session),
         Command::Load(args) => cmd::load::run(args, &session),
         Command::Convert(args) => cmd::convert::run(args, &session),
@@ -68,8 +70,9 @@ fn act(command: &Command) -> Result<(), Failure> {
         Command::Logout(args) => cmd::login::logout(args, &session),
         Command::Info(args) => cmd::info::run(args, &session),
         Command::Gpus(args) => cmd::gpus::run(args, &session),
-        Command::Config(args) => match args.command {
+        Command::Config(args) => match &args.command {
             ConfigCommand::Show => cmd::config::show(&session),
+            ConfigCommand::Explain(args) => cmd::config::explain(args, &session),
         },
     }
 }

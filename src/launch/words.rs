@@ -36,6 +36,8 @@ pub(super) fn explain(op: &Op, errno: Errno) -> String {
         (Op::Bind { .. }, Errno::ENOTDIR) => "a file meets a directory",
         (Op::Bind { .. }, Errno::EACCES) => "no permission to reach the source",
         (Op::Bind { .. }, Errno::EPERM) => "the mount may not be changed in a user namespace",
+        (Op::Console, Errno::ENOENT | Errno::ENXIO) => "the container has no `/dev/ptmx`",
+        (Op::Console, Errno::ENOSPC) => "all terminals are in use",
         (Op::Limit { .. }, Errno::EPERM) => "it is above the hard limit of this session",
         (Op::ChangeDirectory { .. }, Errno::ENOENT) => "no such directory in the container",
         _ => errno.desc(),

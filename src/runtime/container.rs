@@ -11,8 +11,10 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::plan::LaunchPlan;
+use crate::sys::Errno;
 use crate::sys::file::try_lock;
 use crate::sys::pidfd::{ProcessHandle, ProcessId};
+use crate::sys::tree::Directory;
 
 use super::error::RuntimeError;
 use super::record::{Exit, Record, Status, join_with_nul, split_at_nul, workload_env};
@@ -113,6 +115,25 @@ impl Container {
         text.and_then(|text| fs::write(&path, text)).map_err(RuntimeError::state("write", path))
     }
 
+    /// Holds it while its files are looked at: nobody can start it meanwhile.
+    pub fn hold(&self) -> Result<Held, RuntimeError> {
+        self.wait_for_lock().map(|lock| Held { _lock: lock })
+    }
+
+    /// Has the plan keep the changes of a writable root in the container's own directory, until that is removed.
+    pub fn keep_changes(&mut self, plan: &mut LaunchPlan) -> Result<(), RuntimeError> {
+        let place = self.directory.join("root");
+        plan.keep_changes(&place);
+        self.record.take_plan(plan);
+        if self.record.changes.as_ref() == Some(&place) {
+            match fs::create_dir(&place) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                other => other.map_err(RuntimeError::state("make", &place))?,
+            }
+        }
+        self.write()
+    }
+
     /// Makes it ready for a start: this process takes care of it, and it has not ended.
     pub(super) fn prepare_start(&mut self) -> Result<(), RuntimeError> {
         if self.lock.is_none() {
@@ -190,10 +211,7 @@ impl Container {
         // By the newest name: it may have been renamed meanwhile.
         let name = read_record(&self.directory)?.map_or_else(|| self.record.name.clone(), |now| now.name);
         self.free_name(&name);
-        match fs::remove_dir_all(&self.directory) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            other => other.map_err(RuntimeError::state("remove", &self.directory)),
-        }
+        remove_tree(&self.directory)
     }
 
     /// Puts right what a killed process has left. `None` if nothing of the container remains.
@@ -264,6 +282,22 @@ impl Container {
             sweep::kill_all_in(&namespace);
         }
         process.wait(Some(Duration::from_secs(1))).unwrap_or(false)
+    }
+}
+
+/// A container's lock, let go when it is dropped.
+#[derive(Debug)]
+pub struct Held {
+    _lock: Arc<File>,
+}
+
+/// Removes a directory and what is in it; it need not be there. The root that a container wrote may hold directories that
+/// are closed to their owner.
+fn remove_tree(directory: &Path) -> Result<(), RuntimeError> {
+    let (Some(parent), Some(name)) = (directory.parent(), directory.file_name()) else { return Ok(()) };
+    match Directory::open(parent).and_then(|parent| parent.remove_tree(name)) {
+        Ok(()) | Err(Errno::ENOENT) => Ok(()),
+        Err(errno) => Err(RuntimeError::state("remove", directory)(errno.into())),
     }
 }
 

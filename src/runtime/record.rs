@@ -17,7 +17,7 @@ use std::path::PathBuf;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::plan::{LaunchPlan, Op};
+use crate::plan::{LaunchPlan, Op, Upper};
 use crate::sys::pidfd::ProcessId;
 
 /// The version of `state.json` that this program writes. A reader takes later versions too: fields are only ever added.
@@ -59,6 +59,9 @@ pub struct Record {
     /// Host paths shown inside, as inspect tells them.
     #[serde(default)]
     pub mounts: Vec<MountRecord>,
+    /// The directory in which the changes of its writable root are kept.
+    #[serde(default)]
+    pub changes: Option<PathBuf>,
     /// The signal that asks it to end, in the words of the image or the user.
     #[serde(default)]
     pub stop_signal: Option<String>,
@@ -73,6 +76,9 @@ pub struct Record {
     /// Standard input stays open.
     #[serde(default)]
     pub open_stdin: bool,
+    /// The end of the first attached command's input is the end of standard input.
+    #[serde(default)]
+    pub stdin_once: bool,
     /// It has a terminal of its own.
     #[serde(default)]
     pub tty: bool,
@@ -162,11 +168,13 @@ impl Record {
             started: None,
             labels: BTreeMap::new(),
             mounts: Vec::new(),
+            changes: None,
             stop_signal: None,
             stop_seconds: None,
             auto_remove: false,
             detached: true,
             open_stdin: false,
+            stdin_once: false,
             tty: false,
             job_id: None,
             step_id: None,
@@ -182,6 +190,7 @@ impl Record {
     /// Takes over what a plan decides: command, working directory, mounts.
     pub fn take_plan(&mut self, plan: &LaunchPlan) {
         self.mounts.clear();
+        self.changes = None;
         for op in &plan.ops {
             match op {
                 Op::Bind { source, target, read_only, asked: Some(_), .. } => self.mounts.push(MountRecord {
@@ -189,6 +198,9 @@ impl Record {
                     target: target.clone(),
                     read_only: *read_only,
                 }),
+                Op::MountImage { upper: Some(Upper::Directory { path }), .. } => {
+                    self.changes = Some(path.clone());
+                }
                 Op::ChangeDirectory { path, .. } => self.cwd.clone_from(path),
                 Op::Exec { argv, .. } => {
                     self.command = argv.iter().map(|word| word.to_string_lossy().into_owned()).collect();

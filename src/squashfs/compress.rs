@@ -63,7 +63,8 @@ impl std::str::FromStr for Compressor {
         let (name, level) = text.split_once(':').map_or((text, None), |(name, level)| (name, Some(level)));
         let level = level.map(|level| level.parse().map_err(|_| NoCompressor)).transpose()?;
         let compressor = match (name, level) {
-            ("zstd", level) => Self::Zstd(level.unwrap_or(1)),
+            ("zstd", None) => Self::DEFAULT,
+            ("zstd", Some(level)) => Self::Zstd(level),
             ("gzip", level) => Self::Gzip(level.unwrap_or(6).try_into().map_err(|_| NoCompressor)?),
             ("lz4", None) => Self::Lz4,
             ("none", None) => Self::None,
@@ -74,6 +75,10 @@ impl std::str::FromStr for Compressor {
 }
 
 impl Compressor {
+    /// What is taken where nobody says. Level 1 takes a tenth less work for a conversion, but its files are 5 % larger
+    /// (1.10 of gzip's at level 9 instead of 1.05), and each start reads them again.
+    pub const DEFAULT: Self = Self::Zstd(3);
+
     /// What a user can write, for messages.
     pub const EXPECTED: &str = "\"zstd:LEVEL\" with 1 to 19, \"gzip:LEVEL\" with 1 to 9, \"lz4\" or \"none\"";
 
@@ -313,7 +318,7 @@ mod tests {
         for compressor in [Compressor::Zstd(19), Compressor::Gzip(1), Compressor::Lz4, Compressor::None] {
             check(&compressor.to_string(), Ok(compressor));
         }
-        check("zstd", Ok(Compressor::Zstd(1)));
+        check("zstd", Ok(Compressor::DEFAULT));
         check("gzip", Ok(Compressor::Gzip(6)));
         for text in
             ["", "xz", "zstd:", "zstd:0", "zstd:20", "gzip:10", "gzip:-1", "lz4:1", "none:", "zstd:1:1"]

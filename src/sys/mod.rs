@@ -13,8 +13,11 @@ pub mod nameless;
 pub mod ns;
 pub mod pidfd;
 pub mod process;
+pub mod pty;
+pub mod signals;
 pub mod socket;
 pub mod term;
+pub mod tree;
 
 /// The kernel's error number.
 pub type Errno = nix::errno::Errno;

@@ -8,6 +8,7 @@ mod support;
 
 mod archives;
 mod config;
+mod container_files;
 mod convert;
 mod convert_cli;
 mod errors_cli;
@@ -40,3 +41,4 @@ mod squashfs_read;
 mod squashfs_write;
 mod store;
 mod tar_oracle;
+mod terminals;

@@ -2,6 +2,7 @@
 
 #![expect(clippy::disallowed_methods, reason = "verbs look at files of the user and start our own helpers")]
 
+mod compose;
 pub(super) mod config;
 pub(super) mod containers;
 pub(super) mod convert;
@@ -11,6 +12,7 @@ pub(super) mod history;
 mod hot;
 pub(super) mod image;
 pub(super) mod images;
+pub(super) mod import;
 pub(super) mod info;
 pub(super) mod inspect;
 pub(super) mod load;
@@ -23,6 +25,7 @@ mod request;
 pub(super) mod rmi;
 pub(super) mod run;
 pub(super) mod save;
+pub(super) mod shell;
 pub(super) mod tag;
 
 use std::collections::BTreeMap;
@@ -55,7 +58,8 @@ impl Session {
     /// Reads the settings that hold for this environment.
     pub(super) fn open(env: BTreeMap<OsString, OsString>) -> Result<Self, Failure> {
         let env_with_home = with_home(&env);
-        let sources = Sources { files: &default_files(&env_with_home), env: &env_with_home, flags: &[] };
+        let sources =
+            Sources { files: &default_files(&env_with_home), env: &env_with_home, flags: &[], place: None };
         let settings = Settings::load(&sources)?;
         Ok(Self { env, settings })
     }

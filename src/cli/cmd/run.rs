@@ -26,21 +26,33 @@ pub(super) struct Prepared {
 impl Prepared {
     /// What applying the plan needs beside it.
     pub(super) fn context(&self) -> Context<'_> {
-        Context { image_name: &self.name, serve: self.serve.clone(), image: &self.image, warn: term::warn }
+        Context {
+            image_name: &self.name,
+            serve: self.serve.clone(),
+            image: &self.image,
+            warn: term::warn,
+            console: None,
+        }
     }
 }
 
 /// Becomes the workload, or says why not. Returns for `--plan` and `--detach`.
 pub(in crate::cli) fn run(args: &RunArgs, session: &Session) -> Result<(), Failure> {
-    let prepared = prepare(args, session, None)?;
+    let mut prepared = prepare(args, session, None)?;
+    if args.tty && args.keep.detach {
+        prepared.plan.add_console();
+    }
     if args.plan {
         return show(&prepared.plan, args.json);
     }
     for warning in &prepared.plan.warnings {
         term::warn(warning);
     }
+    if args.tty && !args.keep.detach && !term::input_is_terminal() {
+        term::warn("there is no terminal: `-t` is left out");
+    }
     if args.keep.is_kept() {
-        return containers::run_kept(args, &prepared, session);
+        return containers::run_kept(args, &mut prepared, session);
     }
     let error = launch::apply(&prepared.plan, &prepared.context());
     let code = error.exit_code();
