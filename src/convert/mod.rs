@@ -11,8 +11,6 @@
 //!   the caller as owner anyway. Owners for a re-push stand in the layers, which the store keeps.
 //! - Memory is bounded by buffers and by the number of entries, not by sizes.
 
-#![expect(clippy::disallowed_methods, reason = "writes the converted file")]
-
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::Path;
 use std::sync::Arc;

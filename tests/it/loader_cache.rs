@@ -18,6 +18,9 @@ const ARCH: &str = std::env::consts::ARCH;
 const LOADER: &str =
     if cfg!(target_arch = "aarch64") { "lib/ld-linux-aarch64.so.1" } else { "lib64/ld-linux-x86-64.so.2" };
 
+/// Files of an image: path and content.
+type Files = Vec<(&'static str, Vec<u8>)>;
+
 /// The cache that the image carries for its own.
 fn prepared(image: &Path) -> Option<Cache> {
     let image = Image::open(image).unwrap();
@@ -37,7 +40,7 @@ fn names(cache: &Cache) -> BTreeMap<String, String> {
 }
 
 /// Libraries in the places where loaders look, by path.
-fn libraries() -> Vec<(&'static str, Vec<u8>)> {
+fn libraries() -> Files {
     let library = |name: &str| shared_library(name, &[]);
     vec![
         (LOADER, library(LOADER.rsplit('/').next().unwrap())),
@@ -107,7 +110,7 @@ fn only_a_stale_cache_is_replaced() {
     let status = Command::new("ldconfig").arg("-r").arg(tree).args(["-X", "-C", "/cache"]).status().unwrap();
     assert!(status.success());
     let own = std::fs::read(tree.join("cache")).unwrap();
-    let convert = |change: &dyn Fn(&mut Vec<(&str, Vec<u8>)>)| {
+    let convert = |change: &dyn Fn(&mut Files)| {
         let mut files = libraries();
         files.retain(|(path, _)| !path.contains("libtool"));
         files.push(("etc/ld.so.cache", own.clone()));
@@ -158,7 +161,9 @@ fn a_cache_must_belong_to_its_image() {
         let error = image.loader_cache(&Reader::open(image.partition()).unwrap()).unwrap_err();
         let text = error.to_string();
         assert_eq!(text.split_once("/a.sif`: ").unwrap().1, expected);
-        assert!(slipway::base::Hint::hint(&error).is_some());
+        let output = sandbox.slipway(["image", "check", "a.sif"]).run();
+        assert_eq!(output.code, Some(1), "{output}");
+        assert!(output.stderr.contains("  hint: "), "{output}");
     };
     check(object(sif::LOADER_CACHE) + 100, "object `slipway-ld.so.cache` is damaged");
     // The squashfs's own time of making.

@@ -14,14 +14,16 @@ use super::support::registry::run;
 use super::support::sandbox::Sandbox;
 use super::support::tree;
 
-/// The blocks of a list: place and bytes.
+/// The blocks of a list in the order of the image: place and bytes.
 fn blocks(list: &Path) -> Vec<(u64, u64)> {
     let text = std::fs::read_to_string(list).unwrap();
     let block = |line: &str| {
         let (offset, size_word) = line.split_once(' ').unwrap();
         (offset.parse().unwrap(), size_word.parse::<u64>().unwrap() & !(1 << 24))
     };
-    text.lines().skip(1).map(block).collect()
+    let mut blocks: Vec<_> = text.lines().skip(1).map(block).collect();
+    blocks.sort_unstable();
+    blocks
 }
 
 /// How many stretches of the image a list names.

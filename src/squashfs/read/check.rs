@@ -12,7 +12,7 @@ use super::inode::{FileData, Inode, InodeKind};
 use super::summed::{self, Summed};
 use super::{BlockPlace, Reader};
 use crate::squashfs::format::inode_type;
-use crate::squashfs::sums::Sums;
+use crate::squashfs::sums::{Sum, Sums};
 
 /// In place of what a fragment block holds: its sum is wrong.
 const BAD: u32 = u32::MAX;
@@ -195,7 +195,7 @@ impl State<'_> {
         let mut packed = vec![0; packed_bytes];
         self.reader.read_packed(job.place.offset, &mut packed)?;
         let what = if job.fragment.is_some() { "fragment block" } else { "data block" };
-        sums.compare(what, job.place, &packed)?;
+        sums.compare(what, job.place, Sum::of(&packed))?;
         let mut content = Vec::new();
         self.reader.unpack_block(job.place, &packed, job.length, &mut content)?;
         Ok(content)

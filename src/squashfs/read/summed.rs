@@ -109,12 +109,12 @@ impl<'a> Summed<'a> {
         Self { sums, offsets, states: sums.blocks.iter().map(|_| AtomicU8::new(UNSEEN)).collect() }
     }
 
-    /// Compares a block with its sum.
+    /// Compares the sum that a block has with the one that it must have.
     pub(in crate::squashfs) fn compare(
         &self,
         what: &'static str,
         place: BlockPlace,
-        packed: &[u8],
+        sum: Sum,
     ) -> Result<(), ReadError> {
         let offset = place.offset;
         let known = self.offsets.binary_search(&offset).ok();
@@ -122,7 +122,7 @@ impl<'a> Summed<'a> {
         match known.filter(|(_, block)| block.packed_bytes == place.packed_bytes()) {
             None => Err(ReadError::Damaged { what, offset, reason: "is not in the list of sums" }),
             Some((number, block)) => {
-                let is_good = block.sum == Sum::of(packed);
+                let is_good = block.sum == sum;
                 self.states[number].store(if is_good { GOOD } else { WRONG }, Ordering::Relaxed);
                 if is_good { Ok(()) } else { Err(ReadError::Sum { what, number, offset }) }
             }
@@ -143,7 +143,7 @@ impl<'a> Summed<'a> {
                 packed.resize(length, 0);
                 reader.read_packed(offset, &mut packed).and_then(|()| {
                     let place = BlockPlace { offset, size_word: block.packed_bytes };
-                    self.compare("block", place, &packed)
+                    self.compare("block", place, Sum::of(&packed))
                 })
             };
             if let Err(source) = found {
