@@ -3,6 +3,7 @@
 mod containers;
 mod files;
 mod images;
+mod processes;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -16,6 +17,8 @@ pub(super) use containers::{
     StartArgs, StopArgs,
 };
 pub(super) use files::{CommitArgs, CpArgs, DiffArgs, ExportArgs, ImportArgs, StatsArgs, UpdateArgs};
+pub(super) use processes::ProcessArgs;
+
 pub(super) use images::{
     CheckArgs, HistoryArgs, ImageArgs, ImageCommand, ImagesArgs, InspectArgs, LoginArgs, LogoutArgs,
     PushArgs, RmiArgs, SaveArgs, TagArgs,
@@ -278,10 +281,10 @@ pub(super) struct ConvertArgs {
     /// Optimize for the start that this list was recorded of; else for all recorded ones (can be repeated)
     #[arg(long, value_name = "FILE", requires = "optimize")]
     pub(super) hot: Vec<PathBuf>,
-    /// Where the image is: docker-archive:FILE, oci:DIR[:TAG], docker://NAME
+    /// Where the image is: docker-archive:FILE, oci:DIR[:TAG], docker://NAME; for a bundle also a .sif or a name
     #[arg(value_name = "SOURCE")]
     pub(super) source: String,
-    /// The file to make: PATH.sif
+    /// What to make: PATH.sif, or bundle:DIRECTORY for an OCI bundle
     #[arg(value_name = "TARGET")]
     pub(super) target: PathBuf,
 }

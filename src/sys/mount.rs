@@ -39,6 +39,13 @@ pub fn terminals(target: &Path) -> Result<()> {
     )
 }
 
+/// The processes of this process's pid namespace. EPERM: the host's own is covered in part, and then the kernel shows none
+/// in whole.
+pub fn process_files(target: &Path) -> Result<()> {
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    mount(Some("proc"), target, Some("proc"), flags, None::<&str>)
+}
+
 /// A writable view of `lower` on `target`: changes go to `upper`, and `work` is the kernel's scratch on the same file
 /// system. In a user namespace overlayfs keeps its marks in `user.*` attributes (`userxattr`, 5.11).
 pub fn overlay(lower: &Path, upper: &Path, work: &Path, target: &Path) -> Result<()> {
