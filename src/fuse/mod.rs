@@ -30,11 +30,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32};
 
 use crate::base::{Hint, ReadAt, RelPath};
-use crate::squashfs::read::Reader;
+use crate::squashfs::format::Superblock;
+use crate::squashfs::read::{BlockPlace, Reader};
 use crate::sys::{Errno, process, socket};
 
 use content::Content;
 use nodes::Nodes;
+pub use nodes::shown_permissions;
 
 pub use control::{DONE, GRAFT, MAX_MESSAGE_BYTES, decode_points, encode_points};
 
@@ -134,6 +136,21 @@ impl Hint for ServeError {
             Self::Device { .. } => None,
         }
     }
+}
+
+/// The hot list at `path`, if there is one and it is of the image with this superblock.
+#[must_use]
+pub fn read_hot_list(path: &std::path::Path, superblock: &Superblock) -> Option<Vec<BlockPlace>> {
+    hot::read(path, superblock)
+}
+
+/// Writes a hot list of the image with this superblock.
+pub fn write_hot_list(
+    path: &std::path::Path,
+    superblock: &Superblock,
+    places: &[BlockPlace],
+) -> std::io::Result<()> {
+    hot::write_list(path, superblock, places)
 }
 
 /// Whom a server listens to: the kernel, and a keeper if there is one.
