@@ -112,10 +112,11 @@ impl Maker<'_> {
         let Some(source) = place.source() else {
             self.prepare(&place.at, PathKind::Directory, &words)?;
             let (mode, size_bytes) = tmpfs_options(place.mount);
-            self.ops.push(if place.mount.typ().as_deref() == Some("devpts") {
-                Op::Terminals { target: place.at.clone() }
-            } else {
-                Op::Tmpfs { target: place.at.clone(), mode, size_bytes }
+            let target = place.at.clone();
+            self.ops.push(match place.mount.typ().as_deref() {
+                Some("devpts") => Op::Terminals { target },
+                Some("proc") => Op::ProcessFiles { target },
+                _ => Op::Tmpfs { target, mode, size_bytes },
             });
             return Ok(());
         };
@@ -314,6 +315,7 @@ impl Maker<'_> {
                 .is_some_and(|all| all.iter().any(|namespace| namespace.typ() == kind))
         };
         let (network, host_name) = (has(NamespaceType::Network), has(NamespaceType::Uts));
+        let pid = has(NamespaceType::Pid);
         let mount_points =
             self.mount_points.into_iter().map(|(path, kind)| MountPoint { path, kind }).collect();
         let upper = self.bundle.writable.as_ref().map(|writable| match writable {
@@ -321,7 +323,7 @@ impl Maker<'_> {
             WritableRoot::Directory(path) => Upper::Directory { path: path.clone() },
         });
         let mut ops = vec![
-            Op::NewNamespaces { uid, gid, uid_inside, gid_inside, network, host_name },
+            Op::NewNamespaces { uid, gid, uid_inside, gid_inside, network, host_name, pid },
             Op::SlavePropagation,
             Op::MountImage { image: image.clone(), mount_points, upper },
             Op::PivotRoot,
@@ -343,6 +345,9 @@ impl Maker<'_> {
             soft: limit.soft,
             hard: limit.hard,
         }));
+        if self.bundle.init {
+            ops.push(Op::Init);
+        }
         let cwd = spec.process().as_ref().map_or_else(|| "/".into(), |process| process.cwd().clone());
         ops.extend([
             Op::NoNewPrivileges,
