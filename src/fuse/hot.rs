@@ -118,7 +118,8 @@ fn write(path: &Path, text: &str) -> io::Result<()> {
     let temporary = path.with_file_name(format!(".{name}.{}", std::process::id()));
     let mut file = fs::OpenOptions::new();
     let file = file.write(true).create(true).truncate(true).mode(0o644).open(&temporary);
-    let result = file.and_then(|mut file| file.write_all(text.as_bytes())).and_then(|()| fs::rename(&temporary, path));
+    let result =
+        file.and_then(|mut file| file.write_all(text.as_bytes())).and_then(|()| fs::rename(&temporary, path));
     if result.is_err() {
         // What cannot be written can mostly not be removed either, and is swept with the store.
         let _ = fs::remove_file(&temporary);
