@@ -181,6 +181,9 @@ pub(super) struct RunArgs {
     /// Record anew which blocks of the image this start reads, for the next start of the same command
     #[arg(long)]
     pub(super) record_hot: bool,
+    /// Share no user namespace and no mount of the image with other containers of this job
+    #[arg(long)]
+    pub(super) no_join: bool,
     /// Print the steps of the launch and run nothing
     #[arg(long)]
     pub(super) plan: bool,
@@ -339,8 +342,29 @@ pub(super) enum Stop {
     Usage(String),
 }
 
+/// `run` alone, which a job may start thousands of times: to build the flags of every verb takes longer than to read those
+/// of one.
+#[derive(Debug, Parser)]
+#[command(name = "slipway")]
+struct RunAlone {
+    #[command(subcommand)]
+    verb: RunVerb,
+}
+
+#[derive(Debug, Subcommand)]
+enum RunVerb {
+    Run(Box<RunArgs>),
+}
+
 /// Parses the words of the command line, the program's name first.
 pub(super) fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Arguments, Stop> {
+    let words: Vec<OsString> = words.into_iter().collect();
+    if words.get(1).is_some_and(|verb| verb == "run")
+        && let Ok(RunAlone { verb: RunVerb::Run(args) }) = RunAlone::try_parse_from(&words)
+    {
+        return Ok(Arguments { command: Command::Run(args) });
+    }
+    // Help and errors come from the whole.
     Arguments::try_parse_from(words).map_err(|error| {
         let text = error.render().to_string();
         if error.use_stderr() { Stop::Usage(text) } else { Stop::Text(text) }

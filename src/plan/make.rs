@@ -10,7 +10,7 @@ use crate::bundle::{
 };
 use crate::grants::LIBRARY_DIRECTORY;
 
-use super::places::{Place, Places, bind_source, inside, mounts};
+use super::places::{Place, Places, bind_source, inside, leads_away, mounts};
 use super::{
     Facts, HostPath, ImagePath, ImageSource, LaunchPlan, MountPoint, Op, PathKind, PlanError, Upper,
 };
@@ -243,14 +243,24 @@ impl Maker<'_> {
         }
     }
 
-    /// Files of ours: written to the run directory, then bound over the image's. A place that the user mounts stays
-    /// the user's.
+    /// Files of ours: written to the run directory, then bound over the image's. A place where a mount lies stays that
+    /// mount's, and what the user mounts stays the user's.
     fn files(&mut self) -> Result<(), PlanError> {
         for file in &self.bundle.files {
             let at = self.places.place_of(&file.target, self.facts)?;
-            let covering = self.places.at(&at).or_else(|| self.places.above(&at));
-            if let Some(place) = covering.filter(|place| place.is_asked()) {
-                self.notes.push(format!("`{}` is the one of `{}`", at.display(), place.words()));
+            if leads_away(&at) {
+                let asked = file.target.display().to_string();
+                self.notes.push(format!("left out: {}", PlanError::LeadsAway { asked, place: at }));
+                continue;
+            }
+            let asked_above = || self.places.above(&at).filter(|place| place.is_asked());
+            if let Some(place) = self.places.at(&at).or_else(asked_above) {
+                let (file, at, words) = (file.target.display(), at.display(), place.words());
+                self.notes.push(if place.is_asked() {
+                    format!("`{at}` is the one of `{words}`")
+                } else {
+                    format!("`{file}` is not made: in this image it is `{at}`, where `{words}` is")
+                });
                 continue;
             }
             if let Err(error) = self.prepare(&at, PathKind::File, &file.target.display().to_string()) {

@@ -5,11 +5,11 @@ use std::path::Path;
 
 use crate::bundle;
 use crate::image::Image;
-use crate::launch::{self, Context, ServeSettings};
+use crate::launch::{self, Context, ServeSettings, Sharing};
 use crate::plan::{self, ImageSource, LaunchPlan};
 use crate::squashfs::read::Reader;
 
-use super::{Session, containers, hot, locate, request};
+use super::{Session, containers, hot, locate, request, sharing};
 use crate::cli::args::RunArgs;
 use crate::cli::failure::Failure;
 use crate::cli::term;
@@ -21,6 +21,7 @@ pub(super) struct Prepared {
     pub(super) image: Image,
     pub(super) plan: LaunchPlan,
     serve: ServeSettings,
+    sharing: Sharing,
 }
 
 impl Prepared {
@@ -31,6 +32,7 @@ impl Prepared {
             serve: self.serve.clone(),
             image: &self.image,
             warn: term::warn,
+            sharing: self.sharing.clone(),
             console: None,
         }
     }
@@ -75,11 +77,15 @@ pub(super) fn prepare(args: &RunArgs, session: &Session, known: Option<&Path>) -
     let name = word.to_string_lossy().into_owned();
     let image = Image::open(&path)?;
     check_architecture(&image, &name)?;
-    let plan = make_plan(args, command, session, &image, &name)?;
+    let mut plan = make_plan(args, command, session, &image, &name)?;
+    let sharing = sharing::sharing(args, session);
+    if args.plan {
+        plan.notes.extend(sharing.describe(&plan, &image));
+    }
     let mut serve = session.serve_settings();
     serve.tuning.record_hot = args.record_hot;
     serve.tuning.hot_list = hot::list(&image.path, args, command, session);
-    Ok(Prepared { name, image, plan, serve })
+    Ok(Prepared { name, image, plan, serve, sharing })
 }
 
 fn make_plan(
