@@ -32,8 +32,6 @@ mod loader_cache;
 mod merge;
 mod optimize;
 mod other_images;
-mod other_images;
-mod processes;
 mod processes;
 mod prune;
 mod quickstart_parts;
