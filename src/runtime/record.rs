@@ -204,7 +204,8 @@ impl Record {
                     target: target.clone(),
                     read_only: *read_only,
                 }),
-                Op::MountImage { upper: Some(Upper::Directory { path }), .. } => {
+                Op::MountImage { upper: Some(Upper::Directory { path }), .. }
+                | Op::MountDirectory { upper: Some(Upper::Directory { path }), .. } => {
                     self.changes = Some(path.clone());
                 }
                 Op::ChangeDirectory { path, .. } => self.cwd.clone_from(path),

@@ -136,6 +136,7 @@ pub(super) fn prepare_again(
     let then = Session::open(environment(container.caller_env()?, &session.env))?;
     let image_path = container.record.image_path.clone();
     let mut prepared = with_run_args(container, |args, _| prepare(args, &then, Some(&image_path)))?;
+    prepared.make_ready()?;
     if container.record.tty {
         prepared.plan.add_console();
     }
