@@ -398,7 +398,11 @@ fn shell_is_the_image_s_or_the_host_s() {
     need!(userns, fuse, tool "busybox");
     let yard = Yard::new();
     let in_shell = |words: &[&str]| {
-        yard.run(words).env("SLURM_JOB_ID", "1").stdin("cat /etc/os-release; exit 4\n").run()
+        yard.run(words)
+            .env("SLURM_JOB_ID", "1")
+            .env("SLURM_STEP_ID", "0")
+            .stdin("cat /etc/os-release; exit 4\n")
+            .run()
     };
     let output = in_shell(&["shell", "box.sif"]);
     assert!(output.code == Some(4) && output.stdout.contains("ID=boxtest"), "{output}");

@@ -123,6 +123,9 @@ fn nothing_is_lost_on_a_terminal() {
         }
         wait_until("the caller's terminal is raw", || !terminal.has_echo());
         wait_until("echo is ready", || yard.ok(&["logs", "echo"]).contains("READY"));
+        // What was printed before is read, too, once this comes back.
+        terminal.type_in(b"<go>");
+        terminal.expect("<go>");
         terminal.forget();
         terminal.type_much(&text);
         terminal.wait("all of it", |seen| seen.len() >= text.len());
@@ -183,7 +186,7 @@ fn without_a_terminal_a_job_goes_on() {
     yard.start(&["--name", "host", "box.sif", "sleep", "1000"]);
     let message = "the input device is not a TTY";
     yard.fails(&["exec", "-it", "host", "true"], 1, message);
-    let in_job = |words: &[&str]| yard.run(words).env("SLURM_JOB_ID", "7").run();
+    let in_job = |words: &[&str]| yard.run(words).env("SLURM_JOB_ID", "7").env("SLURM_STEP_ID", "0").run();
     let output = in_job(&["exec", "-it", "host", "echo", "on"]);
     assert_eq!(output.stdout, "on\n");
     assert_eq!(output.stderr, "warning: there is no terminal: `-t` is left out\n");
