@@ -86,7 +86,11 @@ pub(super) fn add_defaults(table: &mut Table, request: &Request, caller: &Caller
     table.memory("tmpfs", "/dev", vec!["mode=0755".into(), format!("size={DEV_BYTES}")]);
     let terminals = ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"];
     table.memory("devpts", "/dev/pts", terminals.map(String::from).into());
-    table.bind(Path::new("/proc"), Path::new("/proc"), false, Why::Default);
+    if request.private_pids {
+        table.memory("proc", "/proc", ["nosuid", "noexec", "nodev"].map(String::from).into());
+    } else {
+        table.bind(Path::new("/proc"), Path::new("/proc"), false, Why::Default);
+    }
     table.bind(Path::new("/sys"), Path::new("/sys"), false, Why::Default);
     let has = |path: &&Path| caller.host_has.iter().any(|has| has == path);
     for path in DEVICES.iter().chain(&DEVICE_DIRECTORIES).map(Path::new).filter(has) {

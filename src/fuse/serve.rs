@@ -195,11 +195,7 @@ impl Shared {
 }
 
 fn reply(device: &OwnedFd, unique: u64, body: &[u8], pieces: &[Piece]) -> Result<(), Errno> {
-    let piece_bytes = |piece: &Piece| match piece {
-        Piece::Bytes { start, end, .. } => end - start,
-        Piece::Hole(count) => *count,
-    };
-    let length = body.len() + pieces.iter().map(piece_bytes).sum::<usize>();
+    let length = body.len() + pieces.iter().map(Piece::length).sum::<usize>();
     let header = wire::answer_header(unique, 0, length);
     fuse_dev::write_answer(device, &to_parts(&header, body, pieces))
 }
@@ -244,6 +240,8 @@ impl Shared {
                 if offset == 0 {
                     self.follower.note(&self.nodes, request.node_id);
                 }
+                let block_bytes = self.superblock.block_bytes.into();
+                self.follower.note_part((request.node_id, &file), block_bytes, offset, pieces);
             }
             opcode::READDIR => self.list(request, false, body)?,
             opcode::READDIRPLUS => self.list(request, true, body)?,

@@ -15,11 +15,11 @@ use crate::sys::{self, Errno, fuse_dev, mount, process, pty};
 
 use super::keeper::{self, Joined, Sharing};
 use super::server::{self, FileServer};
-use super::{LaunchError, exec, words};
+use super::{LaunchError, exec, outside, unpacked, words};
 
 /// Directories on which the image may be mounted for the moment before it becomes the root. Any will do that exists:
 /// after the pivot the mount is gone from it.
-const STAGING: [&str; 5] = ["/tmp", "/mnt", "/var/tmp", "/run", "/usr"];
+pub(super) const STAGING: [&str; 5] = ["/tmp", "/mnt", "/var/tmp", "/run", "/usr"];
 
 /// What applying needs beside the plan.
 #[derive(Debug)]
@@ -30,6 +30,8 @@ pub struct Context<'a> {
     pub serve: server::Settings,
     /// The opened image.
     pub image: &'a crate::image::Image,
+    /// Holds the unpacked tree that the plan has as its root, until the mount does.
+    pub lease: Option<std::os::fd::BorrowedFd<'a>>,
     /// Tells the user what could not be had and was left out.
     pub warn: fn(&str),
     /// Whether user namespace and mount of the image may be shared, and with whom.
@@ -46,6 +48,7 @@ impl Context<'_> {
             image_name: self.image_name,
             serve: self.serve.clone(),
             image: self.image,
+            lease: self.lease,
             warn: self.warn,
             console,
             sharing: self.sharing.clone(),
@@ -67,27 +70,37 @@ pub fn visit(plan: &LaunchPlan, context: &Context<'_>) -> Result<(), LaunchError
 }
 
 fn run(plan: &LaunchPlan, context: &Context<'_>) -> Result<Infallible, LaunchError> {
-    let (argv, env) = run_steps(plan, context)?;
-    Err(exec::become_workload(argv, env))
+    let mut done = run_steps(plan, context)?;
+    if done.state.init {
+        outside::stay_before_workload(&done.state.witness, done.state.report.take())
+            .map_err(|errno| LaunchError::Init { errno })?;
+    }
+    Err(exec::become_workload(done.argv, done.env))
+}
+
+/// Everything is done but the last step.
+struct Done<'a> {
+    argv: &'a [OsString],
+    env: &'a [OsString],
+    state: State,
 }
 
 /// Does the steps, and gives what is to be executed.
-fn run_steps<'a>(
-    plan: &'a LaunchPlan,
-    context: &Context<'_>,
-) -> Result<(&'a [OsString], &'a [OsString]), LaunchError> {
+fn run_steps<'a>(plan: &'a LaunchPlan, context: &Context<'_>) -> Result<Done<'a>, LaunchError> {
     let witness = SingleThreaded::witness().ok_or(LaunchError::Threads)?;
     // The one thing that is decided here: who is there to share with is known only now. The steps are the same.
     let joined = keeper::enter(&witness, plan, context);
-    let mut state = State { witness, joined, server: None, staging: None };
+    let mut state = State { witness, joined, server: None, staging: None, init: false, report: None };
     let steps = plan.ops.len();
     let mut error = None;
     // Modes are the plan's; the workload gets the caller's mask back.
     let umask = process::set_umask(0);
     for (index, op) in plan.ops.iter().enumerate() {
+        #[cfg(debug_assertions)]
+        stop_for_test(index);
         if let Op::Exec { argv, env } = op {
             process::set_umask(umask);
-            return Ok((argv, env));
+            return Ok(Done { argv, env, state });
         }
         if let Err(errno) = state.step(op, plan, context) {
             error = Some((index, op, errno));
@@ -113,6 +126,15 @@ fn run_steps<'a>(
     })
 }
 
+/// Tests kill what takes part in a start before any of its steps: they have this process stop there. No release does.
+#[cfg(debug_assertions)]
+fn stop_for_test(step: usize) {
+    let wanted = std::env::var("SLIPWAY_STOP_AT").ok().and_then(|text| text.parse().ok());
+    if wanted == Some(step) {
+        process::stop_here();
+    }
+}
+
 struct State {
     witness: SingleThreaded,
     /// What a keeper has handed out; without it this process makes its own.
@@ -120,31 +142,47 @@ struct State {
     server: Option<FileServer>,
     /// Where the new root is mounted until the pivot.
     staging: Option<PathBuf>,
+    /// A process stays before the workload.
+    init: bool,
+    /// This is the first process of a pid namespace, and somebody outside waits for its words.
+    report: Option<outside::Report>,
 }
 
 impl State {
     fn step(&mut self, op: &Op, plan: &LaunchPlan, context: &Context<'_>) -> sys::Result<()> {
         match op {
-            Op::NewNamespaces { uid, gid, uid_inside, gid_inside, network, host_name } => {
-                let more = Isolation { network: *network, host_name: *host_name };
+            Op::NewNamespaces { uid, gid, uid_inside, gid_inside, network, host_name, pid } => {
+                let more = Isolation { network: *network, host_name: *host_name, pid: *pid };
                 if let Some(joined) = &self.joined {
-                    return sys::ns::join_user_and_unshare_mount(&self.witness, &joined.user, more);
+                    sys::ns::join_user_and_unshare_mount(&self.witness, &joined.user, more)?;
+                } else {
+                    // Before the namespaces: the server lives in the host's.
+                    if plan.ops.iter().any(|op| matches!(op, Op::MountImage { .. })) {
+                        self.server = Some(server::start(&self.witness, plan, context)?);
+                    }
+                    sys::ns::unshare_user_and_mount(&self.witness, more)?;
+                    sys::ns::write_id_maps(&IdMap {
+                        uid_outside: *uid,
+                        uid_inside: *uid_inside,
+                        gid_outside: *gid,
+                        gid_inside: *gid_inside,
+                    })?;
                 }
-                // Before the namespaces: the server lives in the host's.
-                self.server = Some(server::start(&self.witness, plan, context)?);
-                sys::ns::unshare_user_and_mount(&self.witness, more)?;
-                sys::ns::write_id_maps(&IdMap {
-                    uid_outside: *uid,
-                    uid_inside: *uid_inside,
-                    gid_outside: *gid,
-                    gid_inside: *gid_inside,
-                })
+                if *pid {
+                    self.report = Some(outside::enter_pid_namespace(&self.witness)?);
+                }
+                Ok(())
             }
             Op::HostName { name } => sys::ns::set_host_name(name),
             Op::LoopbackUp => sys::ns::bring_loopback_up(),
             Op::Limit { name, soft, hard } => process::set_limit(name, *soft, *hard),
             Op::SlavePropagation => mount::make_all_slave(),
             Op::MountImage { upper, .. } => self.mount_image(upper.as_ref()),
+            Op::MountDirectory { directory, mount_points, upper } => {
+                let root = unpacked::mount(directory, mount_points, upper.as_ref())?;
+                self.staging = Some(root);
+                Ok(())
+            }
             Op::PivotRoot => {
                 let old = Path::new(HOST_DIRECTORY.trim_start_matches('/'));
                 let staging = self.staging.as_deref().ok_or(Errno::EINVAL)?;
@@ -162,6 +200,18 @@ impl State {
             }
             Op::Tmpfs { target, mode, size_bytes } => mount::tmpfs(target, *mode, *size_bytes),
             Op::Terminals { target } => mount::terminals(target),
+            Op::ProcessFiles { target } => match mount::process_files(target) {
+                Err(errno @ (Errno::EPERM | Errno::EBUSY)) => {
+                    let reason = words::explain(op, errno);
+                    (context.warn)(&format!("`{}` shows the host's processes: {reason}", target.display()));
+                    bind(target, target, false, false)
+                }
+                other => other,
+            },
+            Op::Init => {
+                self.init = true;
+                Ok(())
+            }
             Op::LimitCapabilities => process::limit_capabilities(),
             Op::MakeDirectory { target } => make_directory(target),
             Op::MakeFile { target, mode, content } => make_file(target, *mode, content),
@@ -271,33 +321,42 @@ fn make_console(whose: &OwnedFd) -> sys::Result<()> {
 }
 
 /// Names in the scratch directory of a writable root.
-const LOWER: &str = "lower";
+pub(super) const LOWER: &str = "lower";
 /// The directory, below the one of a writable root, that holds the changes.
 pub const UPPER: &str = "upper";
 const WORK: &str = "work";
-const MERGED: &str = "merged";
+pub(super) const MERGED: &str = "merged";
 /// Size of the scratch directory where it holds nothing but mount points.
 const SCRATCH_BYTES: u64 = 1 << 20;
 
-/// A tmpfs with the image mounted in it, and room for the changes where they are kept in memory.
+/// A tmpfs with places for the layers, and room for the changes where they are kept in memory.
+pub(super) fn make_scratch(place: &Path, upper: Option<&Upper>) -> sys::Result<()> {
+    let size_bytes = match upper {
+        Some(Upper::Memory { size_bytes }) => *size_bytes,
+        Some(Upper::Directory { .. }) | None => Some(SCRATCH_BYTES),
+    };
+    mount::tmpfs(place, 0o755, size_bytes)?;
+    [LOWER, UPPER, WORK, MERGED].into_iter().try_for_each(|name| make_directory(&place.join(name)))
+}
+
+/// The same with the image mounted in it.
 fn stage_writable(
     place: &Path,
     upper: &Upper,
     mount_image: &impl Fn(&Path) -> sys::Result<()>,
 ) -> sys::Result<()> {
-    let size_bytes = match upper {
-        Upper::Memory { size_bytes } => *size_bytes,
-        Upper::Directory { .. } => Some(SCRATCH_BYTES),
-    };
-    mount::tmpfs(place, 0o755, size_bytes)?;
-    for name in [LOWER, UPPER, WORK, MERGED] {
-        make_directory(&place.join(name))?;
-    }
+    make_scratch(place, Some(upper))?;
     mount_image(&place.join(LOWER))
 }
 
 fn mount_overlay(merged: &Path, upper: &Upper) -> sys::Result<()> {
     let scratch = merged.parent().ok_or(Errno::EINVAL)?;
+    let (changes, work) = upper_directories(scratch, upper)?;
+    mount::overlay(&[&scratch.join(LOWER)], Some((&changes, &work)), merged)
+}
+
+/// Where the changes go and the kernel's scratch directory beside them, for the scratch directory of a launch.
+pub(super) fn upper_directories(scratch: &Path, upper: &Upper) -> sys::Result<(PathBuf, PathBuf)> {
     let changes = match upper {
         Upper::Memory { .. } => scratch,
         Upper::Directory { path } => {
@@ -307,10 +366,10 @@ fn mount_overlay(merged: &Path, upper: &Upper) -> sys::Result<()> {
             path
         }
     };
-    mount::overlay(&scratch.join(LOWER), &changes.join(UPPER), &changes.join(WORK), merged)
+    Ok((changes.join(UPPER), changes.join(WORK)))
 }
 
-fn make_directory(target: &Path) -> sys::Result<()> {
+pub(super) fn make_directory(target: &Path) -> sys::Result<()> {
     match fs::DirBuilder::new().mode(0o755).create(target) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         other => other.map_err(|error| to_errno(&error)),
@@ -327,7 +386,7 @@ fn bind(source: &Path, target: &Path, read_only: bool, from_run: bool) -> sys::R
     if read_only { mount::make_read_only(target) } else { Ok(()) }
 }
 
-fn make_file(target: &Path, mode: u32, content: &[u8]) -> sys::Result<()> {
+pub(super) fn make_file(target: &Path, mode: u32, content: &[u8]) -> sys::Result<()> {
     use std::io::Write as _;
     let mut file = fs::OpenOptions::new()
         .write(true)

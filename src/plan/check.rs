@@ -46,7 +46,7 @@ pub fn check(plan: &LaunchPlan) -> Result<(), Flaw> {
                 demand(stage == Stage::InNamespaces, "propagation is cut right after the namespaces")?;
                 stage = Stage::Private;
             }
-            Op::MountImage { .. } => {
+            Op::MountImage { .. } | Op::MountDirectory { .. } => {
                 demand(stage == Stage::Private, "nothing is mounted before propagation is cut")?;
                 stage = Stage::ImageMounted;
             }
@@ -59,7 +59,7 @@ pub fn check(plan: &LaunchPlan) -> Result<(), Flaw> {
                 demand(is_clean(target), "a target is absolute, clean and not the root")?;
                 mounts.push((target, true));
             }
-            Op::Terminals { target } => {
+            Op::Terminals { target } | Op::ProcessFiles { target } => {
                 demand(stage == Stage::Building, "mounts lie between the pivot and the detach")?;
                 demand(is_clean(target), "a target is absolute, clean and not the root")?;
                 mounts.push((target, false));
@@ -83,7 +83,7 @@ pub fn check(plan: &LaunchPlan) -> Result<(), Flaw> {
                 demand(stage == Stage::Building, "the host is detached once, after the pivot")?;
                 stage = Stage::Closed;
             }
-            Op::Console => {
+            Op::Console | Op::Init => {
                 demand(stage == Stage::Closed, "the terminal is made after all mounts")?;
             }
             Op::HostName { .. } | Op::LoopbackUp => {
@@ -149,6 +149,7 @@ mod tests {
             gid_inside: 1,
             network: false,
             host_name: false,
+            pid: false,
         };
         let head = || vec![namespaces(), Op::SlavePropagation, image(), Op::PivotRoot];
         let tail = || vec![Op::DetachHost, Op::NoNewPrivileges, exec()];

@@ -12,6 +12,7 @@ mod places;
 mod show;
 #[cfg(test)]
 mod tests;
+mod unpacked;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -122,6 +123,8 @@ pub enum Op {
         network: bool,
         /// A host name of its own.
         host_name: bool,
+        /// Process numbers of its own: the rest is done by its first process, while this one stands outside.
+        pid: bool,
     },
     /// The host's name as it is seen inside.
     HostName {
@@ -142,6 +145,17 @@ pub enum Op {
         #[serde(skip_serializing_if = "Option::is_none")]
         upper: Option<Upper>,
     },
+    /// The image's tree, unpacked to a directory of the host, as the new root. It is shared and never written to.
+    MountDirectory {
+        /// The directory.
+        #[serde(serialize_with = "as_path")]
+        directory: PathBuf,
+        /// Mount points that the tree lacks: they lie in a layer below it.
+        mount_points: Vec<MountPoint>,
+        /// Where changes go; without one the root is read-only.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        upper: Option<Upper>,
+    },
     /// The image becomes `/`; the host's tree hangs below [`crate::bundle::HOST_DIRECTORY`].
     PivotRoot,
     /// An empty file system in memory.
@@ -157,6 +171,12 @@ pub enum Op {
     },
     /// A set of pseudo-terminals of the container's own.
     Terminals {
+        /// Where.
+        #[serde(serialize_with = "as_path")]
+        target: PathBuf,
+    },
+    /// The processes of the container's own pid namespace.
+    ProcessFiles {
         /// Where.
         #[serde(serialize_with = "as_path")]
         target: PathBuf,
@@ -232,6 +252,8 @@ pub enum Op {
         /// The user named it, so it must exist; else `/` is the fallback.
         asked: bool,
     },
+    /// A process of ours stands before the workload: it passes signals on and reaps orphans.
+    Init,
     /// This process becomes the workload.
     Exec {
         /// Argument list.
@@ -298,6 +320,7 @@ impl LaunchPlan {
                 Op::NewNamespaces { .. }
                     | Op::SlavePropagation
                     | Op::MountImage { .. }
+                    | Op::MountDirectory { .. }
                     | Op::PivotRoot
                     | Op::Tmpfs { .. }
                     | Op::Terminals { .. }
@@ -310,8 +333,8 @@ impl LaunchPlan {
             )
         };
         let mut ops: Vec<Op> = self.ops.iter().filter(is_kept).cloned().collect();
-        if let Some(Op::NewNamespaces { network, host_name, .. }) = ops.first_mut() {
-            (*network, *host_name) = (false, false);
+        if let Some(Op::NewNamespaces { network, host_name, pid, .. }) = ops.first_mut() {
+            (*network, *host_name, *pid) = (false, false, false);
         }
         Self { ops, notes: Vec::new(), warnings: Vec::new() }
     }
@@ -319,7 +342,9 @@ impl LaunchPlan {
     /// Keeps the changes of a writable root in a directory instead of memory.
     pub fn keep_changes(&mut self, directory: &std::path::Path) {
         for op in &mut self.ops {
-            if let Op::MountImage { upper: Some(upper @ Upper::Memory { .. }), .. } = op {
+            if let Op::MountImage { upper: Some(upper @ Upper::Memory { .. }), .. }
+            | Op::MountDirectory { upper: Some(upper @ Upper::Memory { .. }), .. } = op
+            {
                 *upper = Upper::Directory { path: directory.to_path_buf() };
             }
         }

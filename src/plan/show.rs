@@ -17,8 +17,11 @@ impl Op {
             Self::Limit { name, .. } => format!("limit `{name}`"),
             Self::SlavePropagation => "cut mount propagation".into(),
             Self::MountImage { .. } => "mount the image".into(),
+            Self::MountDirectory { .. } => "mount the unpacked image".into(),
             Self::PivotRoot => "enter the image".into(),
             Self::Tmpfs { target, .. } => format!("tmpfs on `{}`", target.display()),
+            Self::ProcessFiles { target } => format!("process files on `{}`", target.display()),
+            Self::Init => "stand before the command".into(),
             Self::Terminals { target } => format!("terminals on `{}`", target.display()),
             Self::LimitCapabilities => "limit capabilities".into(),
             Self::MakeDirectory { target } => format!("make directory `{}`", target.display()),
@@ -42,14 +45,15 @@ impl Op {
 impl fmt::Display for Op {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NewNamespaces { uid, gid, uid_inside, gid_inside, network, host_name } => {
+            Self::NewNamespaces { uid, gid, uid_inside, gid_inside, network, host_name, pid } => {
                 write!(f, "namespaces  user (uid {uid}, gid {gid}")?;
                 if (uid, gid) != (uid_inside, gid_inside) {
                     write!(f, " as uid {uid_inside}, gid {gid_inside}")?;
                 }
                 f.write_str("), mount")?;
                 f.write_str(if *network { ", network" } else { "" })?;
-                f.write_str(if *host_name { ", host name" } else { "" })
+                f.write_str(if *host_name { ", host name" } else { "" })?;
+                f.write_str(if *pid { ", pid" } else { "" })
             }
             Self::HostName { name } => write!(f, "host name   {name}"),
             Self::LoopbackUp => f.write_str("loopback    up"),
@@ -68,17 +72,20 @@ impl fmt::Display for Op {
                     image.size_bytes,
                     mount_points.len()
                 )?;
-                match upper {
-                    None => Ok(()),
-                    Some(Upper::Memory { .. }) => f.write_str(", changes in memory"),
-                    Some(Upper::Directory { path }) => write!(f, ", changes in {}", path.display()),
-                }
+                changes(f, upper.as_ref())
+            }
+            Self::MountDirectory { directory, mount_points, upper } => {
+                let count = mount_points.len();
+                write!(f, "image       unpacked in {}, {count} mount points added", directory.display())?;
+                changes(f, upper.as_ref())
             }
             Self::PivotRoot => f.write_str("pivot       the image is /"),
             Self::Tmpfs { target, mode, size_bytes } => {
                 write!(f, "tmpfs       {} mode {mode:o}", target.display())?;
                 size_bytes.map_or(Ok(()), |size| write!(f, ", at most {size} bytes"))
             }
+            Self::ProcessFiles { target } => write!(f, "processes   {} of its own", target.display()),
+            Self::Init => f.write_str("init        stands before the command"),
             Self::Terminals { target } => write!(f, "terminals   {} of its own", target.display()),
             Self::LimitCapabilities => f.write_str("privileges  Docker's capabilities at most"),
             Self::MakeDirectory { target } => write!(f, "mkdir       {}", target.display()),
@@ -127,6 +134,14 @@ impl fmt::Display for LaunchPlan {
         }
         self.warnings.iter().try_for_each(|warning| writeln!(f, "warning: {warning}"))?;
         self.notes.iter().try_for_each(|note| writeln!(f, "note: {note}"))
+    }
+}
+
+fn changes(f: &mut fmt::Formatter<'_>, upper: Option<&Upper>) -> fmt::Result {
+    match upper {
+        None => Ok(()),
+        Some(Upper::Memory { .. }) => f.write_str(", changes in memory"),
+        Some(Upper::Directory { path }) => write!(f, ", changes in {}", path.display()),
     }
 }
 

@@ -51,6 +51,8 @@ pub struct Isolation {
     pub network: bool,
     /// A host name of its own.
     pub host_name: bool,
+    /// Process numbers of its own, for the children.
+    pub pid: bool,
 }
 
 /// Moves this process into a new user namespace and, in the same call, a new mount namespace and those asked for.
@@ -71,6 +73,7 @@ fn mount_and(more: Isolation) -> CloneFlags {
     let mut flags = CloneFlags::CLONE_NEWNS;
     flags.set(CloneFlags::CLONE_NEWNET, more.network);
     flags.set(CloneFlags::CLONE_NEWUTS, more.host_name);
+    flags.set(CloneFlags::CLONE_NEWPID, more.pid);
     flags
 }
 

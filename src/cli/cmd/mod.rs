@@ -2,6 +2,7 @@
 
 #![expect(clippy::disallowed_methods, reason = "verbs look at files of the user and start our own helpers")]
 
+mod bundle;
 mod compose;
 pub(super) mod config;
 pub(super) mod containers;
@@ -18,16 +19,19 @@ pub(super) mod inspect;
 pub(super) mod load;
 mod locate;
 pub(super) mod login;
+pub(super) mod prune;
 mod publish;
 pub(super) mod pull;
 pub(super) mod push;
 mod request;
 pub(super) mod rmi;
+mod rootfs;
 pub(super) mod run;
 pub(super) mod save;
 mod sharing;
 pub(super) mod shell;
 pub(super) mod tag;
+mod times;
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};

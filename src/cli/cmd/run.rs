@@ -8,7 +8,9 @@ use crate::image::Image;
 use crate::launch::{self, Context, ServeSettings, Sharing};
 use crate::plan::{self, ImageSource, LaunchPlan};
 use crate::squashfs::read::Reader;
+use crate::unpack::Lease;
 
+use super::rootfs::RootChoice;
 use super::{Session, containers, hot, locate, request, sharing};
 use crate::cli::args::RunArgs;
 use crate::cli::failure::Failure;
@@ -22,15 +24,24 @@ pub(super) struct Prepared {
     pub(super) plan: LaunchPlan,
     serve: ServeSettings,
     sharing: Sharing,
+    root: RootChoice,
+    lease: Option<Lease>,
 }
 
 impl Prepared {
+    /// Sees to it that the root is there. Before that a launch cannot be applied, and a plan can be shown.
+    pub(super) fn make_ready(&mut self) -> Result<(), Failure> {
+        self.lease = self.root.take(&self.image, &self.name)?;
+        Ok(())
+    }
+
     /// What applying the plan needs beside it.
     pub(super) fn context(&self) -> Context<'_> {
         Context {
             image_name: &self.name,
             serve: self.serve.clone(),
             image: &self.image,
+            lease: self.lease.as_ref().map(Lease::fd),
             warn: term::warn,
             sharing: self.sharing.clone(),
             console: None,
@@ -53,6 +64,7 @@ pub(in crate::cli) fn run(args: &RunArgs, session: &Session) -> Result<(), Failu
     if args.tty && !args.keep.detach && !term::input_is_terminal() {
         term::warn("there is no terminal: `-t` is left out");
     }
+    prepared.make_ready()?;
     if args.keep.is_kept() {
         return containers::run_kept(args, &mut prepared, session);
     }
@@ -77,7 +89,9 @@ pub(super) fn prepare(args: &RunArgs, session: &Session, known: Option<&Path>) -
     let name = word.to_string_lossy().into_owned();
     let image = Image::open(&path)?;
     check_architecture(&image, &name)?;
-    let mut plan = make_plan(args, command, session, &image, &name)?;
+    let root = RootChoice::of(args, session, &image)?;
+    let mut plan = root.applied_to(make_plan(args, command, session, &image, &name)?);
+    plan::check(&plan)?;
     let sharing = sharing::sharing(args, session);
     if args.plan {
         plan.notes.extend(sharing.describe(&plan, &image));
@@ -85,7 +99,7 @@ pub(super) fn prepare(args: &RunArgs, session: &Session, known: Option<&Path>) -
     let mut serve = session.serve_settings();
     serve.tuning.record_hot = args.record_hot;
     serve.tuning.hot_list = hot::list(&image.path, args, command, session);
-    Ok(Prepared { name, image, plan, serve, sharing })
+    Ok(Prepared { name, image, plan, serve, sharing, root, lease: None })
 }
 
 fn make_plan(
@@ -107,9 +121,7 @@ fn make_plan(
         offset_bytes: image.offset_bytes,
         size_bytes: image.size_bytes,
     };
-    let plan = plan::make(&bundle, &source, &facts)?;
-    plan::check(&plan)?;
-    Ok(plan)
+    Ok(plan::make(&bundle, &source, &facts)?)
 }
 
 fn check_architecture(image: &Image, name: &str) -> Result<(), Failure> {

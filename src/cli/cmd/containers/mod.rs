@@ -4,6 +4,7 @@ mod attach;
 mod commit;
 mod exec;
 mod files;
+mod health;
 mod inspect;
 mod logs;
 mod ps;
@@ -78,18 +79,6 @@ fn stop(container: &Container, args: &StopArgs) -> Result<(), Failure> {
     Ok(runtime::stop(container, signal, args.timeout)?)
 }
 
-/// `slipway container prune`.
-pub(in crate::cli) fn prune(session: &Session) -> Result<(), Failure> {
-    let mut text = String::new();
-    for container in shelf(session).list()?.iter().filter(|container| !container.is_running()) {
-        runtime::remove(container, false)?;
-        text.push_str(&container.record.id);
-        text.push('\n');
-    }
-    let head = if text.is_empty() { "" } else { "Deleted Containers:\n" };
-    term::print(&format_args!("{head}{text}\nTotal reclaimed space: 0B\n"))
-}
-
 /// How many containers there are, and how many of them run.
 pub(in crate::cli::cmd) fn count(session: &Session) -> Result<(usize, usize), Failure> {
     let all = shelf(session).list()?;
@@ -97,7 +86,7 @@ pub(in crate::cli::cmd) fn count(session: &Session) -> Result<(usize, usize), Fa
 }
 
 /// The caller's containers on this node.
-fn shelf(session: &Session) -> Shelf {
+pub(super) fn shelf(session: &Session) -> Shelf {
     let in_job = sched::read_job(&session.env, Path::new("/")).job_id.is_some();
     let directories = private_directories(&session.env, in_job);
     // Whoever looks at containers puts right what killed processes have left, and so it is with what they share.

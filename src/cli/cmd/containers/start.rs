@@ -8,13 +8,14 @@ use std::path::Path;
 
 use jiff::Timestamp;
 
+use crate::config::Profile;
 use crate::launch;
 use crate::runtime::{self, Container, DetachKeys, Draft, Ending, Record, RuntimeError};
 use crate::sched;
 
 use super::super::Session;
 use super::super::run::{Prepared, prepare};
-use super::{attach, each, shelf};
+use super::{attach, each, health, shelf};
 use crate::cli::args::{self, Command, ContainerCommand, ContainerVerb, RunArgs, StartArgs};
 use crate::cli::failure::Failure;
 use crate::cli::term;
@@ -135,6 +136,7 @@ pub(super) fn prepare_again(
     let then = Session::open(environment(container.caller_env()?, &session.env))?;
     let image_path = container.record.image_path.clone();
     let mut prepared = with_run_args(container, |args, _| prepare(args, &then, Some(&image_path)))?;
+    prepared.make_ready()?;
     if container.record.tty {
         prepared.plan.add_console();
     }
@@ -225,6 +227,9 @@ fn make(
     let image_signal = Some(config.stop_signal.clone()).filter(|signal| !signal.is_empty());
     record.stop_signal = keep.stop_signal.clone().or(image_signal);
     record.stop_seconds = keep.stop_timeout;
+    // The image's own check counts for who expects what docker does.
+    let is_docker = session.settings.run.profile.value == Profile::Docker;
+    record.health = health::check(&keep.process, prepared.image.raw_config().filter(|_| is_docker))?;
     record.auto_remove = args.rm;
     record.detached = detached;
     record.open_stdin = args.interactive;
