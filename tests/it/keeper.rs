@@ -169,6 +169,19 @@ fn containers_have_binds_and_mount_points_of_their_own() {
 }
 
 #[test]
+fn a_start_in_a_container_does_not_join_it() {
+    need!(userns, fuse, tool "busybox");
+    let yard = Yard::new();
+    let outer = yard.namespace(&[]);
+    let program = yard.sandbox.program().display().to_string();
+    let libraries = ["-v", "/lib:/lib", "-v", "/lib64:/lib64"];
+    let inner = [&libraries[..], &["box.sif", &program, "run", "box.sif"], &SAY_NAMESPACE].concat();
+    let inner = yard.run(&inner).succeed();
+    assert!(inner.starts_with("user:") && inner != outer, "{inner} {outer}");
+    yard.close();
+}
+
+#[test]
 fn mount_points_survive_a_killed_server() {
     need!(userns, fuse, tool "busybox");
     let yard = Yard::new();

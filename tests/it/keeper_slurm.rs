@@ -40,9 +40,9 @@ impl Yard {
             ("SLURM_BOX_CGROUPS", cgroups.to_str().unwrap()),
         ];
         let end = self.slurm.run_job(&self.sandbox, &script, &env);
-        let outputs =
+        let mut outputs =
             self.sandbox.files().into_iter().filter(|file| file.extension().is_some_and(|end| end == "out"));
-        let path = self.sandbox.path("home").join(outputs.last().unwrap());
+        let path = self.sandbox.path("home").join(outputs.next_back().unwrap());
         let text = std::fs::read_to_string(&path).unwrap();
         std::fs::remove_file(path).unwrap();
         assert_eq!(

@@ -27,6 +27,7 @@ mod serve;
 
 use std::fmt;
 use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -125,10 +126,12 @@ impl Names {
             _ => None,
         })?;
         let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+        // What was started in a container cannot join the namespace that it is in already.
+        let outer = fs::metadata("/proc/self/ns/user").ok()?.ino();
         let version = env!("CARGO_PKG_VERSION");
         let image = short(&format!("{} {}", image.file.identity(), image.offset_bytes));
         let scoped = |scope: &Scope| {
-            let scope = short(&format!("{PROTOCOL} {version} {boot} {map} {scope:?}"));
+            let scope = short(&format!("{PROTOCOL} {version} {boot} {outer} {map} {scope:?}"));
             format!("{scope}-{image}.sock")
         };
         Some(Self { all: sharing.scopes.iter().map(scoped).collect() })
