@@ -96,6 +96,8 @@ pub struct Bundle {
     pub writable: Option<WritableRoot>,
     /// Limits of the workload.
     pub limits: Vec<Limit>,
+    /// A process of ours stands before the workload.
+    pub init: bool,
     /// True if the user chose the working directory, so that it must exist.
     pub cwd_is_asked: bool,
     /// What was decided and why, for `--explain` and `--plan`.
@@ -168,6 +170,7 @@ pub fn build(
         why,
         writable: request.writable.clone(),
         limits: request.limits.clone(),
+        init: request.init || request.private_pids,
         cwd_is_asked: request.workdir.is_some(),
         notes,
         warnings,

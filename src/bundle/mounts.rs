@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{Mount, MountBuilder};
 
+use crate::base::is_below;
 use crate::grants::Grants;
 
 use super::volume::Volume;
@@ -69,7 +70,7 @@ impl Table {
     fn binds(&self, path: &Path) -> bool {
         self.rows
             .iter()
-            .any(|(mount, _)| mount.typ().as_deref() == Some("bind") && path.starts_with(mount.destination()))
+            .any(|(mount, _)| mount.typ().as_deref() == Some("bind") && is_below(path, mount.destination()))
     }
 
     /// Parents before children, so that no mount hides one made before it; otherwise in the order of asking.
@@ -85,7 +86,11 @@ pub(super) fn add_defaults(table: &mut Table, request: &Request, caller: &Caller
     table.memory("tmpfs", "/dev", vec!["mode=0755".into(), format!("size={DEV_BYTES}")]);
     let terminals = ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"];
     table.memory("devpts", "/dev/pts", terminals.map(String::from).into());
-    table.bind(Path::new("/proc"), Path::new("/proc"), false, Why::Default);
+    if request.private_pids {
+        table.memory("proc", "/proc", ["nosuid", "noexec", "nodev"].map(String::from).into());
+    } else {
+        table.bind(Path::new("/proc"), Path::new("/proc"), false, Why::Default);
+    }
     table.bind(Path::new("/sys"), Path::new("/sys"), false, Why::Default);
     let has = |path: &&Path| caller.host_has.iter().any(|has| has == path);
     for path in DEVICES.iter().chain(&DEVICE_DIRECTORIES).map(Path::new).filter(has) {
@@ -183,7 +188,7 @@ pub(super) fn choose_cwd(
 }
 
 fn is_images_own(path: &Path) -> bool {
-    IMAGE_OWN.iter().any(|own| path.starts_with(own))
+    IMAGE_OWN.iter().any(|own| is_below(path, Path::new(own)))
 }
 
 /// The links that `/dev` has on every Linux.

@@ -32,6 +32,9 @@ pub(super) fn build(
     if request.private_network {
         namespaces.push(namespace(LinuxNamespaceType::Network)?);
     }
+    if request.private_pids {
+        namespaces.push(namespace(LinuxNamespaceType::Pid)?);
+    }
     if request.host_name.is_some() {
         namespaces.push(namespace(LinuxNamespaceType::Uts)?);
     }

@@ -4,6 +4,7 @@ mod containers;
 mod files;
 mod images;
 mod listing;
+mod processes;
 mod prune;
 
 use std::ffi::OsString;
@@ -21,6 +22,8 @@ pub(super) use containers::{
     StartArgs, StopArgs,
 };
 pub(super) use files::{CommitArgs, CpArgs, DiffArgs, ExportArgs, ImportArgs, StatsArgs, UpdateArgs};
+pub(super) use processes::ProcessArgs;
+
 pub(super) use images::{
     CheckArgs, HistoryArgs, ImageArgs, ImageCommand, ImagesArgs, InspectArgs, LoginArgs, LogoutArgs,
     PushArgs, RmiArgs, SaveArgs, TagArgs,
@@ -188,6 +191,9 @@ pub(super) struct RunArgs {
     /// Record anew which blocks of the image this start reads, for the next start of the same command
     #[arg(long)]
     pub(super) record_hot: bool,
+    /// Share no user namespace and no mount of the image with other containers of this job
+    #[arg(long)]
+    pub(super) no_join: bool,
     /// Print the steps of the launch and run nothing
     #[arg(long)]
     pub(super) plan: bool,
@@ -293,10 +299,10 @@ pub(super) struct ConvertArgs {
     /// How the file is made.
     #[command(flatten)]
     pub(super) conversion: ConversionArgs,
-    /// Where the image is: docker-archive:FILE, oci:DIR[:TAG], docker://NAME
+    /// Where the image is: docker-archive:FILE, oci:DIR[:TAG], docker://NAME; for a bundle also a .sif or a name
     #[arg(value_name = "SOURCE")]
     pub(super) source: String,
-    /// The file to make: PATH.sif
+    /// What to make: PATH.sif, or bundle:DIRECTORY for an OCI bundle
     #[arg(value_name = "TARGET")]
     pub(super) target: PathBuf,
 }
@@ -357,8 +363,29 @@ pub(super) enum Stop {
     Usage(String),
 }
 
+/// `run` alone, which a job may start thousands of times: to build the flags of every verb takes longer than to read those
+/// of one.
+#[derive(Debug, Parser)]
+#[command(name = "slipway")]
+struct RunAlone {
+    #[command(subcommand)]
+    verb: RunVerb,
+}
+
+#[derive(Debug, Subcommand)]
+enum RunVerb {
+    Run(Box<RunArgs>),
+}
+
 /// Parses the words of the command line, the program's name first.
 pub(super) fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Arguments, Stop> {
+    let words: Vec<OsString> = words.into_iter().collect();
+    if words.get(1).is_some_and(|verb| verb == "run")
+        && let Ok(RunAlone { verb: RunVerb::Run(args) }) = RunAlone::try_parse_from(&words)
+    {
+        return Ok(Arguments { command: Command::Run(args) });
+    }
+    // Help and errors come from the whole.
     Arguments::try_parse_from(words).map_err(|error| {
         let text = error.render().to_string();
         if error.use_stderr() { Stop::Usage(text) } else { Stop::Text(text) }

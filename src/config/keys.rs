@@ -60,6 +60,7 @@ pub(super) const KEYS: &[Key] = &[
     key!(launch.rootfs),
     key!(launch.unpack_dir),
     key!(launch.unpack_keep_hours),
+    key!(launch.linger),
     key!(registry.insecure),
     key!(registry.mirrors),
     key!(registry.connect_timeout_seconds),

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use crate::base::Sourced;
 use crate::squashfs::compress::Compressor;
 
-use super::value::{GpuDefault, NoOpen, NodeDirectory, Profile, RootFs, Size};
+use super::value::{GpuDefault, Linger, NoOpen, NodeDirectory, Profile, RootFs, Size};
 
 /// All settings.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -68,6 +68,8 @@ pub struct LaunchSettings {
     pub unpack_dir: Sourced<NodeDirectory>,
     /// How long an unpacked image is kept that nobody uses, in hours.
     pub unpack_keep_hours: Sourced<u32>,
+    /// How long a keeper stays when the last container has ended.
+    pub linger: Sourced<Linger>,
 }
 
 /// Table `registry`.
@@ -147,6 +149,7 @@ impl Default for LaunchSettings {
             rootfs: Sourced::default_value(RootFs::Auto),
             unpack_dir: Sourced::default_value(NodeDirectory::Auto),
             unpack_keep_hours: Sourced::default_value(24),
+            linger: Sourced::default_value(Linger::Auto),
         }
     }
 }

@@ -57,6 +57,7 @@ fuse.no_open = "auto"  # built-in default
 launch.rootfs = "auto"  # built-in default
 launch.unpack_dir = "auto"  # built-in default
 launch.unpack_keep_hours = 24  # built-in default
+launch.linger = "auto"  # built-in default
 registry.insecure = ["a:5000", "b"]  # flag --insecure
 registry.mirrors = []  # built-in default
 registry.connect_timeout_seconds = 10  # built-in default
@@ -125,6 +126,11 @@ fn says_what_is_wrong_and_where() {
     check(
         "[registry]\ninsecure = [\"a\",\n 5]\n",
         "/etc/slipway.toml:2: `registry.insecure` is a list of strings, not a list with `5`",
+        None,
+    );
+    check(
+        "[launch]\nlinger = \"long\"\n",
+        "/etc/slipway.toml:2: `launch.linger` is \"auto\" or a number of seconds, not `\"long\"`",
         None,
     );
     check(

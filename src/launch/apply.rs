@@ -13,8 +13,9 @@ use crate::plan::{LaunchPlan, Op, Upper};
 use crate::sys::ns::{IdMap, Isolation, SingleThreaded};
 use crate::sys::{self, Errno, fuse_dev, mount, process, pty};
 
+use super::keeper::{self, Joined, Sharing};
 use super::server::{self, FileServer};
-use super::{LaunchError, exec, unpacked, words};
+use super::{LaunchError, exec, outside, unpacked, words};
 
 /// Directories on which the image may be mounted for the moment before it becomes the root. Any will do that exists:
 /// after the pivot the mount is gone from it.
@@ -33,6 +34,8 @@ pub struct Context<'a> {
     pub lease: Option<std::os::fd::BorrowedFd<'a>>,
     /// Tells the user what could not be had and was left out.
     pub warn: fn(&str),
+    /// Whether user namespace and mount of the image may be shared, and with whom.
+    pub sharing: Sharing,
     /// Where the workload's terminal goes, for a plan that makes one.
     pub console: Option<&'a OwnedFd>,
 }
@@ -48,6 +51,7 @@ impl Context<'_> {
             lease: self.lease,
             warn: self.warn,
             console,
+            sharing: self.sharing.clone(),
         }
     }
 }
@@ -66,28 +70,37 @@ pub fn visit(plan: &LaunchPlan, context: &Context<'_>) -> Result<(), LaunchError
 }
 
 fn run(plan: &LaunchPlan, context: &Context<'_>) -> Result<Infallible, LaunchError> {
-    let (argv, env) = run_steps(plan, context)?;
-    Err(exec::become_workload(argv, env))
+    let mut done = run_steps(plan, context)?;
+    if done.state.init {
+        outside::stay_before_workload(&done.state.witness, done.state.report.take())
+            .map_err(|errno| LaunchError::Init { errno })?;
+    }
+    Err(exec::become_workload(done.argv, done.env))
+}
+
+/// Everything is done but the last step.
+struct Done<'a> {
+    argv: &'a [OsString],
+    env: &'a [OsString],
+    state: State,
 }
 
 /// Does the steps, and gives what is to be executed.
-fn run_steps<'a>(
-    plan: &'a LaunchPlan,
-    context: &Context<'_>,
-) -> Result<(&'a [OsString], &'a [OsString]), LaunchError> {
-    let mut state = State {
-        witness: SingleThreaded::witness().ok_or(LaunchError::Threads)?,
-        server: None,
-        staging: None,
-    };
+fn run_steps<'a>(plan: &'a LaunchPlan, context: &Context<'_>) -> Result<Done<'a>, LaunchError> {
+    let witness = SingleThreaded::witness().ok_or(LaunchError::Threads)?;
+    // The one thing that is decided here: who is there to share with is known only now. The steps are the same.
+    let joined = keeper::enter(&witness, plan, context);
+    let mut state = State { witness, joined, server: None, staging: None, init: false, report: None };
     let steps = plan.ops.len();
     let mut error = None;
     // Modes are the plan's; the workload gets the caller's mask back.
     let umask = process::set_umask(0);
     for (index, op) in plan.ops.iter().enumerate() {
+        #[cfg(debug_assertions)]
+        stop_for_test(index);
         if let Op::Exec { argv, env } = op {
             process::set_umask(umask);
-            return Ok((argv, env));
+            return Ok(Done { argv, env, state });
         }
         if let Err(errno) = state.step(op, plan, context) {
             error = Some((index, op, errno));
@@ -113,35 +126,58 @@ fn run_steps<'a>(
     })
 }
 
+/// Tests kill what takes part in a start before any of its steps: they have this process stop there. No release does.
+#[cfg(debug_assertions)]
+fn stop_for_test(step: usize) {
+    let wanted = std::env::var("SLIPWAY_STOP_AT").ok().and_then(|text| text.parse().ok());
+    if wanted == Some(step) {
+        process::stop_here();
+    }
+}
+
 struct State {
     witness: SingleThreaded,
+    /// What a keeper has handed out; without it this process makes its own.
+    joined: Option<Joined>,
     server: Option<FileServer>,
     /// Where the new root is mounted until the pivot.
     staging: Option<PathBuf>,
+    /// A process stays before the workload.
+    init: bool,
+    /// This is the first process of a pid namespace, and somebody outside waits for its words.
+    report: Option<outside::Report>,
 }
 
 impl State {
     fn step(&mut self, op: &Op, plan: &LaunchPlan, context: &Context<'_>) -> sys::Result<()> {
         match op {
-            Op::NewNamespaces { uid, gid, uid_inside, gid_inside, network, host_name } => {
-                // Before the namespaces: the server lives in the host's.
-                if plan.ops.iter().any(|op| matches!(op, Op::MountImage { .. })) {
-                    self.server = Some(server::start(&self.witness, plan, context)?);
+            Op::NewNamespaces { uid, gid, uid_inside, gid_inside, network, host_name, pid } => {
+                let more = Isolation { network: *network, host_name: *host_name, pid: *pid };
+                if let Some(joined) = &self.joined {
+                    sys::ns::join_user_and_unshare_mount(&self.witness, &joined.user, more)?;
+                } else {
+                    // Before the namespaces: the server lives in the host's.
+                    if plan.ops.iter().any(|op| matches!(op, Op::MountImage { .. })) {
+                        self.server = Some(server::start(&self.witness, plan, context)?);
+                    }
+                    sys::ns::unshare_user_and_mount(&self.witness, more)?;
+                    sys::ns::write_id_maps(&IdMap {
+                        uid_outside: *uid,
+                        uid_inside: *uid_inside,
+                        gid_outside: *gid,
+                        gid_inside: *gid_inside,
+                    })?;
                 }
-                let more = Isolation { network: *network, host_name: *host_name };
-                sys::ns::unshare_user_and_mount(&self.witness, more)?;
-                sys::ns::write_id_maps(&IdMap {
-                    uid_outside: *uid,
-                    uid_inside: *uid_inside,
-                    gid_outside: *gid,
-                    gid_inside: *gid_inside,
-                })
+                if *pid {
+                    self.report = Some(outside::enter_pid_namespace(&self.witness)?);
+                }
+                Ok(())
             }
             Op::HostName { name } => sys::ns::set_host_name(name),
             Op::LoopbackUp => sys::ns::bring_loopback_up(),
             Op::Limit { name, soft, hard } => process::set_limit(name, *soft, *hard),
             Op::SlavePropagation => mount::make_all_slave(),
-            Op::MountImage { upper, .. } => self.mount_image(upper.as_ref(), context),
+            Op::MountImage { upper, .. } => self.mount_image(upper.as_ref()),
             Op::MountDirectory { directory, mount_points, upper } => {
                 let root = unpacked::mount(directory, mount_points, upper.as_ref())?;
                 self.staging = Some(root);
@@ -164,6 +200,18 @@ impl State {
             }
             Op::Tmpfs { target, mode, size_bytes } => mount::tmpfs(target, *mode, *size_bytes),
             Op::Terminals { target } => mount::terminals(target),
+            Op::ProcessFiles { target } => match mount::process_files(target) {
+                Err(errno @ (Errno::EPERM | Errno::EBUSY)) => {
+                    let reason = words::explain(op, errno);
+                    (context.warn)(&format!("`{}` shows the host's processes: {reason}", target.display()));
+                    bind(target, target, false, false)
+                }
+                other => other,
+            },
+            Op::Init => {
+                self.init = true;
+                Ok(())
+            }
             Op::LimitCapabilities => process::limit_capabilities(),
             Op::MakeDirectory { target } => make_directory(target),
             Op::MakeFile { target, mode, content } => make_file(target, *mode, content),
@@ -200,38 +248,69 @@ impl State {
 
     /// Mounts the image on a staging directory; with `upper`, a tmpfs comes there first, with the image and the
     /// writable view of it side by side.
-    fn mount_image(&mut self, upper: Option<&Upper>, context: &Context<'_>) -> sys::Result<()> {
-        let (uid, gid) = process::own_ids();
-        let device = fuse_dev::open_device()?;
-        let mut result = Err(Errno::ENOENT);
-        for place in STAGING.map(Path::new) {
-            // Mounting over the directory that holds the changes would hide it.
-            if matches!(upper, Some(Upper::Directory { path }) if path.starts_with(place)) {
-                continue;
+    fn mount_image(&mut self, upper: Option<&Upper>) -> sys::Result<()> {
+        // A copy can be attached once, so it must not be lost on a directory that will not do.
+        let device = match self.joined {
+            Some(_) => None,
+            None => Some(fuse_dev::open_device()?),
+        };
+        let mount_on = |place: &Path| match (&self.joined, &device) {
+            (Some(joined), _) => mount::attach(&joined.image, place),
+            (None, Some(device)) => {
+                let (uid, gid) = process::own_ids();
+                fuse_dev::mount_read_only(device, place, uid, gid)
             }
-            result = match upper {
-                None => fuse_dev::mount_read_only(&device, place, uid, gid),
-                Some(upper) => stage_writable(&device, place, upper, (uid, gid)),
-            };
-            self.staging = Some(if upper.is_some() { place.join(MERGED) } else { place.to_path_buf() });
-            if !matches!(result, Err(Errno::ENOENT | Errno::ENOTDIR | Errno::EACCES)) {
-                break;
-            }
+            (None, None) => Err(Errno::EINVAL),
+        };
+        // Mounting over the directory that holds the changes would hide it.
+        let hides =
+            |place: &Path| matches!(upper, Some(Upper::Directory { path }) if path.starts_with(place));
+        let place = on_staging(|place| match upper {
+            _ if hides(place) => Err(Errno::ENOENT),
+            None => mount_on(place),
+            Some(upper) => stage_writable(place, upper, &mount_on),
+        })?;
+        self.staging = Some(if upper.is_some() { place.join(MERGED) } else { place.to_path_buf() });
+        if let (Some(device), Some(server)) = (device, &self.server) {
+            serve_by(server.line(), device, server.threads)?;
         }
-        result?;
-        let mut devices: Vec<OwnedFd> = Vec::with_capacity(context.serve.threads);
-        for _ in 1..context.serve.threads {
-            devices.push(fuse_dev::clone_device(&device)?);
-        }
-        devices.insert(0, device);
-        self.server.as_ref().ok_or(Errno::EINVAL)?.hand_over(&devices)?;
-        // From here on only the server holds the connection.
-        drop(devices);
         match (upper, &self.staging) {
             (Some(upper), Some(merged)) => mount_overlay(merged, upper),
             _ => Ok(()),
         }
     }
+}
+
+/// Mounts on the first staging directory that will do.
+fn on_staging(mount_on: impl Fn(&Path) -> sys::Result<()>) -> sys::Result<&'static Path> {
+    let mut result = Err(Errno::ENOENT);
+    for place in STAGING.map(Path::new) {
+        result = mount_on(place).map(|()| place);
+        if !matches!(result, Err(Errno::ENOENT | Errno::ENOTDIR | Errno::EACCES)) {
+            break;
+        }
+    }
+    result
+}
+
+/// Hands a mounted device, and one more for each further thread, to the server at the other end of `line`. From there on
+/// only the server holds the connection.
+fn serve_by(line: &OwnedFd, device: OwnedFd, threads: usize) -> sys::Result<()> {
+    let mut devices: Vec<OwnedFd> = Vec::with_capacity(threads);
+    for _ in 1..threads {
+        devices.push(fuse_dev::clone_device(&device)?);
+    }
+    devices.insert(0, device);
+    server::hand_over(line, &devices)
+}
+
+/// Mounts the image that the server at the other end of `line` serves, for a keeper. Says where.
+pub(super) fn mount_served(threads: usize, line: &OwnedFd) -> sys::Result<&'static Path> {
+    let device = fuse_dev::open_device()?;
+    let (uid, gid) = process::own_ids();
+    let place = on_staging(|place| fuse_dev::mount_read_only(&device, place, uid, gid))?;
+    serve_by(line, device, threads)?;
+    Ok(place)
 }
 
 /// A terminal of the container's own set of them; its other side goes to who looks after it.
@@ -261,9 +340,13 @@ pub(super) fn make_scratch(place: &Path, upper: Option<&Upper>) -> sys::Result<(
 }
 
 /// The same with the image mounted in it.
-fn stage_writable(device: &OwnedFd, place: &Path, upper: &Upper, (uid, gid): (u32, u32)) -> sys::Result<()> {
+fn stage_writable(
+    place: &Path,
+    upper: &Upper,
+    mount_image: &impl Fn(&Path) -> sys::Result<()>,
+) -> sys::Result<()> {
     make_scratch(place, Some(upper))?;
-    fuse_dev::mount_read_only(device, &place.join(LOWER), uid, gid)
+    mount_image(&place.join(LOWER))
 }
 
 fn mount_overlay(merged: &Path, upper: &Upper) -> sys::Result<()> {

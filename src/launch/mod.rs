@@ -15,6 +15,8 @@
 
 mod apply;
 mod exec;
+mod keeper;
+mod outside;
 mod prepare;
 mod private;
 mod server;
@@ -24,6 +26,7 @@ mod words;
 
 pub use apply::{Context, UPPER, apply, visit};
 pub use exec::become_workload;
+pub use keeper::{Scope, Sharing, sweep as sweep_keepers};
 pub use prepare::{caller, home_of, image_files, look_up, small_file};
 pub use private::{PrivateView, private_view};
 pub use server::Settings as ServeSettings;
@@ -90,6 +93,12 @@ pub enum LaunchError {
     /// This process has a second thread, which would be a bug of ours, or procfs does not tell.
     #[error("cannot start a container: `/proc/self/task` does not show a process with one thread")]
     Threads,
+    /// The process that is to stand before the workload.
+    #[error("cannot stand before the command: {} ({errno:?})", errno.desc())]
+    Init {
+        /// The errno.
+        errno: Errno,
+    },
     /// A path of the bundle that no plan can have.
     #[error(transparent)]
     Plan(#[from] crate::plan::PlanError),
@@ -121,6 +130,7 @@ impl Hint for LaunchError {
             Self::Threads => {
                 Some("see that `/proc` is mounted and that files can be opened (`ulimit -n`)".into())
             }
+            Self::Init { .. } => Some("end other processes, or raise `ulimit -u`".into()),
             Self::NotExecutable { .. } => None,
         }
     }

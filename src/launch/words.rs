@@ -43,6 +43,7 @@ pub(super) fn explain(op: &Op, errno: Errno) -> String {
         (Op::Bind { .. }, Errno::ENOTDIR) => "a file meets a directory",
         (Op::Bind { .. }, Errno::EACCES) => "no permission to reach the source",
         (Op::Bind { .. }, Errno::EPERM) => "the mount may not be changed in a user namespace",
+        (Op::ProcessFiles { .. }, Errno::EPERM) => "the host's `/proc` is covered in part",
         (Op::Console, Errno::ENOENT | Errno::ENXIO) => "the container has no `/dev/ptmx`",
         (Op::Console, Errno::ENOSPC) => "all terminals are in use",
         (Op::Limit { .. }, Errno::EPERM) => "it is above the hard limit of this session",
@@ -149,6 +150,7 @@ mod tests {
             gid_inside: 1,
             network: false,
             host_name: false,
+            pid: false,
         };
         assert_eq!(explain(&op, Errno::ENOSPC), "limit reached (ENOSPC)");
     }

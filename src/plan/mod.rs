@@ -123,6 +123,8 @@ pub enum Op {
         network: bool,
         /// A host name of its own.
         host_name: bool,
+        /// Process numbers of its own: the rest is done by its first process, while this one stands outside.
+        pid: bool,
     },
     /// The host's name as it is seen inside.
     HostName {
@@ -169,6 +171,12 @@ pub enum Op {
     },
     /// A set of pseudo-terminals of the container's own.
     Terminals {
+        /// Where.
+        #[serde(serialize_with = "as_path")]
+        target: PathBuf,
+    },
+    /// The processes of the container's own pid namespace.
+    ProcessFiles {
         /// Where.
         #[serde(serialize_with = "as_path")]
         target: PathBuf,
@@ -244,6 +252,8 @@ pub enum Op {
         /// The user named it, so it must exist; else `/` is the fallback.
         asked: bool,
     },
+    /// A process of ours stands before the workload: it passes signals on and reaps orphans.
+    Init,
     /// This process becomes the workload.
     Exec {
         /// Argument list.
@@ -323,8 +333,8 @@ impl LaunchPlan {
             )
         };
         let mut ops: Vec<Op> = self.ops.iter().filter(is_kept).cloned().collect();
-        if let Some(Op::NewNamespaces { network, host_name, .. }) = ops.first_mut() {
-            (*network, *host_name) = (false, false);
+        if let Some(Op::NewNamespaces { network, host_name, pid, .. }) = ops.first_mut() {
+            (*network, *host_name, *pid) = (false, false, false);
         }
         Self { ops, notes: Vec::new(), warnings: Vec::new() }
     }

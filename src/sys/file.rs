@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd};
-use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::Path;
 
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
@@ -24,12 +24,34 @@ pub fn try_lock(fd: BorrowedFd<'_>) -> Result<bool> {
     }
 }
 
-/// Takes the lock of an open file (flock(2)), alone or with others, and waits as long as somebody has it otherwise. A lock
-/// that this fd has is changed.
-pub fn lock(fd: BorrowedFd<'_>, sharing: Sharing) -> Result<()> {
-    let wanted = match sharing {
-        Sharing::Alone => libc::LOCK_EX,
-        Sharing::Together => libc::LOCK_SH,
+/// As [`try_lock`], but waits for whoever has it.
+pub fn lock(fd: BorrowedFd<'_>) -> Result<()> {
+    loop {
+        // SAFETY: plain numbers, and the fd is open as long as it is borrowed.
+        match Errno::result(unsafe { libc::flock(fd.as_raw_fd(), libc::LOCK_EX) }) {
+            Err(Errno::EINTR) => {}
+            other => return other.map(drop),
+        }
+    }
+}
+
+/// Gives a lock back before the fd is closed.
+pub fn unlock(fd: BorrowedFd<'_>) -> Result<()> {
+    // SAFETY: plain numbers, and the fd is open as long as it is borrowed.
+    Errno::result(unsafe { libc::flock(fd.as_raw_fd(), libc::LOCK_UN) }).map(drop)
+}
+
+/// Removes a name from an opened directory, wherever that is mounted, or if it is mounted nowhere any more.
+pub fn remove_from(directory: BorrowedFd<'_>, name: &str) -> Result<()> {
+    nix::unistd::unlinkat(directory, name, nix::unistd::UnlinkatFlags::NoRemoveDir)
+}
+
+/// Takes the lock of an open file, alone or with others, and waits as long as somebody has it otherwise. A lock that this fd
+/// has is changed.
+pub fn change_lock(fd: BorrowedFd<'_>, holders: Holders) -> Result<()> {
+    let wanted = match holders {
+        Holders::One => libc::LOCK_EX,
+        Holders::Many => libc::LOCK_SH,
     };
     loop {
         // SAFETY: plain numbers, and the fd is open as long as it is borrowed.
@@ -42,15 +64,18 @@ pub fn lock(fd: BorrowedFd<'_>, sharing: Sharing) -> Result<()> {
 
 /// Who may have a lock at the same time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Sharing {
+pub enum Holders {
     /// Nobody else.
-    Alone,
-    /// Others that share it.
-    Together,
+    One,
+    /// All that share it.
+    Many,
 }
 
 /// Flag of an open that fails where the last name is a symbolic link.
 pub const NO_FOLLOW: i32 = libc::O_NOFOLLOW;
+
+/// Flags of an open of a directory and of nothing else: it does not wait for the writer of a pipe.
+pub const DIRECTORY_ONLY: i32 = libc::O_NOFOLLOW | libc::O_DIRECTORY | libc::O_NONBLOCK;
 
 /// Makes a new name durable. Some file systems refuse to sync a directory; they have no later moment to offer.
 #[expect(clippy::disallowed_methods, reason = "opens the directory that it syncs")]
@@ -68,31 +93,22 @@ pub fn sync_parent(path: &Path) -> io::Result<()> {
 #[derive(Debug)]
 pub struct ReadFile {
     file: File,
-    size_bytes: u64,
+    facts: std::fs::Metadata,
 }
 
 impl ReadFile {
     /// Takes an opened file and asks for its size.
     pub fn new(file: File) -> io::Result<Self> {
-        let size_bytes = file.metadata()?.len();
-        Ok(Self { file, size_bytes })
+        let facts = file.metadata()?;
+        Ok(Self { file, facts })
     }
 
-    /// What tells this file as it is now from every other of this machine: device, inode, size, and the times of the last
-    /// change of its bytes and of the file itself.
-    pub fn identity(&self) -> io::Result<String> {
-        use std::os::unix::fs::MetadataExt as _;
-        let facts = self.file.metadata()?;
-        Ok(format!(
-            "{}:{}:{}:{}.{}:{}.{}",
-            facts.dev(),
-            facts.ino(),
-            facts.len(),
-            facts.mtime(),
-            facts.mtime_nsec(),
-            facts.ctime(),
-            facts.ctime_nsec()
-        ))
+    /// What tells this content from any other on this node: the file, its size, when it was changed.
+    #[must_use]
+    pub fn identity(&self) -> String {
+        let facts = &self.facts;
+        let times = (facts.mtime(), facts.mtime_nsec(), facts.ctime(), facts.ctime_nsec());
+        format!("{} {} {} {times:?}", facts.dev(), facts.ino(), facts.len())
     }
 
     /// The file's descriptor.
@@ -108,7 +124,7 @@ impl ReadAt for ReadFile {
     }
 
     fn size_bytes(&self) -> u64 {
-        self.size_bytes
+        self.facts.len()
     }
 
     fn done_with(&self, offset: u64, size_bytes: u64) {

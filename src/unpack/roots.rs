@@ -16,7 +16,7 @@ use crate::base::{Digest, Hint as _, ReadAt};
 use crate::host::own_directory;
 use crate::image::Image;
 use crate::squashfs::read::Reader;
-use crate::sys::file::{self, Sharing};
+use crate::sys::file::{self, Holders};
 use crate::sys::ns::SingleThreaded;
 use crate::sys::process::{self, WaitableChildren};
 use crate::sys::{Errno, at};
@@ -45,7 +45,7 @@ pub fn default_base(env: &BTreeMap<OsString, OsString>) -> PathBuf {
 
 /// A key for an image that is not in a store: equal as long as nobody has touched the file.
 pub fn key_of_file(image: &Image) -> io::Result<String> {
-    let identity = format!("{}@{}+{}", image.file.identity()?, image.offset_bytes, image.size_bytes);
+    let identity = format!("{}@{}+{}", image.file.identity(), image.offset_bytes, image.size_bytes);
     Ok(format!("file-{}", Digest::of(identity.as_bytes()).hex()))
 }
 
@@ -160,13 +160,14 @@ impl Roots {
         let mut written = None;
         loop {
             let lock = self.open_lock(&name)?;
-            let locked = |sharing| {
-                file::lock(lock.as_fd(), sharing).map_err(UnpackError::place("lock", &self.lock_path(&name)))
+            let locked = |holders| {
+                file::change_lock(lock.as_fd(), holders)
+                    .map_err(UnpackError::place("lock", &self.lock_path(&name)))
             };
-            locked(Sharing::Together)?;
+            locked(Holders::Many)?;
             if self.is_current(&lock, &name) && !path.is_dir() {
                 // The shared lock is given up for it: somebody else may unpack or remove meanwhile.
-                locked(Sharing::Alone)?;
+                locked(Holders::One)?;
                 if self.is_current(&lock, &name) && !path.is_dir() {
                     let result = self.unpack_in_child(work, &name, witness);
                     if result.is_err() {
@@ -176,7 +177,7 @@ impl Roots {
                     }
                     written = Some(result?);
                 }
-                locked(Sharing::Together)?;
+                locked(Holders::Many)?;
             }
             if self.is_current(&lock, &name) && path.is_dir() {
                 at::touch(&lock).map_err(UnpackError::place("touch", &self.lock_path(&name)))?;

@@ -93,6 +93,8 @@ pub(super) fn request(
         writable: writable(args, cwd)?,
         host_name: args.hostname.clone(),
         private_network: is_private_network(args.network.as_deref())?,
+        private_pids: is_private_pid(args.keep.process.pid.as_deref())?,
+        init: args.keep.process.init,
         limits: args.ulimit.iter().map(|text| Limit::parse(text)).collect::<Result<_, _>>()?,
     })
 }
@@ -151,6 +153,17 @@ fn is_private_network(network: Option<&str>) -> Result<bool, Failure> {
         Some(other) => Err(Failure::new(
             format!("there is no network `{other}`: without root there are `host` and `none`"),
             "leave `--network` out to use the host's",
+        )),
+    }
+}
+
+fn is_private_pid(pid: Option<&str>) -> Result<bool, Failure> {
+    match pid {
+        None | Some("host") => Ok(false),
+        Some("private") => Ok(true),
+        Some(other) => Err(Failure::new(
+            format!("cannot take `--pid {other}`: there are `host` and `private`"),
+            "to look at another container's processes, use `slipway exec` in it",
         )),
     }
 }

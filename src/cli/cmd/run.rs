@@ -5,13 +5,13 @@ use std::path::Path;
 
 use crate::bundle;
 use crate::image::Image;
-use crate::launch::{self, Context, ServeSettings};
+use crate::launch::{self, Context, ServeSettings, Sharing};
 use crate::plan::{self, ImageSource, LaunchPlan};
 use crate::squashfs::read::Reader;
 use crate::unpack::Lease;
 
 use super::rootfs::RootChoice;
-use super::{Session, containers, hot, locate, request};
+use super::{Session, containers, hot, locate, request, sharing};
 use crate::cli::args::RunArgs;
 use crate::cli::failure::Failure;
 use crate::cli::term;
@@ -25,6 +25,7 @@ pub(super) struct Prepared {
     serve: ServeSettings,
     root: RootChoice,
     lease: Option<Lease>,
+    sharing: Sharing,
 }
 
 impl Prepared {
@@ -42,6 +43,7 @@ impl Prepared {
             image: &self.image,
             lease: self.lease.as_ref().map(Lease::fd),
             warn: term::warn,
+            sharing: self.sharing.clone(),
             console: None,
         }
     }
@@ -88,12 +90,16 @@ pub(super) fn prepare(args: &RunArgs, session: &Session, known: Option<&Path>) -
     let image = Image::open(&path)?;
     check_architecture(&image, &name)?;
     let root = RootChoice::of(args, session, &image)?;
-    let plan = root.applied_to(make_plan(args, command, session, &image, &name)?);
+    let mut plan = root.applied_to(make_plan(args, command, session, &image, &name)?);
     plan::check(&plan)?;
+    let sharing = root.sharing(sharing::sharing(args, session));
+    if args.plan {
+        plan.notes.extend(sharing.describe(&plan, &image));
+    }
     let mut serve = session.serve_settings();
     serve.tuning.record_hot = args.record_hot;
     serve.tuning.hot_list = hot::list(&image.path, args, command, session);
-    Ok(Prepared { name, image, plan, serve, root, lease: None })
+    Ok(Prepared { name, image, plan, serve, root, lease: None, sharing })
 }
 
 fn make_plan(
