@@ -299,6 +299,12 @@ pub(super) struct ConvertArgs {
     /// How the file is made.
     #[command(flatten)]
     pub(super) conversion: ConversionArgs,
+    /// Lay a .sif or squashfs file, or an image of the store, out anew: what a start reads first and side by side
+    #[arg(long, conflicts_with_all = ["platform", "compression"])]
+    pub(super) optimize: bool,
+    /// Optimize for the start that this list was recorded of; else for all recorded ones (can be repeated)
+    #[arg(long, value_name = "FILE", requires = "optimize")]
+    pub(super) hot: Vec<PathBuf>,
     /// Where the image is: docker-archive:FILE, oci:DIR[:TAG], docker://NAME; for a bundle also a .sif or a name
     #[arg(value_name = "SOURCE")]
     pub(super) source: String,

@@ -16,7 +16,7 @@ pub struct Settings {
     pub convert: ConvertSettings,
     /// How images are served.
     pub fuse: FuseSettings,
-    /// How containers are started.
+    /// How containers are started, and what starts share.
     pub launch: LaunchSettings,
     /// How registries are spoken to.
     pub registry: RegistrySettings,
@@ -62,14 +62,14 @@ pub struct FuseSettings {
 /// Table `launch`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LaunchSettings {
+    /// How long a keeper stays when the last container has ended.
+    pub linger: Sourced<Linger>,
     /// How an image becomes the root.
     pub rootfs: Sourced<RootFs>,
     /// Where images are unpacked.
     pub unpack_dir: Sourced<NodeDirectory>,
     /// How long an unpacked image is kept that nobody uses, in hours.
     pub unpack_keep_hours: Sourced<u32>,
-    /// How long a keeper stays when the last container has ended.
-    pub linger: Sourced<Linger>,
 }
 
 /// Table `registry`.
@@ -146,10 +146,10 @@ impl Default for FuseSettings {
 impl Default for LaunchSettings {
     fn default() -> Self {
         Self {
+            linger: Sourced::default_value(Linger::Auto),
             rootfs: Sourced::default_value(RootFs::Auto),
             unpack_dir: Sourced::default_value(NodeDirectory::Auto),
             unpack_keep_hours: Sourced::default_value(24),
-            linger: Sourced::default_value(Linger::Auto),
         }
     }
 }

@@ -24,34 +24,12 @@ pub fn try_lock(fd: BorrowedFd<'_>) -> Result<bool> {
     }
 }
 
-/// As [`try_lock`], but waits for whoever has it.
-pub fn lock(fd: BorrowedFd<'_>) -> Result<()> {
-    loop {
-        // SAFETY: plain numbers, and the fd is open as long as it is borrowed.
-        match Errno::result(unsafe { libc::flock(fd.as_raw_fd(), libc::LOCK_EX) }) {
-            Err(Errno::EINTR) => {}
-            other => return other.map(drop),
-        }
-    }
-}
-
-/// Gives a lock back before the fd is closed.
-pub fn unlock(fd: BorrowedFd<'_>) -> Result<()> {
-    // SAFETY: plain numbers, and the fd is open as long as it is borrowed.
-    Errno::result(unsafe { libc::flock(fd.as_raw_fd(), libc::LOCK_UN) }).map(drop)
-}
-
-/// Removes a name from an opened directory, wherever that is mounted, or if it is mounted nowhere any more.
-pub fn remove_from(directory: BorrowedFd<'_>, name: &str) -> Result<()> {
-    nix::unistd::unlinkat(directory, name, nix::unistd::UnlinkatFlags::NoRemoveDir)
-}
-
-/// Takes the lock of an open file, alone or with others, and waits as long as somebody has it otherwise. A lock that this fd
-/// has is changed.
-pub fn change_lock(fd: BorrowedFd<'_>, holders: Holders) -> Result<()> {
-    let wanted = match holders {
-        Holders::One => libc::LOCK_EX,
-        Holders::Many => libc::LOCK_SH,
+/// Takes the lock of an open file (flock(2)), alone or with others, and waits as long as somebody has it otherwise. A lock
+/// that this fd has is changed.
+pub fn lock(fd: BorrowedFd<'_>, sharing: Sharing) -> Result<()> {
+    let wanted = match sharing {
+        Sharing::Alone => libc::LOCK_EX,
+        Sharing::Together => libc::LOCK_SH,
     };
     loop {
         // SAFETY: plain numbers, and the fd is open as long as it is borrowed.
@@ -64,11 +42,22 @@ pub fn change_lock(fd: BorrowedFd<'_>, holders: Holders) -> Result<()> {
 
 /// Who may have a lock at the same time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Holders {
+pub enum Sharing {
     /// Nobody else.
-    One,
-    /// All that share it.
-    Many,
+    Alone,
+    /// Others that share it.
+    Together,
+}
+
+/// Gives a lock back before the fd is closed.
+pub fn unlock(fd: BorrowedFd<'_>) -> Result<()> {
+    // SAFETY: plain numbers, and the fd is open as long as it is borrowed.
+    Errno::result(unsafe { libc::flock(fd.as_raw_fd(), libc::LOCK_UN) }).map(drop)
+}
+
+/// Removes a name from an opened directory, wherever that is mounted, or if it is mounted nowhere any more.
+pub fn remove_from(directory: BorrowedFd<'_>, name: &str) -> Result<()> {
+    nix::unistd::unlinkat(directory, name, nix::unistd::UnlinkatFlags::NoRemoveDir)
 }
 
 /// Flag of an open that fails where the last name is a symbolic link.

@@ -387,6 +387,17 @@ pub fn restore_signals_for_exec() -> Result<()> {
     unsafe { sigaction(Signal::SIGPIPE, &default) }.map(drop)
 }
 
+/// Gives the calling thread a table of fds of its own, in which these are closed. Of a process that is killed, a thread that
+/// waits in the kernel without end keeps its table open, and here whoever listens for the end must not wait for that.
+pub fn leave_fds_to_others(fds: &[BorrowedFd<'_>]) -> Result<()> {
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_FILES)?;
+    for fd in fds {
+        // SAFETY: the number is closed in a table that this thread alone has: the owner, in another thread, keeps its fd.
+        unsafe { libc::close(fd.as_raw_fd()) };
+    }
+    Ok(())
+}
+
 /// Closes every fd of this process but those given; 0, 1 and 2 become `/dev/null`, so that `$(slipway run …)` does not
 /// wait for a server, and a socket that the caller inherited is seen as closed when the caller closes it.
 pub fn keep_only_fds(kept: &[BorrowedFd<'_>]) -> Result<()> {

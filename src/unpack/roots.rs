@@ -16,7 +16,7 @@ use crate::base::{Digest, Hint as _, ReadAt};
 use crate::host::own_directory;
 use crate::image::Image;
 use crate::squashfs::read::Reader;
-use crate::sys::file::{self, Holders};
+use crate::sys::file::{self, Sharing};
 use crate::sys::ns::SingleThreaded;
 use crate::sys::process::{self, WaitableChildren};
 use crate::sys::{Errno, at};
@@ -160,14 +160,13 @@ impl Roots {
         let mut written = None;
         loop {
             let lock = self.open_lock(&name)?;
-            let locked = |holders| {
-                file::change_lock(lock.as_fd(), holders)
-                    .map_err(UnpackError::place("lock", &self.lock_path(&name)))
+            let locked = |sharing| {
+                file::lock(lock.as_fd(), sharing).map_err(UnpackError::place("lock", &self.lock_path(&name)))
             };
-            locked(Holders::Many)?;
+            locked(Sharing::Together)?;
             if self.is_current(&lock, &name) && !path.is_dir() {
                 // The shared lock is given up for it: somebody else may unpack or remove meanwhile.
-                locked(Holders::One)?;
+                locked(Sharing::Alone)?;
                 if self.is_current(&lock, &name) && !path.is_dir() {
                     let result = self.unpack_in_child(work, &name, witness);
                     if result.is_err() {
@@ -177,7 +176,7 @@ impl Roots {
                     }
                     written = Some(result?);
                 }
-                locked(Holders::Many)?;
+                locked(Sharing::Together)?;
             }
             if self.is_current(&lock, &name) && path.is_dir() {
                 at::touch(&lock).map_err(UnpackError::place("touch", &self.lock_path(&name)))?;

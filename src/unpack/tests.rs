@@ -15,7 +15,7 @@ use crate::base::tree::{Node, NodeId, NodeKind, Tree};
 use crate::squashfs::compress::Compressor;
 use crate::squashfs::read::Reader;
 use crate::squashfs::write::{Options, Writer};
-use crate::sys::file::{Holders, change_lock};
+use crate::sys::file::{Sharing, lock};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 const LARGE: usize = 20 << 20;
@@ -176,7 +176,7 @@ fn only_what_nobody_needs_is_removed() {
     add(&format!("{part}.new"));
     add("not-ours");
     let holder = place.roots.open_lock(&held).unwrap();
-    change_lock(holder.as_fd(), Holders::Many).unwrap();
+    lock(holder.as_fd(), Sharing::Together).unwrap();
     assert_eq!(place.roots.remove_unused(DAY).unwrap().names.len(), 2, "the earlier boot's, and the part");
     let mut expected = vec![held.clone(), format!("{held}.lock"), fresh.clone(), format!("{fresh}.lock")];
     expected.push("not-ours".into());

@@ -23,9 +23,9 @@ pub(super) struct Prepared {
     pub(super) image: Image,
     pub(super) plan: LaunchPlan,
     serve: ServeSettings,
+    sharing: Sharing,
     root: RootChoice,
     lease: Option<Lease>,
-    sharing: Sharing,
 }
 
 impl Prepared {
@@ -99,7 +99,7 @@ pub(super) fn prepare(args: &RunArgs, session: &Session, known: Option<&Path>) -
     let mut serve = session.serve_settings();
     serve.tuning.record_hot = args.record_hot;
     serve.tuning.hot_list = hot::list(&image.path, args, command, session);
-    Ok(Prepared { name, image, plan, serve, root, lease: None, sharing })
+    Ok(Prepared { name, image, plan, serve, sharing, root, lease: None })
 }
 
 fn make_plan(
