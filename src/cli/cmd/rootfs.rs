@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::config::{NodeDirectory, RootFs, Settings};
 use crate::host::{FuseDevice, LaunchFacts};
 use crate::image::Image;
+use crate::launch::Sharing;
 use crate::plan::LaunchPlan;
 use crate::store::ImageKey;
 use crate::sys::ns::SingleThreaded;
@@ -63,6 +64,15 @@ impl RootChoice {
         match self {
             Self::Served => plan,
             Self::Unpacked { base, key, .. } => plan.from_directory(&unpack::place(base, key)),
+        }
+    }
+
+    /// With whom the start shares its namespace and mount: a keeper holds what a server serves, and an unpacked tree needs
+    /// none, since its pages are shared by all who read it.
+    pub(super) fn sharing(&self, wished: Sharing) -> Sharing {
+        match self {
+            Self::Served => wished,
+            Self::Unpacked { .. } => Sharing::none(),
         }
     }
 

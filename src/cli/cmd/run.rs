@@ -92,7 +92,7 @@ pub(super) fn prepare(args: &RunArgs, session: &Session, known: Option<&Path>) -
     let root = RootChoice::of(args, session, &image)?;
     let mut plan = root.applied_to(make_plan(args, command, session, &image, &name)?);
     plan::check(&plan)?;
-    let sharing = sharing::sharing(args, session);
+    let sharing = root.sharing(sharing::sharing(args, session));
     if args.plan {
         plan.notes.extend(sharing.describe(&plan, &image));
     }
