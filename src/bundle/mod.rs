@@ -25,7 +25,7 @@ use crate::oci::RunConfig;
 pub use environment::{EnvFileError, EnvRequest, parse_env_file};
 pub use mounts::optional_host_paths;
 pub use oci_spec::runtime::{LinuxIdMapping as IdMapping, LinuxNamespaceType as NamespaceType, Mount};
-pub use request::{Identity, Limit, LimitError, MemoryMount, Request, WritableRoot};
+pub use request::{Identity, Limit, LimitError, MemoryMount, Request, Resources, WritableRoot};
 pub use volume::{Asked, MountError, parse_docker_mount, parse_docker_tmpfs};
 pub use volume::{Volume, VolumeError, parse_apptainer_binds, parse_docker_volume};
 
@@ -96,6 +96,8 @@ pub struct Bundle {
     pub writable: Option<WritableRoot>,
     /// Limits of the workload.
     pub limits: Vec<Limit>,
+    /// Limits by a control group.
+    pub resources: Resources,
     /// True if the user chose the working directory, so that it must exist.
     pub cwd_is_asked: bool,
     /// What was decided and why, for `--explain` and `--plan`.
@@ -168,6 +170,7 @@ pub fn build(
         why,
         writable: request.writable.clone(),
         limits: request.limits.clone(),
+        resources: request.resources.clone(),
         cwd_is_asked: request.workdir.is_some(),
         notes,
         warnings,

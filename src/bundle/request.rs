@@ -41,6 +41,37 @@ pub struct Request {
     pub private_network: bool,
     /// `--ulimit`.
     pub limits: Vec<Limit>,
+    /// `--cpus`, `--memory` and the like.
+    pub resources: Resources,
+}
+
+/// Limits by a control group; what is absent has none.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Resources {
+    /// CPU time, in billionths of a CPU.
+    pub cpus: Option<u64>,
+    /// Weight of the CPU time, where 1024 is one share.
+    pub cpu_shares: Option<u64>,
+    /// The CPUs that may be used, as `0-3,8`.
+    pub cpuset: Option<String>,
+    /// The NUMA nodes whose memory may be used.
+    pub cpuset_mems: Option<String>,
+    /// Memory, in bytes.
+    pub memory_bytes: Option<u64>,
+    /// Memory and swap together, in bytes; -1 is no limit of the swap.
+    pub memory_swap_bytes: Option<i64>,
+    /// Memory below which nothing is reclaimed, in bytes.
+    pub memory_reservation_bytes: Option<u64>,
+    /// Number of processes and threads.
+    pub pids: Option<u64>,
+}
+
+impl Resources {
+    /// True if nothing is limited.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// Who the workload is inside: one id is mapped, so it is one of these for all of its life.

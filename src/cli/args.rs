@@ -2,6 +2,7 @@
 
 mod containers;
 mod images;
+mod resources;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -18,6 +19,7 @@ pub(super) use images::{
     CheckArgs, HistoryArgs, ImageArgs, ImageCommand, ImagesArgs, InspectArgs, LoginArgs, LogoutArgs,
     PushArgs, RmiArgs, SaveArgs, TagArgs,
 };
+pub(super) use resources::ResourceArgs;
 
 /// Everything that was typed.
 #[derive(Debug, Parser)]
@@ -142,6 +144,9 @@ pub(super) struct RunArgs {
     /// Limit a resource: NAME=SOFT[:HARD], as nofile=1024:4096 (can be repeated)
     #[arg(long, value_name = "LIMIT")]
     pub(super) ulimit: Vec<String>,
+    /// Limits by a control group.
+    #[command(flatten)]
+    pub(super) resources: ResourceArgs,
     /// Set the working directory
     #[arg(short = 'w', long = "workdir", visible_aliases = ["pwd", "cwd"], value_name = "PATH")]
     pub(super) workdir: Option<PathBuf>,

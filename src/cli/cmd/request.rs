@@ -94,6 +94,7 @@ pub(super) fn request(
         host_name: args.hostname.clone(),
         private_network: is_private_network(args.network.as_deref())?,
         limits: args.ulimit.iter().map(|text| Limit::parse(text)).collect::<Result<_, _>>()?,
+        resources: args.resources.resources(),
     })
 }
 
