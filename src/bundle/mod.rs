@@ -5,6 +5,7 @@
 //! us, driver libraries, and why each mount is there. This is the one door to `oci-spec`.
 
 mod argv;
+mod capability;
 mod environment;
 mod mounts;
 mod passwd;
@@ -22,6 +23,7 @@ use crate::base::Hint;
 use crate::grants::{FileGrant, Grants, LibraryGrant};
 use crate::oci::RunConfig;
 
+pub use capability::{CapabilityChoice, CapabilityError, CapabilitySet};
 pub use environment::{EnvFileError, EnvRequest, parse_env_file};
 pub use mounts::optional_host_paths;
 pub use oci_spec::runtime::{LinuxIdMapping as IdMapping, LinuxNamespaceType as NamespaceType, Mount};

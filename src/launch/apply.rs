@@ -45,14 +45,14 @@ fn run(plan: &LaunchPlan, context: &Context<'_>) -> Result<Infallible, LaunchErr
         witness: SingleThreaded::witness().ok_or(LaunchError::Threads)?,
         server: None,
         staging: None,
+        // Modes are the plan's; the workload gets the caller's mask back, or the plan's.
+        umask: process::set_umask(0),
     };
     let steps = plan.ops.len();
     let mut error = None;
-    // Modes are the plan's; the workload gets the caller's mask back.
-    let umask = process::set_umask(0);
     for (index, op) in plan.ops.iter().enumerate() {
         if let Op::Exec { argv, env } = op {
-            process::set_umask(umask);
+            process::set_umask(state.umask);
             return Err(exec::become_workload(argv, env));
         }
         if let Err(errno) = state.step(op, plan, context) {
@@ -84,15 +84,17 @@ struct State {
     server: Option<FileServer>,
     /// Where the new root is mounted until the pivot.
     staging: Option<PathBuf>,
+    /// What the workload gets.
+    umask: u32,
 }
 
 impl State {
     fn step(&mut self, op: &Op, plan: &LaunchPlan, context: &Context<'_>) -> sys::Result<()> {
         match op {
-            Op::NewNamespaces { uid, gid, uid_inside, gid_inside, network, host_name } => {
+            Op::NewNamespaces { uid, gid, uid_inside, gid_inside, network, host_name, ipc } => {
                 // Before the namespaces: the server lives in the host's.
                 self.server = Some(server::start(&self.witness, plan, context)?);
-                let more = Isolation { network: *network, host_name: *host_name };
+                let more = Isolation { network: *network, host_name: *host_name, ipc: *ipc };
                 sys::ns::unshare_user_and_mount(&self.witness, more)?;
                 sys::ns::write_id_maps(&IdMap {
                     uid_outside: *uid,
@@ -101,7 +103,10 @@ impl State {
                     gid_inside: *gid_inside,
                 })
             }
-            Op::HostName { name } => sys::ns::set_host_name(name),
+            Op::HostName { name, domain } => {
+                sys::ns::set_host_name(name)?;
+                domain.as_ref().map_or(Ok(()), |domain| sys::ns::set_domain_name(domain))
+            }
             Op::LoopbackUp => sys::ns::bring_loopback_up(),
             Op::Limit { name, soft, hard } => process::set_limit(name, *soft, *hard),
             Op::SlavePropagation => mount::make_all_slave(),
@@ -123,7 +128,14 @@ impl State {
             }
             Op::Tmpfs { target, mode, size_bytes } => mount::tmpfs(target, *mode, *size_bytes),
             Op::Terminals { target } => mount::terminals(target),
-            Op::LimitCapabilities => process::limit_capabilities(),
+            Op::MessageQueues { target } => mount::message_queues(target),
+            Op::LimitCapabilities { keep, add } => process::limit_capabilities(keep.bits(), add.bits()),
+            Op::Umask { mask } => {
+                self.umask = *mask;
+                Ok(())
+            }
+            Op::OomScore { score } => process::set_oom_score(*score),
+            Op::FilterCalls { filter } => sys::seccomp::load(filter),
             Op::MakeDirectory { target } => make_directory(target),
             Op::MakeFile { target, mode, content } => make_file(target, *mode, content),
             Op::MakeLink { target, to } => {

@@ -28,14 +28,17 @@ pub(super) fn explain(op: &Op, errno: Errno) -> String {
         (Op::MountImage { .. }, Errno::EPERM) => "mounting FUSE is forbidden here",
         (Op::MountImage { .. }, Errno::EMFILE | Errno::ENFILE) => "too many open files",
         (Op::PivotRoot, Errno::ENOTCONN | Errno::ECONNABORTED) => "the file server ended before it answered",
-        (Op::Tmpfs { .. } | Op::Bind { .. } | Op::Terminals { .. }, Errno::ENOSPC) => {
-            "the limit of mounts is reached"
-        }
+        (
+            Op::Tmpfs { .. } | Op::Bind { .. } | Op::Terminals { .. } | Op::MessageQueues { .. },
+            Errno::ENOSPC,
+        ) => "the limit of mounts is reached",
         (Op::MakeFile { .. } | Op::MakeDirectory { .. }, Errno::ENOSPC) => "the tmpfs is full",
         (Op::Bind { .. }, Errno::ENOENT) => "the source or the mount point vanished",
         (Op::Bind { .. }, Errno::ENOTDIR) => "a file meets a directory",
         (Op::Bind { .. }, Errno::EACCES) => "no permission to reach the source",
         (Op::Bind { .. }, Errno::EPERM) => "the mount may not be changed in a user namespace",
+        (Op::OomScore { .. }, Errno::EACCES | Errno::EPERM) => "only root may make it smaller",
+        (Op::FilterCalls { .. }, Errno::EINVAL) => "the kernel has no filters of system calls",
         (Op::Limit { .. }, Errno::EPERM) => "it is above the hard limit of this session",
         (Op::ChangeDirectory { .. }, Errno::ENOENT) => "no such directory in the container",
         _ => errno.desc(),
@@ -151,6 +154,7 @@ mod tests {
             gid_inside: 1,
             network: false,
             host_name: false,
+            ipc: false,
         };
         assert_eq!(explain(&op, Errno::ENOSPC), "limit reached (ENOSPC)");
     }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::base::RelPath;
 use crate::base::sizes::parse_size;
 use crate::bundle::{
-    Bundle, HOST_DIRECTORY, IdMapping, Mount, NamespaceType, RUN_DIRECTORY, Why, WritableRoot,
+    Bundle, CapabilitySet, HOST_DIRECTORY, IdMapping, Mount, NamespaceType, RUN_DIRECTORY, Why, WritableRoot,
 };
 use crate::grants::LIBRARY_DIRECTORY;
 
@@ -303,7 +303,8 @@ impl Maker<'_> {
                 .and_then(|linux| linux.namespaces().as_ref())
                 .is_some_and(|all| all.iter().any(|namespace| namespace.typ() == kind))
         };
-        let (network, host_name) = (has(NamespaceType::Network), has(NamespaceType::Uts));
+        let (network, host_name, ipc) =
+            (has(NamespaceType::Network), has(NamespaceType::Uts), has(NamespaceType::Ipc));
         let mount_points =
             self.mount_points.into_iter().map(|(path, kind)| MountPoint { path, kind }).collect();
         let upper = self.bundle.writable.as_ref().map(|writable| match writable {
@@ -311,7 +312,7 @@ impl Maker<'_> {
             WritableRoot::Directory(path) => Upper::Directory { path: path.clone() },
         });
         let mut ops = vec![
-            Op::NewNamespaces { uid, gid, uid_inside, gid_inside, network, host_name },
+            Op::NewNamespaces { uid, gid, uid_inside, gid_inside, network, host_name, ipc },
             Op::SlavePropagation,
             Op::MountImage { image: image.clone(), mount_points, upper },
             Op::PivotRoot,
@@ -320,13 +321,13 @@ impl Maker<'_> {
             ops.push(Op::LoopbackUp);
         }
         if let Some(name) = spec.hostname().as_ref().filter(|_| host_name) {
-            ops.push(Op::HostName { name: name.clone() });
+            ops.push(Op::HostName { name: name.clone(), domain: None });
         }
         ops.extend(self.ops);
         ops.push(Op::DetachHost);
         // Only root keeps capabilities over exec: any other id loses them there.
         if uid_inside == 0 {
-            ops.push(Op::LimitCapabilities);
+            ops.push(Op::LimitCapabilities { keep: CapabilitySet::DOCKER, add: CapabilitySet::NONE });
         }
         ops.extend(self.bundle.limits.iter().map(|limit| Op::Limit {
             name: limit.name.clone(),

@@ -9,6 +9,7 @@
 mod check;
 mod make;
 mod places;
+pub mod seccomp;
 mod show;
 #[cfg(test)]
 mod tests;
@@ -20,6 +21,8 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use crate::base::{Hint, RelPath};
+use crate::bundle::CapabilitySet;
+use crate::sys::seccomp::Instruction;
 
 pub use check::{Flaw, check};
 pub use make::{Needed, make, needed, needed_below};
@@ -122,11 +125,16 @@ pub enum Op {
         network: bool,
         /// A host name of its own.
         host_name: bool,
+        /// Shared memory, semaphores and message queues of its own.
+        ipc: bool,
     },
     /// The host's name as it is seen inside.
     HostName {
         /// The name.
         name: String,
+        /// The domain, where one was asked for.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        domain: Option<String>,
     },
     /// The loopback of the new network works.
     LoopbackUp,
@@ -157,6 +165,12 @@ pub enum Op {
     },
     /// A set of pseudo-terminals of the container's own.
     Terminals {
+        /// Where.
+        #[serde(serialize_with = "as_path")]
+        target: PathBuf,
+    },
+    /// The message queues of the container's own IPC namespace.
+    MessageQueues {
         /// Where.
         #[serde(serialize_with = "as_path")]
         target: PathBuf,
@@ -209,8 +223,13 @@ pub enum Op {
     },
     /// The host's tree goes out of sight.
     DetachHost,
-    /// Root inside keeps Docker's capabilities and can never get back those that undo mounts.
-    LimitCapabilities,
+    /// Which capabilities can be had inside at all, and which the workload has although it is not root.
+    LimitCapabilities {
+        /// What root inside has. By default those that undo mounts are not among them.
+        keep: CapabilitySet,
+        /// What was asked for by name.
+        add: CapabilitySet,
+    },
     /// A limit of the workload (setrlimit).
     Limit {
         /// Docker's name of it.
@@ -220,8 +239,24 @@ pub enum Op {
         /// Hard limit; `u64::MAX` is none.
         hard: u64,
     },
+    /// The file mode creation mask of the workload, instead of the caller's.
+    Umask {
+        /// Bits that are taken away.
+        mask: u32,
+    },
+    /// How likely the kernel ends the workload when memory is short.
+    OomScore {
+        /// From -1000 to 1000.
+        score: i32,
+    },
     /// No exec from here on gains privileges.
     NoNewPrivileges,
+    /// System calls that the workload may not make.
+    FilterCalls {
+        /// The filter; JSON shows the number of its instructions.
+        #[serde(rename = "instructions", serialize_with = "as_count")]
+        filter: Vec<Instruction>,
+    },
     /// The working directory.
     ChangeDirectory {
         /// Where.
@@ -244,6 +279,11 @@ pub enum Op {
 #[expect(clippy::ptr_arg, reason = "serde gives the field's own type")]
 fn as_length<S: serde::Serializer>(content: &Vec<u8>, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_u64(content.len() as u64)
+}
+
+#[expect(clippy::ptr_arg, reason = "serde gives the field's own type")]
+fn as_count<S: serde::Serializer>(filter: &Vec<Instruction>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_u64(filter.len() as u64)
 }
 
 #[expect(clippy::ptr_arg, reason = "serde gives the field's own type")]

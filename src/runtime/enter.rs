@@ -6,6 +6,7 @@ use std::fs;
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 
+use crate::bundle::CapabilitySet;
 use crate::launch::become_workload;
 use crate::sys::ns::{OtherNamespaces, SingleThreaded};
 use crate::sys::{Errno, process};
@@ -99,7 +100,8 @@ fn become_command(container: &Container, entry: &Entry) -> Result<Infallible, Ru
         other => other,
     }
     .map_err(|errno| failed("changing to the working directory", errno))?;
-    process::limit_capabilities().map_err(|errno| failed("giving up capabilities", errno))?;
+    process::limit_capabilities(CapabilitySet::DOCKER.bits(), 0)
+        .map_err(|errno| failed("giving up capabilities", errno))?;
     process::set_no_new_privileges().map_err(|errno| failed("giving up privileges", errno))?;
     Err(RuntimeError::Command(become_workload(&entry.argv, &entry.env)))
 }

@@ -12,7 +12,9 @@ pub mod mount;
 pub mod ns;
 pub mod pidfd;
 pub mod process;
+pub mod seccomp;
 pub mod socket;
+pub mod syscalls;
 pub mod term;
 
 /// The kernel's error number.

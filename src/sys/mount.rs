@@ -39,6 +39,17 @@ pub fn terminals(target: &Path) -> Result<()> {
     )
 }
 
+/// The message queues of this process's IPC namespace.
+pub fn message_queues(target: &Path) -> Result<()> {
+    mount(
+        Some("mqueue"),
+        target,
+        Some("mqueue"),
+        MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC,
+        None::<&str>,
+    )
+}
+
 /// A writable view of `lower` on `target`: changes go to `upper`, and `work` is the kernel's scratch on the same file
 /// system. In a user namespace overlayfs keeps its marks in `user.*` attributes (`userxattr`, 5.11).
 pub fn overlay(lower: &Path, upper: &Path, work: &Path, target: &Path) -> Result<()> {

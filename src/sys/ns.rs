@@ -51,6 +51,8 @@ pub struct Isolation {
     pub network: bool,
     /// A host name of its own.
     pub host_name: bool,
+    /// Shared memory, semaphores and message queues of its own.
+    pub ipc: bool,
 }
 
 /// Moves this process into a new user namespace and, in the same call, a new mount namespace and those asked for.
@@ -60,12 +62,20 @@ pub fn unshare_user_and_mount(_witness: &SingleThreaded, more: Isolation) -> Res
     let mut flags = CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS;
     flags.set(CloneFlags::CLONE_NEWNET, more.network);
     flags.set(CloneFlags::CLONE_NEWUTS, more.host_name);
+    flags.set(CloneFlags::CLONE_NEWIPC, more.ipc);
     unshare(flags)
 }
 
 /// Names the host in this process's namespace.
 pub fn set_host_name(name: &str) -> Result<()> {
     nix::unistd::sethostname(name)
+}
+
+/// Names the domain of the host in this process's namespace (NIS; `domainname` prints it).
+pub fn set_domain_name(name: &str) -> Result<()> {
+    // SAFETY: the pointer and the length are those of one text, which the kernel copies during the call.
+    let result = unsafe { libc::setdomainname(name.as_ptr().cast(), name.len()) };
+    Errno::result(result).map(drop)
 }
 
 /// Brings up the loopback of a new network: it is down at first, and programs that talk to themselves need it.
