@@ -2,6 +2,8 @@
 
 mod containers;
 mod images;
+mod isolation;
+mod leftover;
 mod resources;
 
 use std::ffi::OsString;
@@ -19,6 +21,8 @@ pub(super) use images::{
     CheckArgs, HistoryArgs, ImageArgs, ImageCommand, ImagesArgs, InspectArgs, LoginArgs, LogoutArgs,
     PushArgs, RmiArgs, SaveArgs, TagArgs,
 };
+pub(super) use isolation::{FilesArgs, IsolationArgs, PullWhen};
+pub(super) use leftover::LeftoverArgs;
 pub(super) use resources::ResourceArgs;
 
 /// Everything that was typed.
@@ -39,6 +43,7 @@ pub(super) struct Arguments {
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
     /// Run a command in an image
+    #[command(disable_help_flag = true)]
     Run(Box<RunArgs>),
     /// A verb for containers.
     #[command(flatten)]
@@ -120,8 +125,8 @@ pub(super) struct RunArgs {
     /// Leave home, current directory and the host's /tmp out; /tmp and /var/tmp are memory
     #[arg(short = 'C', long = "contain", visible_alias = "containall")]
     pub(super) contain: bool,
-    /// Be root inside (0), which outside is the caller; or the caller (the default)
-    #[arg(short = 'u', long, value_name = "USER")]
+    /// Be another user inside, which outside is the caller: USER[:GROUP] by name or number
+    #[arg(short = 'u', long, value_name = "USER[:GROUP]")]
     pub(super) user: Option<String>,
     /// Be root inside, as Apptainer spells it
     #[arg(short = 'f', long, conflicts_with = "user")]
@@ -139,7 +144,7 @@ pub(super) struct RunArgs {
     #[arg(long, visible_alias = "net", value_name = "NETWORK")]
     pub(super) network: Option<String>,
     /// Name the host inside
-    #[arg(long, value_name = "NAME")]
+    #[arg(short = 'h', long, value_name = "NAME")]
     pub(super) hostname: Option<String>,
     /// Limit a resource: NAME=SOFT[:HARD], as nofile=1024:4096 (can be repeated)
     #[arg(long, value_name = "LIMIT")]
@@ -147,6 +152,15 @@ pub(super) struct RunArgs {
     /// Limits by a control group.
     #[command(flatten)]
     pub(super) resources: ResourceArgs,
+    /// What separates it from the host.
+    #[command(flatten)]
+    pub(super) isolation: IsolationArgs,
+    /// Files, and the image.
+    #[command(flatten)]
+    pub(super) files: FilesArgs,
+    /// Flags without an effect of their own.
+    #[command(flatten)]
+    pub(super) leftovers: LeftoverArgs,
     /// Set the working directory
     #[arg(short = 'w', long = "workdir", visible_aliases = ["pwd", "cwd"], value_name = "PATH")]
     pub(super) workdir: Option<PathBuf>,
@@ -157,8 +171,11 @@ pub(super) struct RunArgs {
     #[arg(long, value_name = "GPUS", conflicts_with = "nv")]
     pub(super) gpus: Option<String>,
     /// Give the GPUs that the job owns, as Apptainer spells it; the same as the default
-    #[arg(long)]
+    #[arg(long, visible_alias = "rocm")]
     pub(super) nv: bool,
+    /// Give no GPUs, as Apptainer spells it
+    #[arg(long, alias = "no-rocm", hide = true, conflicts_with_all = ["nv", "gpus"])]
+    pub(super) no_nv: bool,
     /// Remove the container when it ends; always so without `-d`
     #[arg(long)]
     pub(super) rm: bool,
@@ -177,9 +194,12 @@ pub(super) struct RunArgs {
     /// Print the steps of the launch and run nothing
     #[arg(long)]
     pub(super) plan: bool,
-    /// Print the plan as JSON
-    #[arg(long, requires = "plan")]
+    /// Print the plan, or the explanation, as JSON
+    #[arg(long)]
     pub(super) json: bool,
+    /// Print help
+    #[arg(long, action = clap::ArgAction::Help)]
+    pub(super) help: Option<bool>,
     /// Image name or .sif file, then the command and its arguments
     #[arg(
         required = true,

@@ -228,9 +228,10 @@ pub enum NoOpen {
 words!(NoOpen, "\"auto\", \"on\" or \"off\"", "auto" => Auto, "on" => On, "off" => Off);
 
 /// A set of defaults.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Profile {
     /// What users of a cluster expect.
+    #[default]
     Hpc,
     /// What users of Docker expect.
     Docker,

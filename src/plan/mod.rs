@@ -7,6 +7,7 @@
 //! ```
 
 mod check;
+mod explain;
 mod make;
 mod places;
 pub mod seccomp;
@@ -25,6 +26,7 @@ use crate::bundle::CapabilitySet;
 use crate::sys::seccomp::Instruction;
 
 pub use check::{Flaw, check};
+pub use explain::{Explanation, explain};
 pub use make::{Needed, make, needed, needed_below};
 
 /// What a path is, as far as mounting goes.
@@ -395,6 +397,12 @@ pub enum PlanError {
         /// The bind that it lies in.
         inside: PathBuf,
     },
+    /// A filter of system calls that cannot be read.
+    #[error(transparent)]
+    Profile(#[from] seccomp::ProfileError),
+    /// A filter of system calls that the kernel would not take.
+    #[error(transparent)]
+    FilterTooLong(#[from] seccomp::TooLong),
     /// A path that no image can have.
     #[error("`{}` cannot be a path in a container: {source}", path.display())]
     BadPath {
@@ -418,6 +426,8 @@ impl Hint for PlanError {
             Self::MountPointMissing { target, .. } => {
                 format!("create `{}` on the host, or bind to another place", target.display())
             }
+            Self::Profile(error) => return error.hint(),
+            Self::FilterTooLong(_) => "give fewer rules with arguments".into(),
             Self::BadPath { .. } => "use an absolute path without `..`".into(),
         })
     }

@@ -6,10 +6,9 @@ use std::fs;
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 
-use crate::bundle::CapabilitySet;
 use crate::launch::become_workload;
 use crate::sys::ns::{OtherNamespaces, SingleThreaded};
-use crate::sys::{Errno, process};
+use crate::sys::{Errno, process, seccomp};
 
 use super::container::Container;
 use super::error::RuntimeError;
@@ -100,9 +99,14 @@ fn become_command(container: &Container, entry: &Entry) -> Result<Infallible, Ru
         other => other,
     }
     .map_err(|errno| failed("changing to the working directory", errno))?;
-    process::limit_capabilities(CapabilitySet::DOCKER.bits(), 0)
+    let record = &container.record;
+    process::limit_capabilities(record.capabilities, record.added_capabilities)
         .map_err(|errno| failed("giving up capabilities", errno))?;
     process::set_no_new_privileges().map_err(|errno| failed("giving up privileges", errno))?;
+    let filter = container.filter();
+    if !filter.is_empty() {
+        seccomp::load(&filter).map_err(|errno| failed("filtering system calls", errno))?;
+    }
     Err(RuntimeError::Command(become_workload(&entry.argv, &entry.env)))
 }
 

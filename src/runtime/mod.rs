@@ -28,6 +28,6 @@ pub use control::{Ending, kill, parse_signal, remove, rename, stop};
 pub use enter::{Entry, enter, enter_detached};
 pub use error::RuntimeError;
 pub use log::{LogLine, LogReader, Stream};
-pub use record::{Draft, Exit, MountRecord, Record, Status, workload_env};
-pub use shelf::Shelf;
+pub use record::{Draft, Exit, MountRecord, Record, Status, workload_env, workload_filter};
+pub use shelf::{Shelf, new_id};
 pub use start::{register_own, start, unregister};

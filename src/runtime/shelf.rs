@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 
 use crate::host::{is_own_directory, own_directory};
 use crate::sys::pidfd::ProcessId;
+use crate::sys::tree::remove_tree;
 
 use super::container::Container;
 use super::error::RuntimeError;
@@ -24,6 +25,14 @@ use super::record::{Draft, join_with_nul};
 
 /// Made-up names are tried so often; the last gets the id behind it.
 const NAME_TRIES: u32 = 4;
+
+/// The directory in a container's own with the changes of its root.
+const CHANGES: &str = "changes";
+
+/// A fresh id, for a container that needs one before it is made, or for a volume.
+pub fn new_id() -> Result<String, RuntimeError> {
+    Ok(names::from_random(&random_bytes()?).0)
+}
 
 /// Where a user's containers are kept.
 #[derive(Debug, Clone)]
@@ -44,6 +53,12 @@ impl Shelf {
         Self { first, roots }
     }
 
+    /// Where the changes of a new container's root would be.
+    #[must_use]
+    pub fn place_for_changes(&self, id: &str) -> PathBuf {
+        self.first.join("containers").join(id).join(CHANGES)
+    }
+
     /// Makes a container's directory. Nothing runs yet; the calling process takes care of it.
     pub fn create(&mut self, draft: Draft) -> Result<Container, RuntimeError> {
         let wanted = draft.name.as_deref().map(|name| {
@@ -52,7 +67,8 @@ impl Shelf {
         let wanted = wanted.transpose()?.map(str::to_owned);
         let root = self.make_root()?;
         let random = random_bytes()?;
-        let (id, made_up) = names::from_random(&random);
+        let (drawn, made_up) = names::from_random(&random);
+        let id = draft.id.unwrap_or(drawn);
         let mut record = draft.record;
         record.id = id;
         record.name = wanted.clone().unwrap_or(made_up);
@@ -67,6 +83,7 @@ impl Shelf {
         for (file, bytes) in [
             ("exit", Vec::new()),
             ("env", join_with_nul(&draft.env)),
+            ("filter", draft.filter),
             ("words", join_with_nul(&draft.words)),
             ("caller-env", join_with_nul(&draft.caller_env)),
         ] {
@@ -76,6 +93,10 @@ impl Shelf {
         // Before the name, so that it is never seen without somebody who takes care of it.
         let lock = super::container::lock(&unfinished)?;
         let directory = containers.join(&record.id);
+        if record.changes.is_some() {
+            let changes = unfinished.join(CHANGES);
+            fs::create_dir(&changes).map_err(failed)?;
+        }
         fs::rename(&unfinished, &directory).map_err(failed)?;
         let mut container = Container { directory, root, record, lock };
         let mut tries = if wanted.is_some() { 0 } else { NAME_TRIES };
@@ -95,7 +116,7 @@ impl Shelf {
         };
         if let Err(error) = named {
             // What could not get its name is nobody's; the next command that looks removes what this cannot.
-            let _ = fs::remove_dir_all(&container.directory);
+            let _ = remove_tree(&container.directory);
             return Err(error);
         }
         Ok(container)
@@ -218,7 +239,7 @@ fn remove_unfinished(path: &Path, rest: &str) {
     let maker = rest.split('-').next().and_then(|pid| pid.parse().ok());
     if maker.and_then(ProcessId::of).is_none() {
         // Another command may be removing it too.
-        let _ = fs::remove_dir_all(path);
+        let _ = remove_tree(path);
     }
 }
 

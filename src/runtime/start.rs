@@ -98,5 +98,6 @@ pub fn register_own(container: &mut Container) -> Result<(), RuntimeError> {
 /// Takes back a container that could not be started.
 pub fn unregister(container: &Container) {
     // The launch's own error is what the user must see; the next command that looks puts the rest right.
+    let _ = container.remove_own_volumes();
     let _ = container.forget();
 }

@@ -4,6 +4,7 @@
 //! <root>/blobs/sha256/<hex>     as an OCI layout has them
 //! <root>/refs/<escaped name>    small JSON: manifest and image key
 //! <root>/images/<key>.sif       immutable run files
+//! <root>/volumes/<name>/data/   named volumes, which are the user's own to write to
 //! <root>/tmp/<host>.<pid>.<n>   in the same tree, so that a name can be given atomically
 //! ```
 //!
@@ -29,6 +30,7 @@ mod source;
 #[cfg(test)]
 mod tests;
 mod tmp;
+mod volumes;
 
 use std::fs;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
@@ -51,6 +53,7 @@ pub use remove::Removed;
 pub use save::{SaveError, SavedImage};
 pub use source::ImageError;
 pub(crate) use tmp::{partial_in, remove_stale_partials};
+pub use volumes::{Volume, VolumeError, VolumeFacts, is_volume_name};
 
 /// A piece of an opened file that holds one layer as it was stored or sent (maybe compressed).
 #[derive(Debug, Clone)]

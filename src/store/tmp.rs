@@ -135,7 +135,8 @@ fn remove_of_dead(directory: &Path, name_of: impl for<'n> Fn(&fs::DirEntry, &'n 
         let name = name.to_str().and_then(|name| name_of(&entry, name));
         if name.and_then(|name| pid_of(name, host_token())).is_some_and(|pid| !is_alive(pid)) {
             // Another process may have been faster.
-            let _ = fs::remove_file(entry.path());
+            let path = entry.path();
+            let _ = fs::remove_file(&path).or_else(|_| crate::sys::tree::remove_tree(&path));
         }
     }
 }

@@ -16,6 +16,7 @@ pub mod seccomp;
 pub mod socket;
 pub mod syscalls;
 pub mod term;
+pub mod tree;
 
 /// The kernel's error number.
 pub type Errno = nix::errno::Errno;

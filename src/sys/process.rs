@@ -393,6 +393,15 @@ pub fn change_directory(path: &std::path::Path) -> Result<()> {
     nix::unistd::chdir(path)
 }
 
+/// The groups of this process beside its main one, and that one.
+#[must_use]
+pub fn own_groups() -> Vec<u32> {
+    let mut groups: Vec<u32> =
+        nix::unistd::getgroups().unwrap_or_default().into_iter().map(nix::unistd::Gid::as_raw).collect();
+    groups.push(own_ids().1);
+    groups
+}
+
 /// The user and group id that this process acts as: what the kernel compares id maps and owners of files with.
 #[must_use]
 pub fn own_ids() -> (u32, u32) {

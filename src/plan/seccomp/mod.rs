@@ -120,8 +120,12 @@ impl Filter {
     /// Adds a rule for a call by name; a name that this architecture lacks is none.
     fn add(&mut self, name: &str, rule: Rule) {
         if let Some(number) = syscalls::number(name) {
-            self.rules.entry(number).or_default().push(rule);
+            self.put(number, rule);
         }
+    }
+
+    fn put(&mut self, number: u32, rule: Rule) {
+        self.rules.entry(number).or_default().push(rule);
     }
 
     /// The kernel's form.

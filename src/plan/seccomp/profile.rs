@@ -14,15 +14,15 @@ const ARCHITECTURE: [&str; 2] =
 const MAX_ARGUMENTS: u8 = 6;
 
 /// Why a file is no filter.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ProfileError {
     /// Not JSON of this form.
-    #[error("`{file}` is not a seccomp profile: {source}")]
+    #[error("`{file}` is not a seccomp profile: {reason}")]
     Form {
         /// The file.
         file: String,
-        /// The cause.
-        source: serde_json::Error,
+        /// What the reader of JSON says.
+        reason: String,
     },
     /// An action that is not known.
     #[error("`{file}`: there is no action `{action}`")]
@@ -111,7 +111,8 @@ impl Filter {
     /// Reads a profile for a container with these capabilities. Names that this architecture lacks are left out, as
     /// docker does.
     pub fn parse(file: &str, text: &str, capabilities: CapabilitySet) -> Result<Self, ProfileError> {
-        let form = |source| ProfileError::Form { file: file.into(), source };
+        let form =
+            |error: serde_json::Error| ProfileError::Form { file: file.into(), reason: error.to_string() };
         let profile: Profile = serde_json::from_str(text).map_err(form)?;
         let default = action(file, &profile.default_action, profile.default_errno_ret)?;
         let mut filter = Self::new(default, default);

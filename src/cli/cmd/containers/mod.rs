@@ -38,9 +38,10 @@ pub(in crate::cli) fn run(verb: &ContainerVerb, session: &Session) -> Result<(),
             let signal = runtime::parse_signal(&args.signal)?;
             each(&args.containers, session, |container| Ok(runtime::kill(container, signal)?))
         }
-        ContainerVerb::Rm(args) => {
-            each(&args.containers, session, |container| Ok(runtime::remove(container, args.force)?))
-        }
+        ContainerVerb::Rm(args) => each(&args.containers, session, |container| {
+            runtime::remove(container, args.force)?;
+            if args.volumes { Ok(container.remove_own_volumes()?) } else { Ok(()) }
+        }),
         ContainerVerb::Wait(args) => all(&args.containers, session, |_, container| {
             let code = Ending::of(&container)?.wait(&container)?.ok_or_else(|| {
                 Failure::new(
@@ -79,7 +80,7 @@ pub(in crate::cli) fn prune(session: &Session) -> Result<(), Failure> {
 }
 
 /// The caller's containers on this node.
-fn shelf(session: &Session) -> Shelf {
+pub(super) fn shelf(session: &Session) -> Shelf {
     let in_job = sched::read_job(&session.env, Path::new("/")).job_id.is_some();
     Shelf::new(private_directories(&session.env, in_job))
 }

@@ -12,7 +12,7 @@ use crate::runtime::{self, Container, Draft, Ending, Record, RuntimeError};
 use crate::sched::{self, JobFacts};
 
 use super::super::Session;
-use super::super::run::{Prepared, prepare};
+use super::super::run::{Prepared, Way, prepare};
 use super::{attach, each, shelf};
 use crate::cli::args::{self, Command, ContainerCommand, ContainerVerb, RunArgs, StartArgs};
 use crate::cli::failure::Failure;
@@ -59,7 +59,7 @@ fn take_back(container: &Container, args: &RunArgs) {
 
 /// `create`.
 pub(super) fn create(args: &RunArgs, session: &Session) -> Result<(), Failure> {
-    let prepared = prepare(args, session, None)?;
+    let prepared = prepare(args, session, Way::Create)?;
     let mut container = make(args, &prepared, session, true)?;
     container.set_aside()?;
     term::print(&format_args!("{}\n", container.record.id))
@@ -107,7 +107,7 @@ pub(super) fn again(container: &mut Container, session: &Session) -> Result<(), 
         })?;
     }
     let then = Session::open(environment(container.caller_env()?, &session.env))?;
-    let prepared = prepare(args, &then, Some(&container.record.image_path))?;
+    let prepared = prepare(args, &then, Way::Again(container))?;
     container.renew(&prepared.plan)?;
     let job = sched::read_job(&then.env, Path::new("/"));
     (container.record.job_id, container.record.step_id) = (job.job_id, job.step_id);
@@ -170,15 +170,16 @@ fn make(
         Record::of_plan(&prepared.plan, prepared.name.clone(), prepared.image.path.clone(), Timestamp::now());
     record.image_id = prepared.image.raw_config().map(|raw| crate::base::Digest::of(raw).to_string());
     record.labels.clone_from(&config.labels);
-    record.labels.extend(keep.label.iter().map(|text| {
-        let (key, value) = text.split_once('=').unwrap_or((text, ""));
-        (key.to_owned(), value.to_owned())
-    }));
+    record.labels.extend(labels(args)?);
     let image_signal = Some(config.stop_signal.clone()).filter(|signal| !signal.is_empty());
     record.stop_signal = keep.stop_signal.clone().or(image_signal);
     record.stop_seconds = keep.stop_timeout;
     record.auto_remove = args.rm;
     record.detached = detached;
+    record.stays = prepared.stays;
+    record.changes.clone_from(&prepared.changes);
+    record.volumes.clone_from(&prepared.volumes);
+    record.volume_paths = prepared.volume_paths(session)?;
     record.open_stdin = args.interactive;
     record.tty = args.tty;
     record.caller_cwd = std::env::current_dir().ok();
@@ -194,6 +195,8 @@ fn make(
     let draft = Draft {
         record,
         name: keep.name.clone(),
+        id: prepared.id.clone(),
+        filter: runtime::workload_filter(&prepared.plan),
         env: runtime::workload_env(&prepared.plan),
         words: std::env::args_os().skip(1).collect(),
         caller_env: caller_env.collect(),
@@ -213,6 +216,25 @@ fn make(
         }
     }
     Ok(container)
+}
+
+/// `--label-file`, and over it `--label`.
+fn labels(args: &RunArgs) -> Result<Vec<(String, String)>, Failure> {
+    let pair = |text: &str| {
+        let (key, value) = text.split_once('=').unwrap_or((text, ""));
+        (key.to_owned(), value.to_owned())
+    };
+    let mut labels = Vec::new();
+    for path in &args.files.label_file {
+        let text = std::fs::read_to_string(path).map_err(|error| {
+            Failure::new(format!("cannot read `--label-file {}`: {error}", path.display()), "check the path")
+        })?;
+        let lines =
+            text.lines().map(str::trim_start).filter(|line| !line.is_empty() && !line.starts_with('#'));
+        labels.extend(lines.map(pair));
+    }
+    labels.extend(args.keep.label.iter().map(|text| pair(text)));
+    Ok(labels)
 }
 
 fn host_name() -> Option<String> {
