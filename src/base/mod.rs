@@ -4,6 +4,7 @@
 
 pub mod digest;
 pub mod hint;
+pub mod hostlist;
 pub mod idset;
 pub mod limits;
 pub mod origin;
@@ -14,6 +15,7 @@ pub mod tree;
 
 pub use digest::{Digest, Hasher};
 pub use hint::Hint;
+pub use hostlist::{Hostlist, HostlistError};
 pub use origin::{Origin, Sourced};
 pub use read_at::ReadAt;
 pub use relpath::RelPath;

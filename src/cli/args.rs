@@ -325,6 +325,22 @@ pub(super) struct ConfigArgs {
 pub(super) enum ConfigCommand {
     /// Print every value and where it comes from
     Show,
+    /// Print one value, and every place that sets it
+    Explain(ExplainArgs),
+}
+
+/// Flags of `config explain`.
+#[derive(Debug, Args)]
+pub(super) struct ExplainArgs {
+    /// The node it is for; this one if not given
+    #[arg(long, value_name = "NAME")]
+    pub(super) node: Option<String>,
+    /// The partition it is for; the job's if not given
+    #[arg(long, value_name = "NAME")]
+    pub(super) partition: Option<String>,
+    /// The key: run.binds
+    #[arg(value_name = "KEY")]
+    pub(super) key: String,
 }
 
 /// How parsing ended without arguments to act on.

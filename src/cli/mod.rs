@@ -68,8 +68,9 @@ fn act(command: &Command) -> Result<(), Failure> {
         Command::Logout(args) => cmd::login::logout(args, &session),
         Command::Info(args) => cmd::info::run(args, &session),
         Command::Gpus(args) => cmd::gpus::run(args, &session),
-        Command::Config(args) => match args.command {
+        Command::Config(args) => match &args.command {
             ConfigCommand::Show => cmd::config::show(&session),
+            ConfigCommand::Explain(args) => cmd::config::explain(args, &session),
         },
     }
 }

@@ -4,6 +4,8 @@
 //! built-in default  <  /etc/slipway/slipway.toml  <  ~/.config/slipway/slipway.toml  <  SLIPWAY_*  <  flags
 //! ```
 //!
+//! Within a file, `[[partitions]]` stand over the plain tables, and `[[nodes]]` over those; among records the later wins.
+//!
 //! A key is one row in `keys.rs`: its name, its field in [`Settings`], and by that its type. The environment variable
 //! of `store.keep_blobs` is `SLIPWAY_STORE_KEEP_BLOBS`. Nothing here reads the environment: the caller hands it in.
 
@@ -13,6 +15,8 @@ mod error;
 mod expand;
 mod file;
 mod keys;
+mod merge;
+mod place;
 mod settings;
 #[cfg(test)]
 mod tests;
@@ -24,11 +28,12 @@ use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
-use crate::base::Origin;
-
-use keys::{Input, KEYS, Key};
+use keys::KEYS;
+use merge::Merge;
 
 pub use error::ConfigError;
+pub use merge::Step;
+pub use place::Place;
 pub use settings::{
     ConvertSettings, FuseSettings, GpuSettings, RegistrySettings, RunSettings, Settings, StoreSettings,
 };
@@ -38,8 +43,6 @@ pub use value::{GpuDefault, NoOpen, Profile, Size};
 pub const SYSTEM_FILE: &str = "/etc/slipway/slipway.toml";
 /// Largest configuration file, in bytes.
 const MAX_FILE_BYTES: u64 = 1 << 20;
-/// Variables that stand for a key under a second, shorter name.
-const SHORT_VARIABLES: [(&str, &str); 1] = [("SLIPWAY_PROFILE", "run.profile")];
 
 /// The caller's environment.
 pub type Environment = BTreeMap<OsString, OsString>;
@@ -73,6 +76,8 @@ pub struct Sources<'a> {
     pub env: &'a Environment,
     /// Flags.
     pub flags: &'a [FlagValue],
+    /// The node and partition that records are for; found out when one is met, unless it is given.
+    pub place: Option<&'a Place>,
 }
 
 /// The files of a machine and a user: [`SYSTEM_FILE`], then `slipway/slipway.toml` below `$XDG_CONFIG_HOME` or `~/.config`.
@@ -88,46 +93,17 @@ pub fn default_files(env: &Environment) -> Vec<ConfigFile> {
 impl Settings {
     /// Reads all layers.
     pub fn load(sources: &Sources<'_>) -> Result<Self, ConfigError> {
-        let mut texts = Vec::new();
-        for config_file in sources.files {
-            let (path, required) = match config_file {
-                ConfigFile::Optional(path) => (path, false),
-                ConfigFile::Required(path) => (path, true),
-            };
-            match read_text(path) {
-                Ok(text) => texts.push((path.as_path(), text)),
-                Err(error) if !required && is_absent(&error) => {}
-                // A home on a file system that the node may not read (no Kerberos ticket, squashed root) must not stop
-                // every command; the site's own file must be readable.
-                Err(error)
-                    if !required
-                        && path != Path::new(SYSTEM_FILE)
-                        && error.kind() == io::ErrorKind::PermissionDenied => {}
-                Err(source) => return Err(ConfigError::Read { path: path.clone(), source }),
-            }
-        }
-        Self::merge(&texts, sources.env, sources.flags)
+        let texts = read_all(sources.files)?;
+        Ok(Merge::default().all(&texts, sources)?.settings)
     }
 
-    /// Puts the layers over one another, weakest first.
-    fn merge(texts: &[(&Path, String)], env: &Environment, flags: &[FlagValue]) -> Result<Self, ConfigError> {
-        let mut settings = Self::default();
-        for (path, text) in texts {
-            file::apply(&mut settings, path, text)?;
-        }
-        for (variable, key) in variables() {
-            let Some(value) = env.get(&OsString::from(&variable)).filter(|value| !value.is_empty()) else {
-                continue;
-            };
-            // What is no text is no value of any key either, and is shown with marks.
-            settings.assign(key, Input::Text(&value.to_string_lossy()), Origin::Env(variable))?;
-        }
-        for flag in flags {
-            let key = keys::find(flag.key).expect("flags name existing keys");
-            settings.assign(key, Input::Text(&flag.text), Origin::Flag(flag.flag.clone()))?;
-        }
-        settings.expand(env)?;
-        Ok(settings)
+    /// How one key came to its value: every place that sets it here, weakest first; the last one holds. The error is a
+    /// sentence if there is no such key.
+    pub fn explain(name: &str, sources: &Sources<'_>) -> Result<Vec<Step>, ConfigError> {
+        let key = keys::find(name)
+            .ok_or_else(|| ConfigError::NoKey { key: name.to_owned(), nearest: keys::nearest(name) })?;
+        let texts = read_all(sources.files)?;
+        Ok(Merge::watching(key).all(&texts, sources)?.trail)
     }
 
     /// All settings as lines `key = value  # origin`, in TOML.
@@ -140,15 +116,6 @@ impl Settings {
             writeln!(text, "{} = {value}  # {origin}", key.name).expect("writing to a String cannot fail");
         }
         text
-    }
-
-    fn assign(&mut self, key: &Key, input: Input<'_>, origin: Origin) -> Result<(), ConfigError> {
-        (key.set)(self, &input, origin.clone()).map_err(|expected| ConfigError::Value {
-            key: key.name,
-            origin,
-            expected,
-            found: input.to_string(),
-        })
     }
 
     /// Puts variables into paths, after all layers: a value that was overridden needs none.
@@ -171,15 +138,27 @@ impl Settings {
     }
 }
 
-/// The variable of each key; the short names come first, so that the full one wins.
-fn variables() -> impl Iterator<Item = (String, &'static Key)> {
-    let short = SHORT_VARIABLES.iter().map(|(variable, key)| {
-        ((*variable).to_owned(), keys::find(key).expect("short names are of existing keys"))
-    });
-    short.chain(KEYS.iter().map(|key| {
-        let name = key.name.replace('.', "_").to_ascii_uppercase();
-        (format!("SLIPWAY_{name}"), key)
-    }))
+/// The texts of the files that are there.
+fn read_all(files: &[ConfigFile]) -> Result<Vec<(&Path, String)>, ConfigError> {
+    let mut texts = Vec::new();
+    for config_file in files {
+        let (path, required) = match config_file {
+            ConfigFile::Optional(path) => (path, false),
+            ConfigFile::Required(path) => (path, true),
+        };
+        match read_text(path) {
+            Ok(text) => texts.push((path.as_path(), text)),
+            Err(error) if !required && is_absent(&error) => {}
+            // A home on a file system that the node may not read (no Kerberos ticket, squashed root) must not stop
+            // every command; the site's own file must be readable.
+            Err(error)
+                if !required
+                    && path != Path::new(SYSTEM_FILE)
+                    && error.kind() == io::ErrorKind::PermissionDenied => {}
+            Err(source) => return Err(ConfigError::Read { path: path.clone(), source }),
+        }
+    }
+    Ok(texts)
 }
 
 fn read_text(path: &Path) -> io::Result<String> {

@@ -1,5 +1,5 @@
 use super::*;
-use crate::base::Hint as _;
+use crate::base::{Hint as _, Origin};
 use crate::squashfs::compress::Compressor;
 
 fn env(pairs: &[(&str, &str)]) -> Environment {
@@ -10,7 +10,8 @@ fn merge(texts: &[&str], pairs: &[(&str, &str)], flags: &[FlagValue]) -> Result<
     let paths = ["/etc/slipway.toml", "/home/u/slipway.toml"];
     let texts: Vec<_> =
         paths.into_iter().map(Path::new).zip(texts.iter().map(|text| (*text).to_owned())).collect();
-    Settings::merge(&texts, &env(pairs), flags)
+    let sources = Sources { files: &[], env: &env(pairs), flags, place: None };
+    Ok(Merge::default().all(&texts, &sources)?.settings)
 }
 
 #[test]
@@ -153,10 +154,11 @@ fn a_variable_and_a_flag_are_named_in_errors() {
     let error = merge(&[], &[], &[flag]).unwrap_err();
     assert_eq!(error.to_string(), "flag --gpus: `gpu.default` is \"job\", \"all\" or \"none\", not `some`");
     // Without HOME only the default of the store's place is lost.
-    let error = Settings::merge(&[], &Environment::new(), &[]).unwrap_err();
+    let bare = |env: &Environment| Settings::load(&Sources { files: &[], env, flags: &[], place: None });
+    let error = bare(&Environment::new()).unwrap_err();
     assert!(matches!(error, ConfigError::Variable { key: "store.dir", .. }), "{error}");
     let env: Environment = [("SLIPWAY_STORE_DIR".into(), "/s".into())].into();
-    assert_eq!(Settings::merge(&[], &env, &[]).unwrap().store.dir.value, Path::new("/s"));
+    assert_eq!(bare(&env).unwrap().store.dir.value, Path::new("/s"));
 }
 
 #[test]
@@ -168,4 +170,98 @@ fn the_files_of_a_user() {
     );
     assert!(files(&[("XDG_CONFIG_HOME", "/c")]).contains("\"/c/slipway/slipway.toml\""));
     assert_eq!(default_files(&Environment::new()).len(), 1);
+}
+
+/// A site's file with records.
+const SITE: &str = r#"
+[run]
+binds = ["/site"]
+profile = "hpc"
+
+[[nodesets]]
+name = "big"
+nodes = "gpu[005-008]"
+
+[[nodes]]
+names = "gpu[001-004],big"
+run.binds = ["/nvme"]
+
+[[nodes]]
+names = "gpu008"
+gpu.default = "all"
+
+[[partitions]]
+names = "interactive,debug"
+run.profile = "docker"
+run.binds = ["/debug"]
+"#;
+
+fn at(text: &str, node: &str, partition: Option<&str>) -> Result<Settings, ConfigError> {
+    let place = Place { node: Some(node.into()), partition: partition.map(str::to_owned) };
+    let sources = Sources { files: &[], env: &env(&[]), flags: &[], place: Some(&place) };
+    Ok(Merge::default().all(&[(Path::new("/etc/slipway.toml"), text.to_owned())], &sources)?.settings)
+}
+
+#[test]
+fn records_hold_on_their_nodes_and_partitions() {
+    for (node, partition, binds, profile, gpus) in [
+        ("login1", None, "/site", Profile::Hpc, GpuDefault::Job),
+        ("login1", Some("debug"), "/debug", Profile::Docker, GpuDefault::Job),
+        ("gpu002", None, "/nvme", Profile::Hpc, GpuDefault::Job),
+        ("gpu2", None, "/site", Profile::Hpc, GpuDefault::Job),
+        ("gpu006", Some("interactive"), "/nvme", Profile::Docker, GpuDefault::Job),
+        ("gpu008", Some("batch"), "/nvme", Profile::Hpc, GpuDefault::All),
+    ] {
+        let settings = at(SITE, node, partition).unwrap();
+        let found = (settings.run.binds.value, settings.run.profile.value, settings.gpu.default.value);
+        assert_eq!(found, (vec![binds.to_owned()], profile, gpus), "{node} {partition:?}");
+    }
+    let all = at("[[nodes]]\nnames = \"ALL\"\nfuse.threads = 3\n", "any", None).unwrap();
+    assert_eq!(all.fuse.threads.value, 3);
+    assert_eq!(all.fuse.threads.origin.to_string(), "/etc/slipway.toml:3");
+}
+
+#[test]
+fn records_say_what_is_wrong_and_where() {
+    for (text, message, hint) in [
+        (
+            "[[nodes]]\nnames = \"gpu[1-\"\n",
+            "/etc/slipway.toml:2: `gpu[1-` is no list of nodes: position 4: the bracket is not closed",
+            "write names as Slurm does: `gpu[001-128],login1`",
+        ),
+        (
+            "\n[[nodes]]\nrun.binds = []\n",
+            "/etc/slipway.toml:2: `[[nodes]]` needs `names`, a text with names",
+            "write `[[nodes]]` and below it `names = \"gpu[001-128]\"`",
+        ),
+        (
+            "[partitions]\nnames = \"a\"\n",
+            "/etc/slipway.toml:1: `partitions` is a list of tables, each under `[[partitions]]`",
+            "write `[[partitions]]` and below it `names = \"gpu[001-128]\"`",
+        ),
+        (
+            // A record of other nodes is read, too.
+            "[[nodes]]\nnames = \"x\"\nrun.bind = []\n",
+            "/etc/slipway.toml:3: there is no key `run.bind`",
+            "the nearest key is `run.binds`",
+        ),
+        (
+            "[[nodesets]]\nname = \"a\"\nnodes = \"b\"\nfeature = \"c\"\n",
+            "/etc/slipway.toml:4: there is no key `nodesets.feature`",
+            "`slipway config show` lists all keys",
+        ),
+    ] {
+        let error = at(text, "n", None).unwrap_err();
+        assert_eq!(error.to_string(), message);
+        assert_eq!(error.hint().as_deref(), Some(hint), "{text}");
+    }
+}
+
+#[test]
+fn the_place_is_the_schedulers_else_the_hosts() {
+    let slurm = env(&[("SLURMD_NODENAME", "n7"), ("SLURM_JOB_PARTITION", "gpu")]);
+    assert_eq!(Place::here(&slurm), Place { node: Some("n7".into()), partition: Some("gpu".into()) });
+    let bare = Place::here(&env(&[]));
+    assert!(bare.node.is_some_and(|name| !name.is_empty() && !name.contains('.')));
+    assert_eq!(bare.partition, None);
 }

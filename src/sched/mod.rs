@@ -4,6 +4,7 @@
 //! own. The one file that is read is Slurm's `gres.conf`, where it is readable, since only it says which device node a
 //! GPU index means.
 
+mod others;
 mod slurm;
 
 use std::collections::BTreeMap;
@@ -22,7 +23,7 @@ pub type Environment = BTreeMap<OsString, OsString>;
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct JobFacts {
-    /// Name of the scheduler (`slurm`, `none`).
+    /// Name of the scheduler (`slurm`, `flux`, `pbs`, `lsf`, `kubernetes`, `mpirun`, `none`).
     pub scheduler: String,
     /// The job's id.
     pub job_id: Option<String>,
@@ -36,6 +37,8 @@ pub struct JobFacts {
     pub process_id: Option<u32>,
     /// Rank of this task on its node.
     pub local_id: Option<u32>,
+    /// Tasks of the step on this node.
+    pub local_tasks: Option<u32>,
     /// The GPUs that the job was given here.
     pub gpus: JobGpus,
 }
@@ -50,7 +53,15 @@ pub trait Scheduler: Sync + Debug {
 }
 
 /// Every scheduler, in the order in which they are asked.
-pub static SCHEDULERS: &[&dyn Scheduler] = &[&slurm::Slurm, &NoScheduler];
+pub static SCHEDULERS: &[&dyn Scheduler] = &[
+    &slurm::Slurm,
+    &others::FLUX,
+    &others::PBS,
+    &others::LSF,
+    &others::KUBERNETES,
+    &others::MPIRUN,
+    &NoScheduler,
+];
 
 /// Outside any job.
 #[derive(Debug)]
@@ -70,7 +81,9 @@ impl Scheduler for NoScheduler {
 /// The facts by the first scheduler that knows a job. Files of the host are read below `root` (`/` but in tests).
 #[must_use]
 pub fn read_job(env: &Environment, root: &Path) -> JobFacts {
-    SCHEDULERS.iter().find_map(|scheduler| scheduler.job(env, root)).unwrap_or_default()
+    let mut facts = SCHEDULERS.iter().find_map(|scheduler| scheduler.job(env, root)).unwrap_or_default();
+    others::count_ranks_by_mpirun(&mut facts, env);
+    facts
 }
 
 /// A variable as text; one that is not UTF-8 is none of a scheduler's.
@@ -101,6 +114,8 @@ mod tests {
                 ("SLURM_NTASKS", "8"),
                 ("SLURM_PROCID", "5"),
                 ("SLURM_LOCALID", "1"),
+                ("SLURM_NODEID", "1"),
+                ("SLURM_STEP_TASKS_PER_NODE", "2,4(x2)"),
                 ("SLURM_STEP_GPUS", "0,1"),
                 ("CUDA_VISIBLE_DEVICES", "0"),
             ]),
@@ -114,6 +129,7 @@ mod tests {
             tasks: Some(8),
             process_id: Some(5),
             local_id: Some(1),
+            local_tasks: Some(4),
             gpus: JobGpus {
                 in_job: true,
                 step: Some("0,1".into()),
@@ -129,5 +145,105 @@ mod tests {
         let none = read_job(&environment(&[("CUDA_VISIBLE_DEVICES", "3"), ("SLURM_PROCID", "1")]), nowhere);
         assert_eq!((none.scheduler.as_str(), none.job_id, none.gpus.in_job), ("none", None, false));
         assert_eq!(none.gpus.visible.as_deref(), Some("3"));
+    }
+
+    #[test]
+    fn every_scheduler_has_its_words() {
+        let nowhere = Path::new("/nonexistent");
+        type Numbers = (Option<u32>, Option<u32>, Option<u32>, Option<u32>);
+        let check =
+            |pairs: &[(&str, &str)], name: &str, job: Option<&str>, step: Option<&str>, ranks: Numbers| {
+                let facts = read_job(&environment(pairs), nowhere);
+                assert_eq!(facts.scheduler, name);
+                assert_eq!((facts.job_id.as_deref(), facts.step_id.as_deref()), (job, step), "{name}");
+                let found = (facts.process_id, facts.tasks, facts.local_id, facts.local_tasks);
+                assert_eq!(found, ranks, "{name}");
+            };
+        check(
+            &[
+                ("FLUX_JOB_ID", "f2xQ"),
+                ("FLUX_TASK_RANK", "3"),
+                ("FLUX_TASK_LOCAL_ID", "1"),
+                ("FLUX_JOB_SIZE", "4"),
+                ("PMI_RANK", "9"),
+            ],
+            "flux",
+            Some("f2xQ"),
+            None,
+            (Some(3), Some(4), Some(1), None),
+        );
+        check(
+            &[
+                ("PBS_JOBID", "12[3].server"),
+                ("PALS_APID", "a-b"),
+                ("PALS_RANKID", "5"),
+                ("PALS_LOCAL_RANKID", "1"),
+                ("PMI_LOCAL_SIZE", "2"),
+                ("PMI_SIZE", "8"),
+            ],
+            "pbs",
+            Some("12[3].server"),
+            Some("a-b"),
+            (Some(5), Some(8), Some(1), Some(2)),
+        );
+        check(
+            &[
+                ("LSB_JOBID", "77"),
+                ("LSB_JOBINDEX", "4"),
+                ("JSM_NAMESPACE_RANK", "2"),
+                ("JSM_NAMESPACE_LOCAL_RANK", "0"),
+                ("JSM_NAMESPACE_SIZE", "6"),
+            ],
+            "lsf",
+            Some("77[4]"),
+            None,
+            (Some(2), Some(6), Some(0), None),
+        );
+        check(
+            &[("LSB_JOBID", "77"), ("LSB_JOBINDEX", "0")],
+            "lsf",
+            Some("77"),
+            None,
+            (None, None, None, None),
+        );
+        check(
+            &[("JOB_COMPLETION_INDEX", "3"), ("HOSTNAME", "job-3-x")],
+            "kubernetes",
+            Some("job-3-x"),
+            None,
+            (Some(3), None, None, None),
+        );
+        check(
+            &[("MPI_LOCALRANKID", "1"), ("MPI_LOCALNRANKS", "2"), ("PMI_RANK", "3"), ("PMI_SIZE", "4")],
+            "mpirun",
+            None,
+            None,
+            (Some(3), Some(4), Some(1), Some(2)),
+        );
+        // mpirun in a batch script: Slurm's own numbers are those of its daemon.
+        check(
+            &[
+                ("SLURM_JOB_ID", "1"),
+                ("SLURM_PROCID", "0"),
+                ("SLURM_LOCALID", "0"),
+                ("SLURM_NTASKS", "2"),
+                ("OMPI_COMM_WORLD_RANK", "6"),
+                ("OMPI_COMM_WORLD_SIZE", "8"),
+                ("OMPI_COMM_WORLD_LOCAL_RANK", "2"),
+                ("OMPI_COMM_WORLD_LOCAL_SIZE", "4"),
+            ],
+            "slurm",
+            Some("1"),
+            None,
+            (Some(6), Some(8), Some(2), Some(4)),
+        );
+    }
+
+    #[test]
+    fn a_scheduler_that_names_gpus_fences_them() {
+        let job = |pairs: &[(&str, &str)]| read_job(&environment(pairs), Path::new("/nonexistent")).gpus;
+        let named = job(&[("FLUX_JOB_ID", "f"), ("CUDA_VISIBLE_DEVICES", "2")]);
+        assert_eq!((named.in_job, named.visible.as_deref()), (true, Some("2")));
+        assert!(!job(&[("PBS_JOBID", "1")]).in_job);
     }
 }

@@ -5,14 +5,13 @@ use std::fs;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
+use crate::base::Hostlist;
 use crate::grants::JobGpus;
 
 use super::{Environment, JobFacts, Scheduler, number, text};
 
 /// Most bytes of `gres.conf` that are read.
 const MAX_CONFIG_BYTES: u64 = 1 << 20;
-/// Most names that one bracket expression may stand for (Slurm's own limit is 65,536).
-const MAX_EXPANSION: usize = 65_536;
 
 /// The Slurm workload manager.
 #[derive(Debug)]
@@ -41,9 +40,28 @@ impl Scheduler for Slurm {
             tasks: number(env, "SLURM_STEP_NUM_TASKS").or_else(|| number(env, "SLURM_NTASKS")),
             process_id: number(env, "SLURM_PROCID"),
             local_id: number(env, "SLURM_LOCALID"),
+            local_tasks: text(env, "SLURM_STEP_TASKS_PER_NODE")
+                .zip(number(env, "SLURM_NODEID"))
+                .and_then(|(counts, node)| counter(&counts, node)),
             gpus,
         })
     }
+}
+
+/// The number of one node in Slurm's compressed counts: `2(x3),1` stands for 2, 2, 2, 1.
+fn counter(counts: &str, node: u32) -> Option<u32> {
+    let mut before = 0_u32;
+    for item in counts.split(',') {
+        let (count, times) = match item.split_once("(x") {
+            Some((count, times)) => (count, times.strip_suffix(')')?.parse().ok()?),
+            None => (item, 1),
+        };
+        before = before.checked_add(times)?;
+        if node < before {
+            return count.parse().ok();
+        }
+    }
+    None
 }
 
 /// `gres.conf` beside `slurm.conf`: where SLURM_CONF says, else where packages put it, else slurmd's fetched copy.
@@ -78,60 +96,18 @@ fn parse_minors(config: &str, node: Option<&str>) -> Option<Vec<u32>> {
             return None;
         }
         if let Some(names) = word("NodeName")
-            && !expand(names)?.iter().any(|name| Some(name.as_str()) == node)
+            && !Hostlist::parse(names).ok()?.contains(node.unwrap_or_default())
         {
             continue;
         }
         if !word("Name").is_some_and(|name| name.eq_ignore_ascii_case("gpu")) {
             continue;
         }
-        for file in expand(word("File")?)? {
+        for file in Hostlist::parse(word("File")?).ok()?.names() {
             minors.push(file.strip_prefix("/dev/nvidia")?.parse().ok()?);
         }
     }
     (!minors.is_empty()).then_some(minors)
-}
-
-/// `/dev/nvidia[0-3,7]` or `n[01-04],x`: one bracket group a name, which is all that such files use.
-fn expand(text: &str) -> Option<Vec<String>> {
-    let mut names = Vec::new();
-    for item in split_outside_brackets(text) {
-        let Some((head, rest)) = item.split_once('[') else {
-            names.push(item.to_owned());
-            continue;
-        };
-        let (ranges, tail) = rest.split_once(']')?;
-        if tail.contains('[') {
-            return None;
-        }
-        for range in ranges.split(',') {
-            let (low, high) = range.split_once('-').unwrap_or((range, range));
-            let (first, last): (usize, usize) = (low.parse().ok()?, high.parse().ok()?);
-            if last < first || names.len().checked_add(last - first)? >= MAX_EXPANSION {
-                return None;
-            }
-            let width = low.len();
-            names.extend((first..=last).map(|number| format!("{head}{number:0width$}{tail}")));
-        }
-    }
-    Some(names)
-}
-
-fn split_outside_brackets(text: &str) -> Vec<&str> {
-    let (mut parts, mut start, mut depth) = (Vec::new(), 0, 0_usize);
-    for (at, byte) in text.bytes().enumerate() {
-        match byte {
-            b'[' => depth += 1,
-            b']' => depth = depth.saturating_sub(1),
-            b',' if depth == 0 => {
-                parts.push(&text[start..at]);
-                start = at + 1;
-            }
-            _ => {}
-        }
-    }
-    parts.push(&text[start..]);
-    parts
 }
 
 #[cfg(test)]
@@ -159,6 +135,21 @@ mod tests {
         check("Name=gpu File=/dev/nvidia[3-0]\n", None);
         check("Name=gpu File=/dev/nvidia[0-99999999]\n", None);
         check("Name=gpu File=/dev/nvidia[0-\n", None);
+    }
+
+    #[test]
+    fn counts_are_those_of_the_node() {
+        for (counts, node, expected) in [
+            ("4", 0, Some(4)),
+            ("4", 1, None),
+            ("2(x3),1", 2, Some(2)),
+            ("2(x3),1", 3, Some(1)),
+            ("2(x3", 0, None),
+            ("2(x4294967295),1(x2)", 4_294_967_295, None),
+            ("", 0, None),
+        ] {
+            assert_eq!(counter(counts, node), expected, "{counts} {node}");
+        }
     }
 
     #[test]

@@ -55,7 +55,8 @@ impl Session {
     /// Reads the settings that hold for this environment.
     pub(super) fn open(env: BTreeMap<OsString, OsString>) -> Result<Self, Failure> {
         let env_with_home = with_home(&env);
-        let sources = Sources { files: &default_files(&env_with_home), env: &env_with_home, flags: &[] };
+        let sources =
+            Sources { files: &default_files(&env_with_home), env: &env_with_home, flags: &[], place: None };
         let settings = Settings::load(&sources)?;
         Ok(Self { env, settings })
     }
