@@ -5,6 +5,7 @@ mod images;
 mod isolation;
 mod leftover;
 mod resources;
+mod volumes;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -24,6 +25,7 @@ pub(super) use images::{
 pub(super) use isolation::{FilesArgs, IsolationArgs, PullWhen};
 pub(super) use leftover::LeftoverArgs;
 pub(super) use resources::ResourceArgs;
+pub(super) use volumes::{VolumeArgs, VolumeCommand, VolumeCreateArgs, VolumeLsArgs, VolumePruneArgs};
 
 /// Everything that was typed.
 #[derive(Debug, Parser)]
@@ -72,6 +74,8 @@ pub(super) enum Command {
     Push(PushArgs),
     /// Write images to an archive
     Save(SaveArgs),
+    /// Manage volumes
+    Volume(VolumeArgs),
     /// Log in to a registry
     Login(LoginArgs),
     /// Log out of a registry

@@ -66,6 +66,7 @@ fn act(command: &Command) -> Result<(), Failure> {
         Command::Save(args) => cmd::save::run(args, &session),
         Command::Login(args) => cmd::login::login(args, &session),
         Command::Logout(args) => cmd::login::logout(args, &session),
+        Command::Volume(args) => cmd::volume::run(&args.command, &session),
         Command::Info(args) => cmd::info::run(args, &session),
         Command::Gpus(args) => cmd::gpus::run(args, &session),
         Command::Config(args) => match &args.command {

@@ -1,9 +1,11 @@
 //! The file server as a process of its own: started before the namespaces, fed with the device fds after the mount.
 
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::Path;
 
 use crate::fuse::{Server, ServerSpec, Synthetic, SyntheticKind, Tuning};
 use crate::plan::{LaunchPlan, MountPoint, Op, PathKind};
+use crate::sys::landlock::{self, Fence};
 use crate::sys::ns::SingleThreaded;
 use crate::sys::{Errno, Result, process, socket};
 
@@ -109,6 +111,11 @@ fn serve(socket: &OwnedFd, view: &View<'_>, context: &Context<'_>) -> i32 {
         .collect();
     let report = context.serve.tuning.report.clone();
     let report = report.unwrap_or_else(|| format!("/tmp/slipway-fuse-{}.stats", std::process::id()).into());
+    let tuning = Tuning { report: Some(report), ..context.serve.tuning.clone() };
+    if let Err(errno) = enclose(&tuning) {
+        complain(format!("the file server cannot give up its rights on files: {}", errno.desc()));
+        return 1;
+    }
     let server = Server::load(ServerSpec {
         image: context.image.partition(),
         synthetic,
@@ -116,7 +123,7 @@ fn serve(socket: &OwnedFd, view: &View<'_>, context: &Context<'_>) -> i32 {
         gid,
         cache_bytes: context.serve.cache_bytes,
         no_open: context.serve.no_open,
-        tuning: Tuning { report: Some(report), ..context.serve.tuning.clone() },
+        tuning,
     });
     let server = match server {
         Ok(server) => server,
@@ -129,4 +136,16 @@ fn serve(socket: &OwnedFd, view: &View<'_>, context: &Context<'_>) -> i32 {
         Ok(Some((_, devices))) if !devices.is_empty() => i32::from(server.run(devices).is_err()),
         _ => 1,
     }
+}
+
+/// Leaves the server nothing of the file system but what it has open and the places of its report and its hot list:
+/// it reads images that strangers have made.
+fn enclose(tuning: &Tuning) -> Result<()> {
+    let list = tuning.hot_list.as_deref().and_then(Path::parent);
+    // The directory of the lists is made with the first one.
+    let list = list.map(|place| if place.exists() { place } else { place.parent().unwrap_or(place) });
+    let report = tuning.report.as_deref().and_then(Path::parent);
+    // More device fds come from there.
+    let places: Vec<&Path> = list.into_iter().chain(report).chain([Path::new("/dev/fuse")]).collect();
+    landlock::enclose(&Fence { reads_all: false, writes: &places }).map(drop)
 }

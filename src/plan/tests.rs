@@ -152,6 +152,7 @@ fn a_container_with_a_gpu() {
         files: vec![FileGrant { target: "/etc/ld.so.cache".into(), content: vec![0; 48], mode: 0o644 }],
         env: Vec::new(),
         notes: vec!["GPU 0: granted by SLURM_STEP_GPUS".into()],
+        reasons: BTreeMap::new(),
     };
     let bundle = bundle(&[], grants);
     let plan = plan(&bundle, &facts(&bundle, &FILES, &[], &[])).unwrap();

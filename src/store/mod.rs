@@ -114,6 +114,15 @@ impl Store {
         &self.root
     }
 
+    /// Every directory of it that may be a link to another file system, and it itself.
+    #[must_use]
+    pub fn directories(&self) -> Vec<PathBuf> {
+        let blobs = self.root.join(crate::oci::layout::BLOBS_DIRECTORY);
+        let top = blobs.parent().map(Path::to_path_buf);
+        let parts = ["refs", "images", "hot", "leases"].map(|name| self.root.join(name));
+        [self.root.clone(), blobs, self.tmp_directory()].into_iter().chain(top).chain(parts).collect()
+    }
+
     fn tmp_directory(&self) -> PathBuf {
         self.root.join("tmp")
     }

@@ -8,6 +8,7 @@
 pub mod access;
 pub mod file;
 pub mod fuse_dev;
+pub mod landlock;
 pub mod mount;
 pub mod ns;
 pub mod pidfd;

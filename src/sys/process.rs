@@ -352,6 +352,12 @@ pub fn resource(name: &str) -> Option<Resource> {
     })
 }
 
+/// The hard limit of this process; `u64::MAX` is none.
+#[must_use]
+pub fn hard_limit(name: &str) -> Option<u64> {
+    nix::sys::resource::getrlimit(resource(name)?).ok().map(|(_, hard)| hard)
+}
+
 /// Sets a limit of this process and of what it becomes. EPERM: the hard limit may only be lowered.
 pub fn set_limit(name: &str, soft: u64, hard: u64) -> Result<()> {
     nix::sys::resource::setrlimit(resource(name).ok_or(Errno::EINVAL)?, soft, hard)

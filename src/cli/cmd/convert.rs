@@ -9,7 +9,7 @@ use crate::registry::{self, Arriving};
 use crate::store::{self, LayerSet};
 
 use super::publish::{forget_damaged, with_arriving};
-use super::{Session, platform};
+use super::{Session, fence, platform};
 use crate::cli::args::ConvertArgs;
 use crate::cli::failure::Failure;
 use crate::cli::progress::Progress;
@@ -30,6 +30,7 @@ pub(in crate::cli) fn run(args: &ConvertArgs, session: &Session) -> Result<(), F
         ));
     }
     let wanted = platform(args.platform.as_deref())?;
+    fence::enclose(session, target.parent())?;
     let progress = Progress::new(&args.conversion.progress);
     let options = session.convert_options(&args.conversion);
     let mut on_event = |event| progress.convert(event);

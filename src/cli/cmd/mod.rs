@@ -5,6 +5,7 @@
 pub(super) mod config;
 pub(super) mod containers;
 pub(super) mod convert;
+mod fence;
 pub(super) mod gpus;
 mod grants;
 pub(super) mod history;
@@ -24,6 +25,7 @@ pub(super) mod rmi;
 pub(super) mod run;
 pub(super) mod save;
 pub(super) mod tag;
+pub(super) mod volume;
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};

@@ -13,6 +13,7 @@ use crate::bundle::{
 };
 use crate::config::Profile;
 use crate::oci::RunConfig;
+use crate::sys::process;
 
 use super::Session;
 use crate::cli::args::RunArgs;
@@ -80,7 +81,7 @@ pub(super) fn request(args: &RunArgs, command: &[OsString], ground: &Ground<'_>)
         host_name: network.host_name,
         domain_name: args.isolation.domainname.clone(),
         private_network: network.is_private,
-        limits: args.ulimit.iter().map(|text| Limit::parse(text)).collect::<Result<_, _>>()?,
+        limits: limits(&args.ulimit, &mut warnings)?,
         resources: args.resources.resources(),
         ipc: ipc(args, is_docker, &mut warnings)?,
         devices: privileges.devices,
@@ -113,7 +114,7 @@ fn env_requests(args: &RunArgs) -> Result<Vec<EnvRequest>, Failure> {
 
 /// `--user`, else root with `--fakeroot`, else who the profile says.
 fn identity(args: &RunArgs, ground: &Ground<'_>) -> Identity {
-    let (uid, gid) = crate::sys::process::own_ids();
+    let (uid, gid) = process::own_ids();
     let own = [uid.to_string(), format!("{uid}:{gid}")];
     match args.user.as_deref() {
         None | Some("") if args.fakeroot => Identity::Root,
@@ -149,6 +150,25 @@ fn writable(args: &RunArgs, ground: &Ground<'_>) -> Result<Option<WritableRoot>,
             "create it with `mkdir -p`",
         )),
     }
+}
+
+/// `--ulimit`. Without root a hard limit can only be lowered: what is above it becomes it, as much as can be had.
+fn limits(texts: &[String], warnings: &mut Vec<String>) -> Result<Vec<Limit>, Failure> {
+    let mut limits = Vec::with_capacity(texts.len());
+    for text in texts {
+        let mut limit = Limit::parse(text)?;
+        if let Some(hard) = process::hard_limit(&limit.name).filter(|hard| *hard < limit.hard) {
+            // Only a soft limit that is lower than asked changes what the workload gets.
+            if hard < limit.soft {
+                warnings.push(format!(
+                    "`--ulimit {text}`: the hard limit of this session, {hard}, is what it gets"
+                ));
+            }
+            (limit.soft, limit.hard) = (limit.soft.min(hard), hard);
+        }
+        limits.push(limit);
+    }
+    Ok(limits)
 }
 
 /// `--ipc` and `--shm-size`. The host's `/dev/shm` has the size that it has.
