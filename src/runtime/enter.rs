@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 
 use crate::launch::become_workload;
 use crate::sys::ns::{OtherNamespaces, SingleThreaded};
-use crate::sys::{Errno, process, seccomp};
+use crate::sys::seccomp::{self, Instruction};
+use crate::sys::{Errno, process};
 
 use super::container::Container;
 use super::error::RuntimeError;
@@ -35,6 +36,8 @@ pub fn enter(container: &Container, entry: &Entry) -> Result<i32, RuntimeError> 
     let failed = |act, errno| RuntimeError::Enter { name: name.clone(), act, errno };
     let not_running = || RuntimeError::NotRunning { name: name.clone() };
     let id = container.record.process.filter(|_| container.is_running()).ok_or_else(not_running)?;
+    // Inside, the container's directory is out of reach.
+    let filter = container.filter();
     let namespaces = OtherNamespaces::of(id.pid).map_err(|errno| match errno {
         Errno::ENOENT | Errno::ESRCH => not_running(),
         other => failed("opening its namespaces", other),
@@ -54,9 +57,9 @@ pub fn enter(container: &Container, entry: &Entry) -> Result<i32, RuntimeError> 
     }
     namespaces.join(&witness).map_err(|errno| failed("joining its namespaces", errno))?;
     if !namespaces.need_a_fork() {
-        return become_command(container, entry).map(|never| match never {});
+        return become_command(container, entry, &filter).map(|never| match never {});
     }
-    let child = process::fork_child(&witness, || match become_command(container, entry) {
+    let child = process::fork_child(&witness, || match become_command(container, entry, &filter) {
         Ok(never) => match never {},
         // The parent cannot tell what the child met; the code does.
         Err(error) => error.exit_code().unwrap_or(125).into(),
@@ -87,7 +90,11 @@ pub fn enter_detached(container: &Container, entry: &Entry) -> Result<(), Runtim
     .map(drop)
 }
 
-fn become_command(container: &Container, entry: &Entry) -> Result<Infallible, RuntimeError> {
+fn become_command(
+    container: &Container,
+    entry: &Entry,
+    filter: &[Instruction],
+) -> Result<Infallible, RuntimeError> {
     let name = &container.record.name;
     let failed = |act, errno| RuntimeError::Enter { name: name.clone(), act, errno };
     if let Some(user) = &entry.user {
@@ -103,9 +110,8 @@ fn become_command(container: &Container, entry: &Entry) -> Result<Infallible, Ru
     process::limit_capabilities(record.capabilities, record.added_capabilities)
         .map_err(|errno| failed("giving up capabilities", errno))?;
     process::set_no_new_privileges().map_err(|errno| failed("giving up privileges", errno))?;
-    let filter = container.filter();
     if !filter.is_empty() {
-        seccomp::load(&filter).map_err(|errno| failed("filtering system calls", errno))?;
+        seccomp::load(filter).map_err(|errno| failed("filtering system calls", errno))?;
     }
     Err(RuntimeError::Command(become_workload(&entry.argv, &entry.env)))
 }

@@ -31,6 +31,9 @@ const fn row(long: &'static str, has_value: bool, verdict: Verdict) -> Row {
 const SAME_NETWORK: Verdict = Told("the network is the host's, with its addresses and names");
 const NO_IO_LIMITS: Verdict = Told("the scheduler and the file system decide that");
 
+/// Flags that have a short form too.
+const SHORT: [(&str, char); 2] = [("publish-all", 'P'), ("quiet", 'q')];
+
 /// Every such flag.
 const ROWS: &[Row] = &[
     // docker: of no consequence
@@ -226,6 +229,8 @@ impl Args for LeftoverArgs {
     fn augment_args(command: Command) -> Command {
         ROWS.iter().fold(command, |command, row| {
             let arg = Arg::new(row.long).long(row.long).hide(true);
+            let short = SHORT.iter().find(|(long, _)| *long == row.long).map(|(_, short)| *short);
+            let arg = if let Some(short) = short { arg.short(short) } else { arg };
             command.arg(if row.has_value {
                 arg.action(ArgAction::Append).num_args(1)
             } else {
