@@ -13,6 +13,9 @@ pub trait ReadAt: Send + Sync {
     /// Says that these bytes were read and will not be read again soon, so that the system need not keep them in memory.
     fn done_with(&self, _offset: u64, _size_bytes: u64) {}
 
+    /// Says that these bytes will be read soon, so that the system can fetch them meanwhile.
+    fn will_need(&self, _offset: u64, _size_bytes: u64) {}
+
     /// Fills `buf` from `offset` or fails with `UnexpectedEof`.
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
         let mut done = 0;
@@ -66,6 +69,10 @@ impl<T: ReadAt + ?Sized> ReadAt for std::sync::Arc<T> {
     fn done_with(&self, offset: u64, size_bytes: u64) {
         (**self).done_with(offset, size_bytes);
     }
+
+    fn will_need(&self, offset: u64, size_bytes: u64) {
+        (**self).will_need(offset, size_bytes);
+    }
 }
 
 /// A part of a larger file, such as the partition of a SIF, seen as a file of its own.
@@ -102,6 +109,13 @@ impl<R: ReadAt> ReadAt for Window<R> {
         let left = self.size_bytes.saturating_sub(offset);
         if left > 0 {
             self.inner.done_with(self.offset + offset, size_bytes.min(left));
+        }
+    }
+
+    fn will_need(&self, offset: u64, size_bytes: u64) {
+        let left = self.size_bytes.saturating_sub(offset);
+        if left > 0 {
+            self.inner.will_need(self.offset + offset, size_bytes.min(left));
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The command line as data: flags with Docker's names, and Apptainer's where they do not clash.
 
 mod containers;
+mod files;
 mod images;
 mod isolation;
 mod leftover;
@@ -18,6 +19,7 @@ pub(super) use containers::{
     AttachArgs, ContainerArgs, ContainerCommand, ContainerVerb, ExecArgs, KeepArgs, LogsArgs, PsArgs,
     StartArgs, StopArgs,
 };
+pub(super) use files::{CommitArgs, CpArgs, DiffArgs, ExportArgs, ImportArgs, StatsArgs, UpdateArgs};
 pub(super) use images::{
     CheckArgs, HistoryArgs, ImageArgs, ImageCommand, ImagesArgs, InspectArgs, LoginArgs, LogoutArgs,
     PushArgs, RmiArgs, SaveArgs, TagArgs,
@@ -52,6 +54,11 @@ pub(super) enum Command {
     OfContainer(ContainerVerb),
     /// Manage containers
     Container(ContainerArgs),
+    /// Run a shell of an image, or the host's where it has none
+    #[command(disable_help_flag = true)]
+    Shell(Box<RunArgs>),
+    /// Make an image from a tar of a root
+    Import(ImportArgs),
     /// Download an image and make it ready to run
     Pull(PullArgs),
     /// Take images from a `docker save` archive
@@ -92,7 +99,7 @@ impl Command {
     /// Whether a failure of ours must not look like one of the workload.
     pub(super) fn is_run(&self) -> bool {
         match self {
-            Self::Run(_) => true,
+            Self::Run(_) | Self::Shell(_) => true,
             Self::Container(args) => matches!(args.command, ContainerCommand::Run(_)),
             _ => false,
         }
@@ -180,6 +187,9 @@ pub(super) struct RunArgs {
     /// Give no GPUs, as Apptainer spells it
     #[arg(long, alias = "no-rocm", hide = true, conflicts_with_all = ["nv", "gpus"])]
     pub(super) no_nv: bool,
+    /// Start an image on a driver that is older than it asks for (`NVIDIA_REQUIRE_CUDA`)
+    #[arg(long)]
+    pub(super) ignore_require: bool,
     /// Remove the container when it ends; always so without `-d`
     #[arg(long)]
     pub(super) rm: bool,

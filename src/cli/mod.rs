@@ -42,6 +42,8 @@ fn act(command: &Command) -> Result<(), Failure> {
             }
             ContainerCommand::Prune(_) => cmd::containers::prune(&session),
         },
+        Command::Shell(args) => cmd::shell::run(args, &session),
+        Command::Import(args) => cmd::import::run(args, &session),
         Command::Pull(args) => cmd::pull::run(args, &session),
         Command::Load(args) => cmd::load::run(args, &session),
         Command::Convert(args) => cmd::convert::run(args, &session),

@@ -110,7 +110,7 @@ impl Default for StoreSettings {
 impl Default for ConvertSettings {
     fn default() -> Self {
         Self {
-            compression: Sourced::default_value(Compressor::Zstd(1)),
+            compression: Sourced::default_value(Compressor::DEFAULT),
             threads: Sourced::default_value(0),
             max_entries: Sourced::default_value(4_000_000),
             max_bytes: Sourced::default_value(Size(1 << 40)),

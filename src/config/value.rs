@@ -288,7 +288,7 @@ mod tests {
     fn compressors_have_levels() {
         for (text, expected) in [
             ("zstd:1", Some("\"zstd:1\"")),
-            ("zstd", Some("\"zstd:1\"")),
+            ("zstd", Some("\"zstd:3\"")),
             ("zstd:19", Some("\"zstd:19\"")),
             ("zstd:20", None),
             ("zstd:0", None),

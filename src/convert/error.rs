@@ -116,6 +116,14 @@ pub enum ConvertError {
         /// Digest of what is there.
         found: Digest,
     },
+    /// The tar has ended long before the layer.
+    #[error("{layer}: more than {limit_bytes} bytes stand behind the end of the tar")]
+    LongRest {
+        /// Which layer.
+        layer: LayerName,
+        /// How many may.
+        limit_bytes: u64,
+    },
     /// The layer is no tar, or a broken one.
     #[error("{layer}: {source}")]
     Tar {
@@ -204,6 +212,7 @@ impl Hint for ConvertError {
             | Self::Digest { .. }
             | Self::Inflate { .. }
             | Self::DiffId { .. }
+            | Self::LongRest { .. }
             | Self::Tar { .. } => Some(again.into()),
             Self::Compression { .. } => {
                 Some("make the image again with `--output type=oci-archive,compression=zstd`".into())

@@ -125,6 +125,9 @@ fn verdict(
     if let Some(found) = found.filter(|found| Some(*found) != layer.digest) {
         return Err(ConvertError::Digest { layer: name, found });
     }
+    if fate.is_cut {
+        return merged.and(Err(ConvertError::LongRest { layer: name, limit_bytes: stream::MAX_REST_BYTES }));
+    }
     let encoding = fate.encoding;
     let tar_bytes = fate.inflated.map_err(|source| match encoding {
         Encoding::Foreign(_) => ConvertError::Compression { layer: name, encoding },

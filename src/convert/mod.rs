@@ -20,8 +20,9 @@ use crate::base::Digest;
 use crate::base::tree::Tree;
 use crate::oci::ImageConfig;
 use crate::sif::{self, Draft, DraftObject, ObjectKind, PARTITION_ALIGN_BYTES, ZERO_TIME};
-use crate::squashfs::write::{self, WriteError, Writer};
-use crate::store::{Layer, LayerSet};
+use crate::squashfs::sums::Sums;
+use crate::squashfs::write::{self, Finished, WriteError, Writer};
+use crate::store::{Fresh, Layer, LayerSet, Target};
 use crate::tarlayer::Limits;
 
 mod apptainer;
@@ -38,7 +39,7 @@ pub use error::{ConvertError, LayerName};
 pub use warning::{Warning, WarningKind};
 
 /// Counts up whenever the same image would give other bytes than before; part of the key of a stored run file.
-pub const WRITER_VERSION: u32 = 2;
+pub const WRITER_VERSION: u32 = 3;
 
 /// How to convert.
 #[derive(Debug, Clone)]
@@ -132,13 +133,13 @@ pub fn convert_with(
         layer_count: set.layers.len(),
         layer: &mut |index| set.layers.get(index).cloned(),
     };
-    convert_arriving(source, target, options, on_event)
+    convert_arriving(source, &Target::replacing(target), options, on_event)
 }
 
 /// As [`convert_with`], with layers that may still be on their way.
 pub fn convert_arriving(
     mut source: Source<'_>,
-    target: &Path,
+    target: &Target,
     options: &Options,
     on_event: &mut dyn FnMut(Event),
 ) -> Result<Report, ConvertError> {
@@ -151,33 +152,65 @@ pub fn convert_arriving(
     let created = config.created.as_deref().and_then(created::parse_created).unwrap_or(ZERO_TIME);
     let draft = Draft::new(small_objects(&facts, source.config)?, &config.architecture, created)?;
 
-    let write_error = |source| ConvertError::Write { path: target.into(), source };
-    let output_error = |source| ConvertError::Output { path: target.into(), source };
-    let (output, mut file) = output::Output::create(target)?;
+    let path = target.path();
+    let write_error = |source| ConvertError::Write { path: path.into(), source };
+    let (fresh, file) =
+        target.create().map_err(|source| ConvertError::Create { path: path.into(), source })?;
+    let mut file = output::Growing::new(file);
     let start_bytes = draft.partition_offset_bytes();
-    file.seek(SeekFrom::Start(start_bytes)).map_err(output_error)?;
+    file.seek(SeekFrom::Start(start_bytes)).map_err(output_error(path))?;
     let mtime = created::to_u32(created);
     let writer_options = write::Options { compressor: options.compressor, threads: options.threads, mtime };
     let writer = Writer::new(file, writer_options).map_err(write_error)?;
     let mut sink = layers::Sink::new(writer, warning::Seen::new(&config.architecture));
 
     let limits = Limits { max_entries: options.max_entries, max_bytes: options.max_bytes };
-    let merged = layers::merge(&mut source, limits, &mut sink, target, on_event)?;
+    let merged = layers::merge(&mut source, limits, &mut sink, path, on_event)?;
     let (mut tree, (mut writer, seen)) = (merged.tree, sink.into_parts());
     let warnings = seen.warnings(&tree);
     graft::give_to_root(&mut tree);
     add_apptainer_files(&mut tree, &mut writer, &facts, mtime).map_err(write_error)?;
-    let (mut file, size_bytes) = writer.finish(&tree).map_err(write_error)?;
-
-    let padded_bytes = size_bytes.next_multiple_of(PARTITION_ALIGN_BYTES);
-    let sif_bytes = start_bytes + padded_bytes;
-    file.seek(SeekFrom::Start(start_bytes + size_bytes)).map_err(output_error)?;
-    std::io::copy(&mut std::io::repeat(0).take(padded_bytes - size_bytes), &mut file)
-        .map_err(output_error)?;
-    file.flush().map_err(output_error)?;
-    output.publish(file, &draft.head(padded_bytes)?)?;
+    let finished = writer.finish_with_sums(&tree).map_err(write_error)?;
+    let sif_bytes = wrap(finished, &draft, fresh, path)?;
     on_event(Event::Finished);
     Ok(Report { sif_bytes, tar_bytes: merged.tar_bytes, entries: merged.entries, warnings })
+}
+
+fn output_error(path: &Path) -> impl Fn(std::io::Error) -> ConvertError {
+    move |source| ConvertError::Output { path: path.into(), source }
+}
+
+/// Makes a SIF of a squashfs that stands where the draft has its partition, and publishes it. Returns its length.
+fn wrap(
+    finished: Finished<output::Growing>,
+    draft: &Draft,
+    fresh: Fresh,
+    path: &Path,
+) -> Result<u64, ConvertError> {
+    let Finished { mut out, size_bytes, sums } = finished;
+    let padded_bytes = size_bytes.next_multiple_of(PARTITION_ALIGN_BYTES);
+    let behind = objects_behind(&sums);
+    let head = draft.head_with(padded_bytes, &behind)?;
+    let padding_bytes = padded_bytes - size_bytes;
+    let mut write = || {
+        std::io::copy(&mut std::io::repeat(0).take(padding_bytes), &mut out)?;
+        for object in &behind {
+            out.write_all(&object.data)?;
+        }
+        let sif_bytes = out.stream_position()?;
+        out.seek(SeekFrom::Start(0))?;
+        out.write_all(&head)?;
+        out.flush()?;
+        Ok(sif_bytes)
+    };
+    let sif_bytes = write().map_err(output_error(path))?;
+    fresh.publish(out.into_file()).map_err(output_error(path))?;
+    Ok(sif_bytes)
+}
+
+/// Our objects that depend on the squashfs.
+fn objects_behind(sums: &Sums) -> Vec<DraftObject> {
+    vec![DraftObject { kind: ObjectKind::GenericRaw, name: sif::SUMS, data: sums.to_bytes() }]
 }
 
 /// The recipe and the documents, sorted by name as Apptainer writes them.

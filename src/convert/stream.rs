@@ -8,11 +8,12 @@
 //!
 //! Buffers are large, their number is bounded, and they are used again and again: a fresh one costs more page faults
 //! than filling it costs time. So memory does not depend on the layer. Both digests cover the layer
-//! to its last byte, also what stands behind the end of the tar.
+//! to its last byte, also what stands behind the end of the tar. There, or behind a fault of the tar, only so much is
+//! inflated as any padding has: the stored bytes are hashed to their end, but a few of them cannot keep us busy for hours.
 
 use std::borrow::Borrow;
 use std::io::{self, BufRead, Read};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -25,6 +26,8 @@ use crate::tarlayer::Encoding;
 const CHUNK_BYTES: usize = 256 << 10;
 /// Buffers that wait between two threads.
 const CHUNKS_AHEAD: usize = 4;
+/// Most bytes behind the end of a tar, in bytes. Padding is 10 KiB as a rule, and a 4 MiB record at most.
+pub(super) const MAX_REST_BYTES: u64 = 1 << 30;
 
 /// What became of a layer's bytes.
 #[derive(Debug)]
@@ -35,6 +38,8 @@ pub(super) struct Fate {
     pub(super) encoding: Encoding,
     /// Length of the tar, in bytes.
     pub(super) inflated: io::Result<u64>,
+    /// More than [`MAX_REST_BYTES`] stand behind what was consumed, and were not inflated.
+    pub(super) is_cut: bool,
     /// sha256 of the tar; `None` where the stored bytes are the tar and have that digest already.
     pub(super) diff_id: Option<Digest>,
 }
@@ -50,29 +55,31 @@ pub(super) fn read_layer<T, E>(
     consume: impl FnOnce(&mut TarStream<'_>) -> Result<T, E>,
     is_hopeless: impl FnOnce(&E) -> bool,
 ) -> io::Result<(Result<T, E>, Fate)> {
-    let done_bytes = AtomicU64::new(0);
+    let (done_bytes, is_enough) = (AtomicU64::new(0), AtomicBool::new(false));
     let spawn = |name: &str| thread::Builder::new().name(name.into());
     thread::scope(|scope| {
         let (stored_sender, stored) = sync_channel(CHUNKS_AHEAD);
         let (tar_sender, tar) = sync_channel(CHUNKS_AHEAD);
         let (hash_sender, to_hash) = sync_channel(CHUNKS_AHEAD);
-        let done = &done_bytes;
+        let (done, enough) = (&done_bytes, &is_enough);
         let is_named_by_tar = layer.digest == Some(layer.diff_id);
         let reader =
             spawn("slipway-read").spawn_scoped(scope, move || read_stored(layer, stored_sender, done))?;
-        let inflater = spawn("slipway-inflate")
-            .spawn_scoped(scope, move || inflate(stored, [hash_sender, tar_sender], is_named_by_tar))?;
+        let inflater = spawn("slipway-inflate").spawn_scoped(scope, move || {
+            inflate(stored, [hash_sender, tar_sender], is_named_by_tar, enough)
+        })?;
         let hasher = spawn("slipway-hash").spawn_scoped(scope, move || hash(to_hash))?;
 
         let mut stream = TarStream { chunks: Chunks::new(tar), done_bytes: &done_bytes, on_progress };
         let consumed = consume(&mut stream);
         match &consumed {
             Err(error) if is_hopeless(error) => {}
-            _ => stream.drain(),
+            _ => is_enough.store(!stream.drain(), Ordering::Relaxed),
         }
         drop(stream);
         let (encoding, inflated) = join(inflater);
-        let fate = Fate { stored: join(reader), encoding, inflated, diff_id: join(hasher) };
+        let is_cut = is_enough.load(Ordering::Relaxed);
+        let fate = Fate { stored: join(reader), encoding, inflated, is_cut, diff_id: join(hasher) };
         Ok((consumed, fate))
     })
 }
@@ -113,6 +120,7 @@ fn inflate(
     stored: Receiver<Chunk>,
     [hasher, reader]: [SyncSender<Arc<Chunk>>; 2],
     is_named_by_tar: bool,
+    is_enough: &AtomicBool,
 ) -> (Encoding, io::Result<u64>) {
     let mut input = Chunks::new(stored);
     let encoding = Encoding::of(input.fill_buf().unwrap_or_default());
@@ -122,7 +130,7 @@ fn inflate(
     }
     let inflated = inflate_as(encoding, &mut input, &receivers);
     // The reader has to hash to the end, whatever is wrong here.
-    if inflated.is_err() {
+    if inflated.is_err() || is_enough.load(Ordering::Relaxed) {
         input.drain();
     }
     (encoding, inflated)
@@ -264,8 +272,17 @@ impl std::fmt::Debug for TarStream<'_> {
 }
 
 impl TarStream<'_> {
-    fn drain(&mut self) {
-        self.chunks.drain();
+    /// Waits for the end; `false` if it is too far.
+    fn drain(&mut self) -> bool {
+        self.chunks.current = None;
+        let mut rest_bytes = 0;
+        while let Ok(chunk) = self.chunks.receiver.recv() {
+            rest_bytes += chunk.bytes.len() as u64;
+            if rest_bytes > MAX_REST_BYTES {
+                return false;
+            }
+        }
+        true
     }
 }
 

@@ -11,6 +11,8 @@ use crate::squashfs::read::BlockPlace;
 const MAX_SHARDS: usize = 16;
 /// A shard has room for so many blocks at least, or there are fewer shards.
 const MIN_BLOCKS_PER_SHARD: usize = 8;
+/// Blocks that a shard keeps although the kernel has all of them.
+const GIVEN_PER_SHARD: usize = 2;
 
 /// What keeping a block costs beside its bytes: its places in map and ring.
 const ENTRY_BYTES: usize = 256;
@@ -35,6 +37,8 @@ struct Shard {
     /// Blocks at hand, in the order in which they are looked at when room is needed (the clock algorithm).
     ring: VecDeque<BlockPlace>,
     bytes: usize,
+    /// Blocks that were given away whole, oldest first.
+    given: VecDeque<BlockPlace>,
 }
 
 #[derive(Debug)]
@@ -43,6 +47,8 @@ enum Slot {
         block: Block,
         /// Asked for again since the clock's hand passed.
         used: bool,
+        /// Bytes of it that went to the kernel.
+        given_bytes: usize,
     },
     Loading(Arc<Flight>),
 }
@@ -76,17 +82,25 @@ impl Cache {
     }
 
     /// The block at `place`, made by `load` if it is not at hand. If another thread is loading it, waits for that one.
+    ///
+    /// `wanted_bytes` of it go to the kernel, which keeps them: a block that was given away whole is not kept here, too.
     pub(super) fn get(
         self: &Arc<Self>,
         place: BlockPlace,
+        wanted_bytes: usize,
         load: impl FnOnce() -> Result<Buffer, Unreadable>,
     ) -> Result<(Block, How), Unreadable> {
         loop {
             let mut shard = self.shard(place);
             match shard.slots.get_mut(&place) {
-                Some(Slot::Ready { block, used }) => {
+                Some(Slot::Ready { block, used, given_bytes }) => {
                     *used = true;
-                    return Ok((block.clone(), How::Hit));
+                    *given_bytes = given_bytes.saturating_add(wanted_bytes);
+                    let block = block.clone();
+                    if *given_bytes >= block.len() {
+                        shard.let_go(place);
+                    }
+                    return Ok((block, How::Hit));
                 }
                 Some(Slot::Loading(flight)) => {
                     let flight = flight.clone();
@@ -99,6 +113,7 @@ impl Cache {
                 None => {
                     let mut landing = self.begin(&mut shard, place, false);
                     drop(shard);
+                    landing.given_bytes = wanted_bytes;
                     landing.result = load().map(Arc::new);
                     return landing.result.clone().map(|block| (block, How::Loaded));
                 }
@@ -115,7 +130,7 @@ impl Cache {
     fn begin(self: &Arc<Self>, shard: &mut Shard, place: BlockPlace, ahead: bool) -> Landing {
         let flight = Arc::new(Flight { ahead, ..Flight::default() });
         shard.slots.insert(place, Slot::Loading(flight.clone()));
-        Landing { cache: self.clone(), place, flight, result: Err(Unreadable) }
+        Landing { cache: self.clone(), place, flight, given_bytes: 0, result: Err(Unreadable) }
     }
 
     /// How many blocks of `block_bytes` there is room for.
@@ -138,10 +153,34 @@ impl Cache {
 }
 
 impl Shard {
-    fn insert(&mut self, place: BlockPlace, block: Block, limit_bytes: usize) {
+    /// A block that was given away whole stays for a short while: some of its bytes may have been given twice.
+    fn let_go(&mut self, place: BlockPlace) {
+        if self.given.contains(&place) {
+            return;
+        }
+        self.given.push_back(place);
+        if self.given.len() > GIVEN_PER_SHARD
+            && let Some(oldest) = self.given.pop_front()
+        {
+            self.remove(oldest);
+        }
+    }
+
+    fn remove(&mut self, place: BlockPlace) {
+        if let Some(Slot::Ready { block, .. }) = self.slots.remove(&place) {
+            self.bytes -= block.held_bytes() + ENTRY_BYTES;
+        }
+    }
+
+    fn insert(&mut self, place: BlockPlace, block: Block, given_bytes: usize, limit_bytes: usize) {
         self.bytes += block.held_bytes() + ENTRY_BYTES;
-        self.slots.insert(place, Slot::Ready { block, used: false });
+        self.slots.insert(place, Slot::Ready { block, used: false, given_bytes });
         self.ring.push_back(place);
+        // Those that were removed before their turn.
+        if self.ring.len() > 2 * self.slots.len() + MIN_BLOCKS_PER_SHARD {
+            let slots = &self.slots;
+            self.ring.retain(|place| slots.contains_key(place));
+        }
         while self.bytes > limit_bytes && self.ring.len() > 1 {
             let Some(oldest) = self.ring.pop_front() else { break };
             match self.slots.get_mut(&oldest) {
@@ -165,6 +204,7 @@ pub(super) struct Landing {
     cache: Arc<Cache>,
     place: BlockPlace,
     flight: Arc<Flight>,
+    given_bytes: usize,
     result: Result<Block, Unreadable>,
 }
 
@@ -184,7 +224,8 @@ impl Drop for Landing {
     fn drop(&mut self) {
         let mut shard = self.cache.shard(self.place);
         match &self.result {
-            Ok(block) => shard.insert(self.place, block.clone(), self.cache.shard_bytes),
+            Ok(block) if self.given_bytes >= block.len() => drop(shard.slots.remove(&self.place)),
+            Ok(block) => shard.insert(self.place, block.clone(), self.given_bytes, self.cache.shard_bytes),
             Err(Unreadable) => drop(shard.slots.remove(&self.place)),
         }
         drop(shard);
@@ -223,7 +264,7 @@ mod tests {
             for _ in 0..8 {
                 scope.spawn(|| {
                     start.wait();
-                    let block = cache.get(place(1), || {
+                    let block = cache.get(place(1), 0, || {
                         loads.fetch_add(1, Ordering::Relaxed);
                         Ok(vec![9; 4096].into())
                     });
@@ -237,7 +278,7 @@ mod tests {
     #[test]
     fn stays_within_its_bytes_and_keeps_what_is_used() {
         let cache = Cache::new(10 * (1000 + ENTRY_BYTES), 1000);
-        let get = |offset| cache.get(place(offset), || Ok(vec![0; 1000].into())).unwrap();
+        let get = |offset| cache.get(place(offset), 0, || Ok(vec![0; 1000].into())).unwrap();
         get(0);
         for offset in 1..100 {
             get(offset);
@@ -249,10 +290,28 @@ mod tests {
     }
 
     #[test]
+    fn what_was_given_away_whole_is_not_kept() {
+        let cache = Cache::new(1 << 20, 1000);
+        let get = |offset, wanted| cache.get(place(offset), wanted, || Ok(vec![0; 1000].into())).unwrap().1;
+        assert_eq!((get(1, 1000), cache.has(place(1))), (How::Loaded, false));
+        for offset in 2..1000 {
+            assert_eq!(
+                (get(offset, 400), get(offset, 599), get(offset, 1)),
+                (How::Loaded, How::Hit, How::Hit)
+            );
+        }
+        for shard in &cache.shards {
+            let shard = shard.lock().unwrap();
+            assert!(shard.slots.len() <= GIVEN_PER_SHARD && shard.ring.len() < 20, "{shard:?}");
+            assert_eq!(shard.bytes, shard.slots.len() * (1000 + ENTRY_BYTES));
+        }
+    }
+
+    #[test]
     fn a_failure_is_told_and_forgotten() {
         let cache = Cache::new(0, 4096);
-        assert_eq!(cache.get(place(1), || Err(Unreadable)), Err(Unreadable));
-        assert!(cache.get(place(1), || Ok(vec![1].into())).is_ok());
+        assert_eq!(cache.get(place(1), 0, || Err(Unreadable)), Err(Unreadable));
+        assert!(cache.get(place(1), 0, || Ok(vec![1].into())).is_ok());
     }
 
     #[test]
@@ -261,19 +320,19 @@ mod tests {
         let landing = cache.claim(place(1)).unwrap();
         assert!(cache.claim(place(1)).is_none());
         std::thread::scope(|scope| {
-            let reader = scope.spawn(|| cache.get(place(1), || Ok(vec![3].into())));
+            let reader = scope.spawn(|| cache.get(place(1), 0, || Ok(vec![3].into())));
             drop(landing);
             assert_eq!(reader.join().unwrap().unwrap().0[0], 3);
         });
         cache.claim(place(2)).unwrap().land(vec![4].into());
-        assert_eq!(cache.get(place(2), || Err(Unreadable)).unwrap(), (Arc::new(vec![4].into()), How::Hit));
+        assert_eq!(cache.get(place(2), 0, || Err(Unreadable)).unwrap(), (Arc::new(vec![4].into()), How::Hit));
     }
 
     #[test]
     fn a_panic_frees_those_who_wait() {
         let cache = Cache::new(1 << 20, 4096);
         let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            cache.get(place(1), || panic!("on purpose"))
+            cache.get(place(1), 0, || panic!("on purpose"))
         }));
         assert!(panicked.is_err());
         assert!(!cache.has(place(1)));

@@ -43,7 +43,7 @@ pub(super) enum Piece {
 /// File content of one image.
 #[derive(Debug)]
 pub(super) struct Content {
-    reader: Reader,
+    pub(super) reader: Reader,
     cache: Arc<Cache>,
     block_bytes: usize,
     blocks: Arc<Buffers>,
@@ -93,6 +93,11 @@ impl Content {
         })
     }
 
+    /// Whether a former start has left a list of what it has read.
+    pub(super) fn has_hot(&self) -> bool {
+        !self.hot.is_empty()
+    }
+
     /// From now on blocks are loaded ahead by at most so many threads, the hot ones at once.
     pub(super) fn open_pool(self: &Arc<Self>, threads: usize) {
         self.pool.open(threads);
@@ -124,11 +129,22 @@ impl Content {
     ) -> Result<(), Unreadable> {
         let block_bytes = self.block_bytes as u64;
         let end = offset.saturating_add(count.into()).min(file.size_bytes);
-        let mut at = offset;
-        if at < end {
-            self.look_ahead(id, file, at / block_bytes, (end - 1) / block_bytes);
-            self.stats.add(Count::ServedBytes, end - at);
+        if offset < end {
+            self.look_ahead(id, file, offset / block_bytes, (end - 1) / block_bytes);
+            self.stats.add(Count::ServedBytes, end - offset);
         }
+        self.gather(file, offset..end, out)
+    }
+
+    /// The bytes of a file in that range, as pieces behind `out`.
+    pub(super) fn gather(
+        &self,
+        file: &FileMap,
+        range: std::ops::Range<u64>,
+        out: &mut Vec<Piece>,
+    ) -> Result<(), Unreadable> {
+        let block_bytes = self.block_bytes as u64;
+        let (mut at, end) = (range.start, range.end);
         while at < end {
             let index = at / block_bytes;
             let block_start = index * block_bytes;
@@ -139,7 +155,7 @@ impl Content {
             out.push(match own {
                 Some(place) if place.size_word == 0 => Piece::Hole(upto - within),
                 Some(place) => {
-                    let block = self.block(place, length)?;
+                    let block = self.block(place, length, upto - within)?;
                     // A block that gives less would be a hole that nobody sees, so it is an error.
                     if block.len() != length {
                         return Err(Unreadable);
@@ -148,7 +164,7 @@ impl Content {
                 }
                 None => {
                     let (place, start) = file.tail.ok_or(Unreadable)?;
-                    let block = self.block(place, self.block_bytes)?;
+                    let block = self.block(place, self.block_bytes, upto - within)?;
                     let end = start.checked_add(upto).filter(|end| *end <= block.len()).ok_or(Unreadable)?;
                     Piece::Bytes { block, start: start + within, end }
                 }
@@ -158,8 +174,8 @@ impl Content {
         Ok(())
     }
 
-    fn block(&self, place: BlockPlace, length: usize) -> Result<Block, Unreadable> {
-        let (block, how) = self.cache.get(place, || {
+    fn block(&self, place: BlockPlace, length: usize, wanted_bytes: usize) -> Result<Block, Unreadable> {
+        let (block, how) = self.cache.get(place, wanted_bytes, || {
             self.stats.add(Count::PackedBytes, place.packed_bytes().into());
             let mut block = self.blocks.take();
             self.reader.read_block_into(place, length, block.bytes_mut()).map_err(|_| Unreadable)?;

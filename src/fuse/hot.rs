@@ -13,7 +13,8 @@
 
 use std::collections::HashSet;
 use std::fs;
-use std::io;
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -81,7 +82,6 @@ impl Recorder {
 
 /// The list at `path` if there is one and it is of this image.
 pub(super) fn read(path: &Path, superblock: &Superblock) -> Option<Vec<BlockPlace>> {
-    use std::io::Read as _;
     let mut text = String::new();
     fs::File::open(path).ok()?.take(MAX_LIST_BYTES).read_to_string(&mut text).ok()?;
     parse(&text, &head(superblock))
@@ -108,14 +108,18 @@ fn parse(text: &str, head: &str) -> Option<Vec<BlockPlace>> {
     lines.take(MAX_BLOCKS).map(place).collect()
 }
 
-/// Ranks of one job write the same list at the same time: each writes its own file, and the last name stands.
+/// Ranks of one job write the same list at the same time: each writes its own file, and the last name stands. Modes are
+/// named, since the launcher that makes the server has emptied the mask.
 fn write(path: &Path, text: &str) -> io::Result<()> {
     let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?.to_string_lossy().into_owned();
     if let Some(directory) = path.parent() {
-        fs::create_dir_all(directory)?;
+        fs::DirBuilder::new().recursive(true).mode(0o755).create(directory)?;
     }
     let temporary = path.with_file_name(format!(".{name}.{}", std::process::id()));
-    let result = fs::write(&temporary, text).and_then(|()| fs::rename(&temporary, path));
+    let mut file = fs::OpenOptions::new();
+    let file = file.write(true).create(true).truncate(true).mode(0o644).open(&temporary);
+    let result =
+        file.and_then(|mut file| file.write_all(text.as_bytes())).and_then(|()| fs::rename(&temporary, path));
     if result.is_err() {
         // What cannot be written can mostly not be removed either, and is swept with the store.
         let _ = fs::remove_file(&temporary);

@@ -9,6 +9,7 @@
 mod buffers;
 mod cache;
 mod content;
+mod follow;
 mod graft;
 mod hot;
 mod nodes;
@@ -151,6 +152,7 @@ impl Server {
             superblock: reader.superblock().clone(),
             content: Content::new(reader, spec.cache_bytes, &spec.tuning),
             owner: (spec.uid, spec.gid),
+            follower: follow::Follower::default(),
             no_open: spec.no_open,
             kernel_flags: AtomicU32::new(0),
             kernel_resends: AtomicBool::new(false),
@@ -196,14 +198,19 @@ impl Server {
                 thread.spawn_scoped(scope, move || serve::serve(shared, device)).ok()
             };
             let others: Vec<_> = others.iter().filter_map(start).collect();
+            let follower = std::thread::Builder::new().name("slipway-follow".to_owned());
+            // Without it, nothing comes before it is asked for.
+            let follower = follower.spawn_scoped(scope, || shared.follower.run(shared, first));
             let our_end = line.and_then(|(ours, theirs)| {
                 let reporter = std::thread::Builder::new().name("slipway-report".to_owned());
                 let watch = move || process::watch_report_signal(&theirs, || shared.report());
                 reporter.spawn_scoped(scope, watch).ok().map(|_| ours)
             });
+            drop(follower);
             let mine = serve::serve(shared, first);
             let joined = others.into_iter().map(|thread| thread.join().unwrap_or(Err(Errno::EIO)));
             let results = std::iter::once(mine).chain(joined).collect();
+            shared.follower.close();
             drop(our_end);
             results
         });

@@ -79,6 +79,15 @@ pub(super) struct FileMap {
     pub(super) tail: Option<(Fragment, usize)>,
 }
 
+/// A regular file that was come by in the inode table.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct FileInTable {
+    pub(super) id: u64,
+    pub(super) size_bytes: u64,
+    /// The reference behind it.
+    pub(super) next: Option<u64>,
+}
+
 /// A name in a directory.
 pub(super) struct Named<'a> {
     pub(super) name: &'a [u8],
@@ -309,6 +318,27 @@ impl Nodes {
             Node::Added(Added { kind: SyntheticKind::File, .. }) => Ok(Some(Arc::default())),
             _ => Ok(None),
         }
+    }
+
+    /// The first node with content from a reference of the inode table on, and what stands behind it there; `None` if there
+    /// is none within some inodes.
+    pub(super) fn file_from(&self, mut reference: u64) -> Option<FileInTable> {
+        /// Inodes of other kinds that are passed by: the links and directories between the files of a tree.
+        const MAX_PASSED: u32 = 256;
+        for _ in 0..MAX_PASSED {
+            let (inode, next) = self.reader.inode_and_next(reference).ok()?;
+            if inode.size_bytes() > 0 && inode.is_file() {
+                return Some(FileInTable { id: self.id_of(reference), size_bytes: inode.size_bytes(), next });
+            }
+            reference = next?;
+        }
+        None
+    }
+
+    /// What stands behind a node in the inode table.
+    pub(super) fn next_reference(&self, id: u64) -> Option<u64> {
+        let reference = id.checked_sub(FIRST_REFERENCE).filter(|_| id < FIRST_ADDED)?;
+        self.reader.inode_and_next(reference).ok()?.1
     }
 
     fn map(&self, data: &FileData) -> Result<FileMap, ReadError> {

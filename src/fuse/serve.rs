@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Instant;
 
 use super::content::{Content, Piece, to_parts};
+use super::follow::Follower;
 use super::nodes::{Named, Node, Nodes};
 use super::report;
 use super::stats::Count;
@@ -30,6 +31,7 @@ const MAX_READAHEAD_BYTES: u32 = 1 << 20;
 pub(super) struct Shared {
     pub(super) nodes: Nodes,
     pub(super) content: Arc<Content>,
+    pub(super) follower: Follower,
     pub(super) superblock: Superblock,
     /// Every node is shown as owned by this user and group.
     pub(super) owner: (u32, u32),
@@ -89,7 +91,8 @@ pub(super) fn serve(shared: &Shared, device: &OwnedFd) -> Result<(), Errno> {
     Ok(())
 }
 
-/// Serves the beginning.
+/// Serves the beginning. A start with a hot list is a long one, and its beginning ends when the kernel has said its first
+/// words: each millisecond is one in which blocks could be unpacked.
 pub(super) fn serve_first(shared: &Shared, device: &OwnedFd) -> Result<First, Errno> {
     let mut desk = Desk::new();
     let start = Instant::now();
@@ -107,6 +110,9 @@ pub(super) fn serve_first(shared: &Shared, device: &OwnedFd) -> Result<First, Er
             return Ok(First::End);
         }
         count += 1;
+        if shared.content.has_hot() && shared.kernel_flags.load(Ordering::Acquire) != 0 {
+            break;
+        }
         if start.elapsed().as_millis() > FIRST_MS {
             break;
         }
@@ -212,6 +218,9 @@ impl Shared {
                 let (offset, count) = (request.u64(8)?, request.u32(16)?);
                 let file = self.nodes.file(request.node_id).map_err(unreadable)?.ok_or(Errno::EISDIR)?;
                 self.content.read((request.node_id, &file), offset, count, pieces).map_err(|_| Errno::EIO)?;
+                if offset == 0 {
+                    self.follower.note(&self.nodes, request.node_id);
+                }
             }
             opcode::READDIR => self.list(request, false, body)?,
             opcode::READDIRPLUS => self.list(request, true, body)?,

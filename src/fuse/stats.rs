@@ -27,11 +27,13 @@ pub(super) enum Count {
     ServedBytes,
     /// Bytes of blocks that were read from the image.
     PackedBytes,
+    /// Files that the kernel got before it asked.
+    Given,
     /// Requests that were answered with EIO.
     Failures,
 }
 
-const COUNTS: usize = 7;
+const COUNTS: usize = 8;
 /// Requests by what they ask, as the report names them.
 const CLASSES: [&str; 5] = ["lookup", "attributes", "read", "list", "other"];
 
@@ -129,6 +131,7 @@ impl Stats {
         let [served, packed, failures] =
             [Count::ServedBytes, Count::PackedBytes, Count::Failures].map(|what| self.count(what));
         line(format_args!("bytes: {served} served, {packed} read from the image\n"));
+        line(format_args!("files given before they were asked for: {}\n", self.count(Count::Given)));
         line(format_args!("requests answered with EIO: {failures}\n"));
         text
     }

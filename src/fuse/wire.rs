@@ -137,6 +137,18 @@ pub(super) fn answer_header(unique: u64, error: i32, body_bytes: usize) -> [u8; 
     header
 }
 
+/// The beginning of a message that gives the kernel content of a file unasked (`FUSE_NOTIFY_STORE`): `size_bytes` of them
+/// follow.
+pub(super) fn store_notice(node_id: u64, size_bytes: u32) -> ([u8; ANSWER_HEADER_BYTES], [u8; 24]) {
+    const FUSE_NOTIFY_STORE: i32 = 4;
+    let mut out = [0; 24];
+    out[..8].copy_from_slice(&node_id.to_ne_bytes());
+    // The offset is 0.
+    out[16..20].copy_from_slice(&size_bytes.to_ne_bytes());
+    let length = usize::try_from(size_bytes).unwrap_or(usize::MAX).saturating_add(out.len());
+    (answer_header(0, FUSE_NOTIFY_STORE, length), out)
+}
+
 /// The message that has the kernel hand out again what was read and not answered (`FUSE_NOTIFY_RESEND`).
 pub(super) fn resend_notice() -> [u8; ANSWER_HEADER_BYTES] {
     const FUSE_NOTIFY_RESEND: i32 = 7;

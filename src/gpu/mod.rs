@@ -46,6 +46,16 @@ pub trait Vendor: Sync + Debug {
     /// Why [`Vendor::read_inventory`] finds nothing, as a fragment (`no NVIDIA driver is loaded: …`).
     fn why_absent(&self) -> &'static str;
 
+    /// Whether the driver and the chosen GPUs are what the image says it needs. `image_env` is its `NAME=value` lines.
+    fn check_image(
+        &self,
+        _inventory: &Inventory,
+        _chosen: &Chosen,
+        _image_env: &[String],
+    ) -> Result<(), GpuError> {
+        Ok(())
+    }
+
     /// What a container needs for the chosen GPUs, with the reasons as notes.
     fn grants(&self, inventory: &Inventory, chosen: &Chosen, image: &ImageLibc, root: &HostRoot) -> Grants;
 }
@@ -84,6 +94,15 @@ pub fn grants(inventory: &Inventory, chosen: &Chosen, image: &ImageLibc, root: &
             grants
         }
         _ => Grants { notes: chosen.notes.clone(), ..Grants::default() },
+    }
+}
+
+/// Checks what the image says of the GPUs that it needs (`NVIDIA_REQUIRE_CUDA`). Without a chosen GPU nothing is needed.
+pub fn check_image(inventory: &Inventory, chosen: &Chosen, image_env: &[String]) -> Result<(), GpuError> {
+    let vendor = VENDORS.iter().find(|vendor| Some(vendor.name()) == inventory.vendor.as_deref());
+    match vendor {
+        Some(vendor) if !chosen.gpus.is_empty() => vendor.check_image(inventory, chosen, image_env),
+        _ => Ok(()),
     }
 }
 
@@ -126,6 +145,18 @@ pub enum GpuError {
         /// Which rule decided that.
         reason: String,
     },
+    /// The image says that it needs another driver or GPU.
+    #[error("the image needs {wanted}{} ({variable}), and this node has {has}", further(*others))]
+    Requirement {
+        /// The image's variable.
+        variable: String,
+        /// Its first alternative.
+        wanted: String,
+        /// How many alternatives there are besides.
+        others: usize,
+        /// What the node has.
+        has: String,
+    },
     /// A device that this node does not have.
     #[error("--gpus {asked}: there is no GPU `{device}` on this node, which has {present}")]
     NoSuchGpu {
@@ -136,6 +167,14 @@ pub enum GpuError {
         /// The GPUs that there are.
         present: String,
     },
+}
+
+fn further(count: usize) -> String {
+    match count {
+        0 => String::new(),
+        1 => " or one other combination".into(),
+        more => format!(" or one of {more} other combinations"),
+    }
 }
 
 impl Hint for GpuError {
@@ -153,6 +192,9 @@ impl Hint for GpuError {
                     .into()
             }
             Self::NotOwned { .. } => "`slipway gpus` shows which GPUs are the job's".into(),
+            Self::Requirement { .. } => {
+                "use an image for this driver's CUDA or an older one, or try all the same with --ignore-require".into()
+            }
             Self::NoSuchGpu { .. } => "`slipway gpus` lists the GPUs of this node".into(),
         })
     }

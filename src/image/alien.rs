@@ -12,14 +12,17 @@ use super::ImageError;
 pub(super) struct Alien {
     /// What it is, with its article.
     what: &'static str,
-    /// What to do about it; `FILE` stands for the path.
+    /// What to do about it, if there is more than [`NAME_ONE`]; `FILE` stands for the path.
     advice: Option<&'static str>,
 }
 
 const LOAD: Option<&str> = Some(
     "an archive of `docker save` is loaded with `slipway load -i FILE` or converted with `slipway convert`",
 );
+const BUILD: Option<&str> =
+    Some("build it with docker or podman, and save that image: `docker save NAME | slipway load`");
 const AGAIN: Option<&str> = Some("download or copy the file again");
+const NAME_ONE: &str = "give a .sif or squashfs file, or the name of an image";
 const REBUILD: Option<&str> = Some("make a SIF of it with `apptainer build NEW.sif FILE`");
 
 /// Magic bytes, where they stand, and what they mean; the first that fits counts.
@@ -28,7 +31,7 @@ const MAGICS: [(usize, &[u8], Alien); 8] = [
     (1080, &[0x53, 0xef], Alien { what: "an ext file system", advice: REBUILD }),
     (0, b"sqsh", Alien { what: "a big-endian squashfs of version 3 or older", advice: None }),
     (0, b"\x7fELF", Alien { what: "a program", advice: None }),
-    (0, b"FROM ", Alien { what: "a Dockerfile", advice: None }),
+    (0, b"FROM ", Alien { what: "a Dockerfile", advice: BUILD }),
     (0, b"<", Alien { what: "a web page or XML, perhaps the error page of a download", advice: AGAIN }),
     (0, b"{", Alien { what: "a JSON text", advice: None }),
     (0, b"#!", Alien { what: "a script", advice: None }),
@@ -72,7 +75,7 @@ pub(super) fn of_content(head: &[u8]) -> Alien {
 
 impl Alien {
     pub(super) fn into_error(self, path: &Path) -> ImageError {
-        let advice = self.advice.map(|text| text.replace("FILE", &path.display().to_string()));
+        let advice = self.advice.unwrap_or(NAME_ONE).replace("FILE", &path.display().to_string());
         ImageError::NotAnImage { path: path.into(), what: self.what, advice }
     }
 }

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use crate::base::{Hint, ReadAt};
 use crate::oci::ImageConfig;
 use crate::sif::SifError;
+use crate::squashfs::sums::{Sums, SumsError};
 use crate::sys::file::ReadFile;
 
 mod alien;
@@ -25,6 +26,8 @@ mod tests;
 
 /// Bytes at the start of a file that tell its format; an ext file system's magic is the last of them.
 const HEAD_BYTES: usize = 2048;
+/// Longest list of sums that we read, in bytes: that of an image of more than 600 GiB.
+const MAX_SUMS_BYTES: u64 = 256 << 20;
 /// Largest config object that we read. Docker itself refuses configs above 4 MiB.
 const MAX_CONFIG_BYTES: u64 = 16 << 20;
 
@@ -44,6 +47,17 @@ pub struct Image {
     /// GOARCH of the primary partition, if the file says one.
     pub architecture: Option<String>,
     raw_config: Option<Vec<u8>>,
+    /// Where the sums of the squashfs lie.
+    sums: Option<Stretch>,
+}
+
+/// A stretch of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stretch {
+    /// Where it begins, in bytes.
+    pub offset_bytes: u64,
+    /// How long it is.
+    pub size_bytes: u64,
 }
 
 /// One format of image file.
@@ -73,6 +87,8 @@ pub struct Contents {
     pub raw_config: Option<Vec<u8>>,
     /// GOARCH of the file system, if the file says one.
     pub architecture: Option<String>,
+    /// Where the sums of the squashfs lie, if the file carries them.
+    pub sums: Option<Stretch>,
 }
 
 /// Why a file of a known format cannot be used.
@@ -95,13 +111,23 @@ pub enum FormatError {
         /// Bytes that the superblock says.
         need_bytes: u64,
     },
-    /// A config object is too large.
-    #[error("object `{name}` is {size_bytes} bytes long, more than the {MAX_CONFIG_BYTES} that are read")]
-    ConfigTooLarge {
+    /// An object is too large.
+    #[error("object `{name}` is {size_bytes} bytes long, more than the {limit_bytes} that are read")]
+    ObjectTooLarge {
         /// Name of the object.
         name: &'static str,
         /// Its length.
         size_bytes: u64,
+        /// Our limit.
+        limit_bytes: u64,
+    },
+    /// Our own object beside the squashfs is none.
+    #[error("object `{name}` cannot be used: {source}")]
+    Sums {
+        /// Name of the object.
+        name: &'static str,
+        /// The cause.
+        source: SumsError,
     },
     /// A config object is no image config.
     #[error("object `{name}` is not a valid image config: {source}")]
@@ -119,6 +145,18 @@ pub enum FormatError {
         /// The cause.
         source: std::io::Error,
     },
+}
+
+impl Hint for FormatError {
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Sif(error) => error.hint(),
+            Self::CutShort { .. } | Self::NoSquashfs { .. } | Self::Sums { .. } | Self::Config { .. } => {
+                Some("download or copy the file again".into())
+            }
+            Self::ObjectTooLarge { .. } | Self::Read { .. } => None,
+        }
+    }
 }
 
 /// Why a file is no usable image.
@@ -140,7 +178,7 @@ pub enum ImageError {
         /// What it is, with its article.
         what: &'static str,
         /// What to do about it.
-        advice: Option<String>,
+        advice: String,
     },
     /// It is an image, but cannot be used.
     #[error("cannot use {format} `{}`: {source}", path.display())]
@@ -157,11 +195,8 @@ pub enum ImageError {
 impl Hint for ImageError {
     fn hint(&self) -> Option<String> {
         match self {
-            Self::NotAnImage { advice, .. } => advice.clone(),
-            Self::Unusable { source: FormatError::Sif(error), .. } => error.hint(),
-            Self::Unusable { source: FormatError::CutShort { .. }, .. } => {
-                Some("download or copy the file again".into())
-            }
+            Self::NotAnImage { advice, .. } => Some(advice.clone()),
+            Self::Unusable { source, .. } => source.hint(),
             Self::Open { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
                 Some("check the path; an image of a registry is named without `/` or `./` before it".into())
             }
@@ -198,6 +233,22 @@ impl Image {
             config: contents.config,
             architecture: contents.architecture,
             raw_config: contents.raw_config,
+            sums: contents.sums,
+        })
+    }
+
+    /// The sums of all blocks and tables, if the file carries them. Whether they fit the squashfs is for who uses them.
+    pub fn sums(&self) -> Result<Option<Sums>, ImageError> {
+        let Some(place) = self.sums else { return Ok(None) };
+        let name = crate::sif::SUMS;
+        let read = || {
+            let raw = read_stretch(&*self.file, place, name, MAX_SUMS_BYTES)?;
+            Sums::parse(&raw).map_err(|source| FormatError::Sums { name, source })
+        };
+        read().map(Some).map_err(|source| ImageError::Unusable {
+            path: self.path.clone(),
+            format: "SIF",
+            source,
         })
     }
 
@@ -219,4 +270,20 @@ fn read_head(file: &ReadFile) -> std::io::Result<Vec<u8>> {
     let mut head = vec![0; size];
     file.read_exact_at(&mut head, 0)?;
     Ok(head)
+}
+
+/// The bytes of an object that is read whole.
+fn read_stretch(
+    file: &dyn ReadAt,
+    place: Stretch,
+    name: &'static str,
+    limit_bytes: u64,
+) -> Result<Vec<u8>, FormatError> {
+    let Stretch { offset_bytes, size_bytes } = place;
+    let length = usize::try_from(size_bytes).ok().filter(|_| size_bytes <= limit_bytes);
+    let length = length.ok_or(FormatError::ObjectTooLarge { name, size_bytes, limit_bytes })?;
+    let mut raw = vec![0; length];
+    file.read_exact_at(&mut raw, offset_bytes)
+        .map_err(|source| FormatError::Read { offset_bytes, source })?;
+    Ok(raw)
 }

@@ -2,9 +2,9 @@
 
 use crate::base::ReadAt;
 use crate::oci::{ImageConfig, RunConfig};
-use crate::sif::{self, ObjectKind, Sif};
+use crate::sif::{self, Object, ObjectKind, Sif};
 
-use super::{Contents, Format, FormatError, MAX_CONFIG_BYTES, squashfs};
+use super::{Contents, Format, FormatError, MAX_CONFIG_BYTES, Stretch, read_stretch, squashfs};
 
 pub(super) const FORMAT: Format = Format { name: "SIF", matches: sif::is_sif, read };
 
@@ -23,6 +23,7 @@ fn read(file: &dyn ReadAt) -> Result<Contents, FormatError> {
         config,
         raw_config,
         architecture: architecture.map(str::to_owned),
+        sums: sif.find_raw(sif::SUMS).filter(|object| object.group == primary.group).map(stretch_of),
     })
 }
 
@@ -41,14 +42,9 @@ fn read_config(file: &dyn ReadAt, sif: &Sif) -> Result<(ImageConfig, Option<Vec<
 
 fn read_json(file: &dyn ReadAt, sif: &Sif, name: &'static str) -> Result<Option<Vec<u8>>, FormatError> {
     let Some(object) = sif.find_json(name) else { return Ok(None) };
-    let size_bytes = object.size_bytes;
-    let too_large = FormatError::ConfigTooLarge { name, size_bytes };
-    if size_bytes > MAX_CONFIG_BYTES {
-        return Err(too_large);
-    }
-    let mut raw = vec![0; usize::try_from(size_bytes).map_err(|_| too_large)?];
-    let offset_bytes = object.offset_bytes;
-    file.read_exact_at(&mut raw, offset_bytes)
-        .map_err(|source| FormatError::Read { offset_bytes, source })?;
-    Ok(Some(raw))
+    read_stretch(file, stretch_of(object), name, MAX_CONFIG_BYTES).map(Some)
+}
+
+fn stretch_of(object: &Object) -> Stretch {
+    Stretch { offset_bytes: object.offset_bytes, size_bytes: object.size_bytes }
 }

@@ -1,6 +1,7 @@
 //! One loop over the steps of a plan. It chooses nothing: each step is done as written or fails by its number.
 
 use std::convert::Infallible;
+use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -10,7 +11,7 @@ use std::path::{Path, PathBuf};
 use crate::bundle::HOST_DIRECTORY;
 use crate::plan::{LaunchPlan, Op, Upper};
 use crate::sys::ns::{IdMap, Isolation, SingleThreaded};
-use crate::sys::{self, Errno, fuse_dev, mount, process};
+use crate::sys::{self, Errno, fuse_dev, mount, process, pty};
 
 use super::server::{self, FileServer};
 use super::{LaunchError, exec, words};
@@ -30,6 +31,22 @@ pub struct Context<'a> {
     pub image: &'a crate::image::Image,
     /// Tells the user what could not be had and was left out.
     pub warn: fn(&str),
+    /// Where the workload's terminal goes, for a plan that makes one.
+    pub console: Option<&'a OwnedFd>,
+}
+
+impl Context<'_> {
+    /// The same, with a place for the workload's terminal.
+    #[must_use]
+    pub fn with_console<'b>(&'b self, console: Option<&'b OwnedFd>) -> Context<'b> {
+        Context {
+            image_name: self.image_name,
+            serve: self.serve.clone(),
+            image: self.image,
+            warn: self.warn,
+            console,
+        }
+    }
 }
 
 /// Applies the plan and becomes the workload: returns only the error.
@@ -40,7 +57,21 @@ pub fn apply(plan: &LaunchPlan, context: &Context<'_>) -> LaunchError {
     }
 }
 
+/// Applies every step but the last: this process stays what it is, inside.
+pub fn visit(plan: &LaunchPlan, context: &Context<'_>) -> Result<(), LaunchError> {
+    run_steps(plan, context).map(drop)
+}
+
 fn run(plan: &LaunchPlan, context: &Context<'_>) -> Result<Infallible, LaunchError> {
+    let (argv, env) = run_steps(plan, context)?;
+    Err(exec::become_workload(argv, env))
+}
+
+/// Does the steps, and gives what is to be executed.
+fn run_steps<'a>(
+    plan: &'a LaunchPlan,
+    context: &Context<'_>,
+) -> Result<(&'a [OsString], &'a [OsString]), LaunchError> {
     let mut state = State {
         witness: SingleThreaded::witness().ok_or(LaunchError::Threads)?,
         server: None,
@@ -53,7 +84,7 @@ fn run(plan: &LaunchPlan, context: &Context<'_>) -> Result<Infallible, LaunchErr
     for (index, op) in plan.ops.iter().enumerate() {
         if let Op::Exec { argv, env } = op {
             process::set_umask(state.umask);
-            return Err(exec::become_workload(argv, env));
+            return Ok((argv, env));
         }
         if let Err(errno) = state.step(op, plan, context) {
             error = Some((index, op, errno));
@@ -152,6 +183,7 @@ impl State {
                 }
             }
             Op::DetachHost => mount::detach(Path::new(HOST_DIRECTORY)),
+            Op::Console => make_console(context.console.ok_or(Errno::EINVAL)?),
             Op::NoNewPrivileges => process::set_no_new_privileges(),
             Op::ChangeDirectory { path, asked } => match process::change_directory(path) {
                 Err(errno) if !asked => {
@@ -204,9 +236,17 @@ impl State {
     }
 }
 
+/// A terminal of the container's own set of them; its other side goes to who looks after it.
+fn make_console(whose: &OwnedFd) -> sys::Result<()> {
+    let (master, terminal) = pty::open_terminal(Path::new("/dev/ptmx"))?;
+    sys::socket::send(whose, b"t", &[master])?;
+    pty::take_terminal(&terminal)
+}
+
 /// Names in the scratch directory of a writable root.
 const LOWER: &str = "lower";
-const UPPER: &str = "upper";
+/// The directory, below the one of a writable root, that holds the changes.
+pub const UPPER: &str = "upper";
 const WORK: &str = "work";
 const MERGED: &str = "merged";
 /// Size of the scratch directory where it holds nothing but mount points.

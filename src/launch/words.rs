@@ -39,6 +39,8 @@ pub(super) fn explain(op: &Op, errno: Errno) -> String {
         (Op::Bind { .. }, Errno::EPERM) => "the mount may not be changed in a user namespace",
         (Op::OomScore { .. }, Errno::EACCES | Errno::EPERM) => "only root may make it smaller",
         (Op::FilterCalls { .. }, Errno::EINVAL) => "the kernel has no filters of system calls",
+        (Op::Console, Errno::ENOENT | Errno::ENXIO) => "the container has no `/dev/ptmx`",
+        (Op::Console, Errno::ENOSPC) => "all terminals are in use",
         (Op::Limit { .. }, Errno::EPERM) => "it is above the hard limit of this session",
         (Op::ChangeDirectory { .. }, Errno::ENOENT) => "no such directory in the container",
         _ => errno.desc(),

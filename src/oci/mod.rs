@@ -2,6 +2,7 @@
 //!
 //! Raw bytes are kept beside the parsed form everywhere, since types of any crate lose fields (facts: docker §0.3).
 
+pub mod amend;
 mod choose;
 mod config;
 pub mod layout;

@@ -81,6 +81,9 @@ pub fn check(plan: &LaunchPlan) -> Result<(), Flaw> {
                 demand(stage == Stage::Building, "the host is detached once, after the pivot")?;
                 stage = Stage::Closed;
             }
+            Op::Console => {
+                demand(stage == Stage::Closed, "the terminal is made after all mounts")?;
+            }
             Op::HostName { .. } | Op::LoopbackUp => {
                 demand(stage != Stage::Outside, "namespaces are changed after they are made")?;
             }

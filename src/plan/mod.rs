@@ -225,6 +225,8 @@ pub enum Op {
     },
     /// The host's tree goes out of sight.
     DetachHost,
+    /// A terminal of the container's own becomes the workload's; its other side is the monitor's.
+    Console,
     /// Which capabilities can be had inside at all, and which the workload has although it is not root.
     LimitCapabilities {
         /// What root inside has. By default those that undo mounts are not among them.
@@ -325,6 +327,60 @@ pub struct LaunchPlan {
     pub notes: Vec<String>,
     /// What the user should hear at every start.
     pub warnings: Vec<String>,
+}
+
+impl LaunchPlan {
+    /// The same container for a look at its files: no network, limits or terminal, and nothing that keeps root inside from
+    /// a file.
+    #[must_use]
+    pub fn for_visit(&self) -> Self {
+        let is_kept = |op: &&Op| {
+            matches!(
+                op,
+                Op::NewNamespaces { .. }
+                    | Op::SlavePropagation
+                    | Op::MountImage { .. }
+                    | Op::PivotRoot
+                    | Op::Tmpfs { .. }
+                    | Op::Terminals { .. }
+                    | Op::MakeDirectory { .. }
+                    | Op::MakeFile { .. }
+                    | Op::MakeLink { .. }
+                    | Op::Bind { .. }
+                    | Op::DetachHost
+                    | Op::Exec { .. }
+            )
+        };
+        let mut ops: Vec<Op> = self.ops.iter().filter(is_kept).cloned().collect();
+        if let Some(Op::NewNamespaces { network, host_name, .. }) = ops.first_mut() {
+            (*network, *host_name) = (false, false);
+        }
+        Self { ops, notes: Vec::new(), warnings: Vec::new() }
+    }
+
+    /// Keeps the changes of a writable root in a directory instead of memory.
+    pub fn keep_changes(&mut self, directory: &std::path::Path) {
+        for op in &mut self.ops {
+            if let Op::MountImage { upper: Some(upper @ Upper::Memory { .. }), .. } = op {
+                *upper = Upper::Directory { path: directory.to_path_buf() };
+            }
+        }
+    }
+
+    /// Gives the workload a terminal of its own, as a container in the background needs one.
+    pub fn add_console(&mut self) {
+        let after = |op: &Op| matches!(op, Op::DetachHost);
+        if let Some(at) = self.ops.iter().position(after) {
+            self.ops.insert(at + 1, Op::Console);
+        }
+        for op in &mut self.ops {
+            if let Op::Exec { env, .. } = op
+                && !env.iter().any(|line| line.as_encoded_bytes().starts_with(b"TERM="))
+            {
+                env.push("TERM=xterm".into());
+            }
+        }
+    }
 }
 
 /// Why no plan could be made.

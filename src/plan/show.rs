@@ -34,6 +34,7 @@ impl Op {
                 format!("bind `{}` on `{}`", source.display(), target.display())
             }
             Self::DetachHost => "detach the host's tree".into(),
+            Self::Console => "make a terminal".into(),
             Self::NoNewPrivileges => "no new privileges".into(),
             Self::ChangeDirectory { path, .. } => format!("enter directory `{}`", path.display()),
             Self::Exec { argv, .. } => format!(
@@ -126,6 +127,7 @@ impl fmt::Display for Op {
                 f.write_str(")")
             }
             Self::DetachHost => f.write_str("detach      the host's tree"),
+            Self::Console => f.write_str("terminal    one of its own for the workload"),
             Self::NoNewPrivileges => f.write_str("privileges  no new ones"),
             Self::ChangeDirectory { path, .. } => write!(f, "cwd         {}", path.display()),
             Self::Exec { argv, env } => {

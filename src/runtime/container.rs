@@ -124,6 +124,25 @@ impl Container {
         text.and_then(|text| fs::write(&path, text)).map_err(RuntimeError::state("write", path))
     }
 
+    /// Holds it while its files are looked at: nobody can start it meanwhile.
+    pub fn hold(&self) -> Result<Held, RuntimeError> {
+        self.wait_for_lock().map(|lock| Held { _lock: lock })
+    }
+
+    /// Has the plan keep the changes of a writable root in the container's own directory, until that is removed.
+    pub fn keep_changes(&mut self, plan: &mut LaunchPlan) -> Result<(), RuntimeError> {
+        let place = self.directory.join("root");
+        plan.keep_changes(&place);
+        self.record.take_plan(plan);
+        if self.record.changes.as_ref() == Some(&place) {
+            match fs::create_dir(&place) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                other => other.map_err(RuntimeError::state("make", &place))?,
+            }
+        }
+        self.write()
+    }
+
     /// Makes it ready for a start: this process takes care of it, and it has not ended.
     pub(super) fn prepare_start(&mut self) -> Result<(), RuntimeError> {
         if self.lock.is_none() {
@@ -291,6 +310,12 @@ impl Container {
         }
         process.wait(Some(Duration::from_secs(1))).unwrap_or(false)
     }
+}
+
+/// A container's lock, let go when it is dropped.
+#[derive(Debug)]
+pub struct Held {
+    _lock: Arc<File>,
 }
 
 /// Takes a container's lock; `None` if somebody else has it, or the container is gone.

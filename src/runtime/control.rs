@@ -50,6 +50,18 @@ pub fn kill(container: &Container, signal: i32) -> Result<(), RuntimeError> {
     send(container, &process, signal)
 }
 
+/// Stops a process of a container until [`go_on`]. ESRCH: it has just ended.
+pub fn stop_process(pid: i32) -> Result<(), Errno> {
+    const SIGSTOP: &str = "STOP";
+    crate::sys::pidfd::send_signal(pid, signal_number(SIGSTOP).ok_or(Errno::EINVAL)?)
+}
+
+/// Lets a stopped process go on.
+pub fn go_on(pid: i32) -> Result<(), Errno> {
+    const SIGCONT: &str = "CONT";
+    crate::sys::pidfd::send_signal(pid, signal_number(SIGCONT).ok_or(Errno::EINVAL)?)
+}
+
 /// How a container will have ended, held open: with `--rm` the monitor removes the file's name.
 #[derive(Debug)]
 pub struct Ending {

@@ -130,6 +130,23 @@ pub enum RuntimeError {
         /// The cause.
         errno: Errno,
     },
+    /// Nobody answers at the container's line.
+    #[error("cannot attach to container `{name}`: {} ({errno:?})", errno.desc())]
+    Attach {
+        /// The container.
+        name: String,
+        /// The cause.
+        errno: Errno,
+    },
+    /// Files could not be copied.
+    #[error(transparent)]
+    Copy(#[from] super::files::CopyError),
+    /// Not a list of keys.
+    #[error("invalid detach keys (`{text}`) provided")]
+    BadKeys {
+        /// As given.
+        text: String,
+    },
     /// A user that the container does not have.
     #[error("container `{name}` cannot run a command as user `{user}`: it holds the user {uid} alone")]
     OtherUser {
@@ -169,6 +186,7 @@ impl Hint for RuntimeError {
             Self::Place(error) => return error.hint(),
             Self::Launch { hint, .. } => return hint.clone(),
             Self::Command(error) => return error.hint(),
+            Self::Copy(error) => return error.hint(),
             Self::NoSuchContainer { .. } => {
                 "`slipway ps -a` lists your containers on this node; for another node of a job: \
                                              `srun --jobid=JOB --overlap -w NODE slipway ps -a`"
@@ -184,6 +202,9 @@ impl Hint for RuntimeError {
             Self::NotRunning { name } => format!("start it with `slipway start {name}`"),
             Self::BadName { .. } => "choose two characters or more, the first a letter or a digit".into(),
             Self::BadSignal { .. } => "give a name like TERM or a number like 15".into(),
+            Self::BadKeys { .. } => {
+                "write single characters or `ctrl-` and one, with commas between: `ctrl-p,ctrl-q`".into()
+            }
             Self::OtherUser { .. } => "leave `-u` out".into(),
             Self::MonitorGone { .. } => {
                 "a memory limit or the end of the job may have killed it: look at the job's log".into()

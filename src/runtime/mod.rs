@@ -11,10 +11,15 @@
 
 #![expect(clippy::disallowed_methods, reason = "this module keeps the state of containers in files")]
 
+mod attach;
 mod container;
 mod control;
 mod enter;
 mod error;
+mod files;
+mod hub;
+mod keys;
+mod line;
 mod log;
 mod monitor;
 mod names;
@@ -22,12 +27,20 @@ mod record;
 mod shelf;
 mod start;
 mod sweep;
+mod usage;
 
-pub use container::Container;
-pub use control::{Ending, kill, parse_signal, remove, rename, stop};
-pub use enter::{Entry, enter, enter_detached};
+pub use attach::{Line, Outputs, Parting, Wishes, attach, connect, line_pair};
+pub use container::{Container, Held};
+pub use control::{Ending, go_on, kill, parse_signal, remove, rename, stop, stop_process};
+pub use enter::{Entry, enter, enter_detached, enter_terminal};
 pub use error::RuntimeError;
+pub use files::{
+    Change, ChangeKind, ChangeStream, CopyError, Place, changes, copy_in, copy_in_tar, copy_out,
+    copy_out_tar, export, pack_changes,
+};
+pub use keys::DetachKeys;
 pub use log::{LogLine, LogReader, Stream};
 pub use record::{Draft, Exit, MountRecord, Record, Status, workload_env, workload_filter};
 pub use shelf::{Shelf, new_id};
 pub use start::{register_own, start, unregister};
+pub use usage::Usage;

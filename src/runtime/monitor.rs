@@ -11,8 +11,8 @@
 //! reads the end of the pipe and ends.
 
 use std::fs::File;
-use std::io::{self, PipeReader, PipeWriter, Read, Write as _};
-use std::os::fd::{AsFd as _, BorrowedFd};
+use std::io::{self, PipeReader, PipeWriter, Read as _, Write as _};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
 
@@ -20,11 +20,13 @@ use jiff::Timestamp;
 
 use crate::launch::{self, Context};
 use crate::plan::LaunchPlan;
+use crate::sys::access::{self, Wanted};
 use crate::sys::ns::SingleThreaded;
 use crate::sys::pidfd::ProcessId;
-use crate::sys::{Errno, access, process};
+use crate::sys::{Errno, process, socket};
 
 use super::container::Container;
+use super::hub::{Hub, Sink};
 use super::log::{LogWriter, Stream};
 use super::start::{Answer, say};
 use super::sweep;
@@ -34,16 +36,19 @@ const READ_BYTES: usize = 64 << 10;
 /// After the end of the workload this much output is still taken, per stream: more than a pipe holds. Somebody outside the
 /// container may have been given the pipe, and must not keep the monitor.
 const LAST_BYTES: usize = 1 << 20;
+/// So long the last output may wait for those who watch.
+const LAST_PATIENCE: Duration = Duration::from_secs(5);
 
 /// The monitor's whole life. The exit status is for nobody.
 pub(super) fn run(
     container: &mut Container,
     plan: &LaunchPlan,
     context: &Context<'_>,
+    first: Option<OwnedFd>,
     answers: PipeWriter,
 ) -> i32 {
     process::set_name(c"slipway-monitor");
-    match begin(container, plan, context, &answers) {
+    match begin(container, plan, context, first, &answers) {
         Ok(workload) => workload.watch(container, answers),
         Err((act, errno)) => {
             let message = format!(
@@ -61,10 +66,13 @@ pub(super) fn run(
 #[derive(Debug)]
 struct Workload {
     child: process::Child,
-    /// Held open and never written, where standard input was asked to stay open.
-    _input: Option<PipeWriter>,
-    out: PipeReader,
-    err: PipeReader,
+    hub: Hub,
+    /// Its output and its errors, where it has no terminal; `None` once they have ended.
+    pipes: [Option<PipeReader>; 2],
+    /// Where the terminal comes from, until it has.
+    console: Option<OwnedFd>,
+    /// The terminal has bytes, or may have.
+    reads_terminal: bool,
     start: PipeReader,
     log: LogWriter,
 }
@@ -76,25 +84,36 @@ fn begin(
     container: &mut Container,
     plan: &LaunchPlan,
     context: &Context<'_>,
+    first: Option<OwnedFd>,
     answers: &PipeWriter,
 ) -> Result<Workload, Failed> {
     // Nothing of the caller's may stay open: `$(slipway run -d …)` would wait for it.
     let mut kept = vec![answers.as_fd(), context.image.file.fd()];
     kept.extend(container.lock.as_ref().map(|lock| lock.as_fd()));
+    kept.extend(first.as_ref().map(OwnedFd::as_fd));
     process::keep_only_fds(&kept).map_err(|errno| ("closing the caller's files", errno))?;
     let log = LogWriter::open(container.log_path()).map_err(|error| ("opening the log", to_errno(&error)))?;
+    let record = &container.record;
     let (out, out_there) = pipe()?;
     let (err, err_there) = pipe()?;
     let (start, start_there) = pipe()?;
     let (gate_there, gate) = pipe()?;
-    let (input_there, input) = match container.record.open_stdin {
+    let (input_there, input) = match record.open_stdin && !record.tty {
         true => pipe().map(|(there, here)| (Some(there), Some(here)))?,
         false => (None, None),
     };
+    let (console, console_there) = match record.tty {
+        true => socket::pair()
+            .map(|(here, there)| (Some(here), Some(there)))
+            .map_err(|errno| ("making sockets", errno))?,
+        false => (None, None),
+    };
+    let directory = container.lock.as_ref().map(|lock| lock.as_fd());
+    let mut hub = Hub::new(directory, first, record.stdin_once);
     // The child takes its own copies out of these, and so closes what it must not hold; here they stay.
     let mut here = Some((gate, input));
     let mut there = Some((gate_there, start_there));
-    let streams = Streams { input: input_there, out: out_there, err: err_there };
+    let streams = Streams { input: input_there, out: out_there, err: err_there, console: console_there };
     let witness = SingleThreaded::witness().ok_or(("looking at its own threads", Errno::EINVAL))?;
     let child = process::fork_child(&witness, || {
         drop(here.take());
@@ -103,6 +122,9 @@ fn begin(
     .map_err(|errno| ("starting a process", errno))?;
     drop((there, streams));
     let (mut gate, input) = here.ok_or(("keeping the gate", Errno::EINVAL))?;
+    if let Some(pipe) = input {
+        hub.set_sink(Sink::Pipe(pipe));
+    }
 
     container.record.monitor = ProcessId::own();
     container.record.process = ProcessId::of(child.as_raw());
@@ -116,7 +138,7 @@ fn begin(
     }
     // A child that was killed meanwhile is noticed in `watch`.
     let _ = gate.write_all(b"!");
-    Ok(Workload { child, _input: input, out, err, start, log })
+    Ok(Workload { child, hub, pipes: [Some(out), Some(err)], console, reads_terminal: false, start, log })
 }
 
 fn pipe() -> Result<(PipeReader, PipeWriter), Failed> {
@@ -127,12 +149,15 @@ fn to_errno(error: &io::Error) -> Errno {
     Errno::from_raw(error.raw_os_error().unwrap_or(0))
 }
 
-/// The workload's ends of its standard streams; no input is `/dev/null`.
+/// The workload's ends of its standard streams; no input is `/dev/null`. With a terminal they are what it gets until it
+/// makes that.
 #[derive(Debug)]
 struct Streams {
     input: Option<PipeReader>,
     out: PipeWriter,
     err: PipeWriter,
+    /// Where it sends its terminal.
+    console: Option<OwnedFd>,
 }
 
 /// The child's part: waits at the gate, takes its streams, and goes the way of every launch.
@@ -160,7 +185,7 @@ fn become_workload(
         say(start, &Answer::Failed { message, hint: None, code: 125 });
         return 125;
     }
-    let error = launch::apply(plan, context);
+    let error = launch::apply(plan, &context.with_console(streams.console.as_ref()));
     say(start, &Answer::of_launch(&error));
     error.exit_code().into()
 }
@@ -175,7 +200,6 @@ impl Workload {
         let mut answers = Some(answers);
         let mut failure = None;
         let mut namespace = None;
-        let mut open = [true, true];
         let code = loop {
             // Before the first wait too: the child may have ended before its end was watched.
             match process::try_wait(self.child) {
@@ -183,13 +207,7 @@ impl Workload {
                 Ok(Some(code)) => break code,
                 Err(_) => break 125,
             }
-            let fds: [Option<BorrowedFd<'_>>; 4] = [
-                (failure.is_none() && answers.is_some()).then(|| self.start.as_fd()),
-                open[0].then(|| self.out.as_fd()),
-                open[1].then(|| self.err.as_fd()),
-                Some(ends.as_fd()),
-            ];
-            let Ok([started, out, err, _]) = access::wait_any(fds, None) else { break 125 };
+            let Ok(started) = self.turn(&ends, failure.is_none() && answers.is_some()) else { break 125 };
             process::clear_watch(&ends);
             if started {
                 failure = self.failure();
@@ -198,15 +216,11 @@ impl Workload {
                     answers.take().into_iter().for_each(|answers| say(answers, &Answer::Started));
                 }
             }
-            for (ready, stream, index) in [(out, Stream::Stdout, 0), (err, Stream::Stderr, 1)] {
-                if ready {
-                    open[index] = self.keep_some(stream) > 0;
-                }
-            }
         };
         if let Some(namespace) = namespace {
             sweep::kill_all_in(&namespace);
         }
+        self.take_terminal();
         self.keep_rest();
         // A child that ended before the pipe was looked at: what it said is still there.
         let failure = failure.or_else(|| answers.is_some().then(|| self.failure()).flatten());
@@ -223,7 +237,41 @@ impl Workload {
         if let Some(answers) = answers {
             say(answers, &failure.unwrap_or(Answer::Started));
         }
+        self.hub.close(LAST_PATIENCE);
         0
+    }
+
+    /// Waits once, and does what has become possible. True if the start has been decided, where `asks_start`.
+    fn turn(&mut self, ends: &impl AsFd, asks_start: bool) -> Result<bool, Errno> {
+        let mut wanted = vec![reading(ends.as_fd())];
+        let start = asks_start.then(|| push(&mut wanted, self.start.as_fd()));
+        let console = self.console.as_ref().map(|console| push(&mut wanted, console.as_fd()));
+        // Nothing more is taken of the workload than those who watch it take.
+        let takes = self.hub.takes_output();
+        let terminal = self.hub.terminal().filter(|_| takes && self.reads_terminal);
+        let terminal = terminal.map(|master| push(&mut wanted, master.as_fd()));
+        let pipes = self
+            .pipes
+            .each_ref()
+            .map(|pipe| pipe.as_ref().filter(|_| takes).map(|pipe| push(&mut wanted, pipe.as_fd())));
+        let places = self.hub.want(&mut wanted);
+        let ready = access::wait_ready(&wanted, None)?;
+        let is_ready =
+            |place: Option<usize>| place.and_then(|place| ready.get(place)).is_some_and(|ready| ready.read);
+        if is_ready(console) {
+            self.take_terminal();
+        }
+        if is_ready(terminal) {
+            self.reads_terminal = self.keep_some(Stream::Stdout) > 0;
+        }
+        let [out, err] = pipes.map(is_ready);
+        for (ready, stream) in [(out, Stream::Stdout), (err, Stream::Stderr)] {
+            if ready && self.keep_some(stream) == 0 {
+                *self.pipe(stream) = None;
+            }
+        }
+        self.hub.work(&places, &ready);
+        Ok(is_ready(start))
     }
 
     /// What the child said on its way; nothing if it was executed. Returns at once: its end is closed, or being closed.
@@ -233,27 +281,69 @@ impl Workload {
         serde_json::from_slice(&text).ok()
     }
 
+    /// Takes the terminal that the workload has made. From then on nothing else is its output.
+    fn take_terminal(&mut self) {
+        let Some(console) = self.console.take() else { return };
+        if let Ok(Some((_, fds))) = socket::try_receive(&console, 1)
+            && let Some(master) = fds.into_iter().next()
+        {
+            self.hub.set_sink(Sink::Terminal(master));
+            self.reads_terminal = true;
+            self.pipes = [None, None];
+        }
+    }
+
+    fn pipe(&mut self, stream: Stream) -> &mut Option<PipeReader> {
+        let [out, err] = &mut self.pipes;
+        if stream == Stream::Stdout { out } else { err }
+    }
+
     /// Keeps what a stream has now; gives the number of bytes, 0 at its end.
     fn keep_some(&mut self, stream: Stream) -> usize {
-        let pipe = if stream == Stream::Stdout { &mut self.out } else { &mut self.err };
         let mut bytes = vec![0; READ_BYTES];
-        let count = pipe.read(&mut bytes).unwrap_or(0);
+        let count = match (self.hub.terminal(), &self.pipes) {
+            (Some(master), _) => match access::read(master, &mut bytes) {
+                // Nothing yet after all. EIO: no program has the terminal open any more.
+                Err(Errno::EAGAIN) => return 1,
+                other => other.unwrap_or(0),
+            },
+            (None, [Some(pipe), _]) if stream == Stream::Stdout => {
+                access::read(pipe, &mut bytes).unwrap_or(0)
+            }
+            (None, [_, Some(pipe)]) if stream == Stream::Stderr => {
+                access::read(pipe, &mut bytes).unwrap_or(0)
+            }
+            (None, _) => 0,
+        };
         let now = Timestamp::now();
         match bytes.get(..count).filter(|bytes| !bytes.is_empty()) {
-            Some(bytes) => self.log.take(stream, bytes, now),
+            Some(bytes) => {
+                self.log.take(stream, bytes, now);
+                self.hub.tell(stream, bytes);
+            }
             None => self.log.finish(stream, now),
         }
         count
     }
 
-    /// Keeps what is still in the pipes, without waiting for whoever may hold them.
+    /// Keeps what is still on its way, without waiting for whoever may hold the other side.
     fn keep_rest(&mut self) {
         for stream in [Stream::Stdout, Stream::Stderr] {
             let mut left = LAST_BYTES;
             loop {
-                let pipe = if stream == Stream::Stdout { &self.out } else { &self.err };
-                let ready = access::wait_readable(pipe.as_fd(), Duration::ZERO).unwrap_or(false);
+                let is_terminal = self.hub.terminal().is_some();
+                let source = match self.hub.terminal() {
+                    Some(master) => (stream == Stream::Stdout && self.reads_terminal).then(|| master.as_fd()),
+                    None => {
+                        let [out, err] = &self.pipes;
+                        let pipe = if stream == Stream::Stdout { out } else { err };
+                        pipe.as_ref().map(|pipe| pipe.as_fd())
+                    }
+                };
+                let Some(source) = source else { break };
+                let ready = access::wait_readable(source, Duration::ZERO).unwrap_or(false);
                 let count = if ready && left > 0 { self.keep_some(stream) } else { 0 };
+                self.reads_terminal &= !is_terminal || count > 0;
                 if count == 0 {
                     break;
                 }
@@ -262,4 +352,14 @@ impl Workload {
             self.log.finish(stream, Timestamp::now());
         }
     }
+}
+
+fn reading(fd: BorrowedFd<'_>) -> Wanted<'_> {
+    Wanted { fd, read: true, write: false }
+}
+
+/// Adds a fd to read from to what is waited for, and gives its place.
+fn push<'a>(wanted: &mut Vec<Wanted<'a>>, fd: BorrowedFd<'a>) -> usize {
+    wanted.push(reading(fd));
+    wanted.len() - 1
 }

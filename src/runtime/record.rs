@@ -8,7 +8,6 @@
 //! caller-env   the caller's variables at that time
 //! filter       the filter of system calls that a further command gets, if there is one
 //! log, log.1   what it printed (see the log module)
-//! changes/     what differs from the image, where the root is kept: `upper` and `work` of an overlay
 //! ```
 
 use std::collections::BTreeMap;
@@ -20,7 +19,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::bundle::CapabilitySet;
-use crate::plan::{LaunchPlan, Op};
+use crate::plan::{LaunchPlan, Op, Upper};
 use crate::sys::pidfd::ProcessId;
 use crate::sys::seccomp::Instruction;
 
@@ -63,6 +62,9 @@ pub struct Record {
     /// Host paths shown inside, as inspect tells them.
     #[serde(default)]
     pub mounts: Vec<MountRecord>,
+    /// The directory in which the changes of its writable root are kept.
+    #[serde(default)]
+    pub changes: Option<PathBuf>,
     /// The signal that asks it to end, in the words of the image or the user.
     #[serde(default)]
     pub stop_signal: Option<String>,
@@ -75,9 +77,6 @@ pub struct Record {
     /// It stays when it has ended although no monitor keeps it.
     #[serde(default)]
     pub stays: bool,
-    /// Where the changes of its root are; they go with it.
-    #[serde(default)]
-    pub changes: Option<PathBuf>,
     /// Names of the volumes that were made for it alone.
     #[serde(default)]
     pub volumes: Vec<String>,
@@ -95,6 +94,9 @@ pub struct Record {
     /// Standard input stays open.
     #[serde(default)]
     pub open_stdin: bool,
+    /// The end of the first attached command's input is the end of standard input.
+    #[serde(default)]
+    pub stdin_once: bool,
     /// It has a terminal of its own.
     #[serde(default)]
     pub tty: bool,
@@ -188,17 +190,18 @@ impl Record {
             started: None,
             labels: BTreeMap::new(),
             mounts: Vec::new(),
+            changes: None,
             stop_signal: None,
             stop_seconds: None,
             auto_remove: false,
             stays: false,
-            changes: None,
             volumes: Vec::new(),
             volume_paths: Vec::new(),
             capabilities: usual_capabilities(),
             added_capabilities: 0,
             detached: true,
             open_stdin: false,
+            stdin_once: false,
             tty: false,
             job_id: None,
             step_id: None,
@@ -215,6 +218,7 @@ impl Record {
     pub fn take_plan(&mut self, plan: &LaunchPlan) {
         self.mounts.clear();
         (self.capabilities, self.added_capabilities) = (usual_capabilities(), 0);
+        self.changes = None;
         for op in &plan.ops {
             match op {
                 Op::Bind { source, target, read_only, asked: Some(_), .. } => self.mounts.push(MountRecord {
@@ -224,6 +228,9 @@ impl Record {
                 }),
                 Op::LimitCapabilities { keep, add } => {
                     (self.capabilities, self.added_capabilities) = (keep.bits(), add.bits());
+                }
+                Op::MountImage { upper: Some(Upper::Directory { path }), .. } => {
+                    self.changes = Some(path.clone());
                 }
                 Op::ChangeDirectory { path, .. } => self.cwd.clone_from(path),
                 Op::Exec { argv, .. } => {

@@ -26,9 +26,6 @@ use super::record::{Draft, join_with_nul};
 /// Made-up names are tried so often; the last gets the id behind it.
 const NAME_TRIES: u32 = 4;
 
-/// The directory in a container's own with the changes of its root.
-const CHANGES: &str = "changes";
-
 /// A fresh id, for a container that needs one before it is made, or for a volume.
 pub fn new_id() -> Result<String, RuntimeError> {
     Ok(names::from_random(&random_bytes()?).0)
@@ -51,12 +48,6 @@ impl Shelf {
         let first = roots.first().cloned().unwrap_or_default();
         roots.retain(|root| is_own_directory(root));
         Self { first, roots }
-    }
-
-    /// Where the changes of a new container's root would be.
-    #[must_use]
-    pub fn place_for_changes(&self, id: &str) -> PathBuf {
-        self.first.join("containers").join(id).join(CHANGES)
     }
 
     /// Makes a container's directory. Nothing runs yet; the calling process takes care of it.
@@ -93,10 +84,6 @@ impl Shelf {
         // Before the name, so that it is never seen without somebody who takes care of it.
         let lock = super::container::lock(&unfinished)?;
         let directory = containers.join(&record.id);
-        if record.changes.is_some() {
-            let changes = unfinished.join(CHANGES);
-            fs::create_dir(&changes).map_err(failed)?;
-        }
         fs::rename(&unfinished, &directory).map_err(failed)?;
         let mut container = Container { directory, root, record, lock };
         let mut tries = if wanted.is_some() { 0 } else { NAME_TRIES };

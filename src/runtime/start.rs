@@ -1,6 +1,7 @@
 //! Starting a container: the command's side.
 
 use std::io::{self, PipeWriter, Read as _, Write as _};
+use std::os::fd::OwnedFd;
 
 use serde::{Deserialize, Serialize};
 
@@ -40,15 +41,18 @@ impl Answer {
     }
 }
 
-/// Starts the workload below a monitor of its own, and returns once it has been executed.
+/// Starts the workload below a monitor of its own, and returns once it has been executed. Whoever has the other end of
+/// `first` is attached before it prints anything.
 pub fn start(
     container: &mut Container,
     plan: &LaunchPlan,
     context: &Context<'_>,
+    first: Option<OwnedFd>,
 ) -> Result<(), RuntimeError> {
     container.prepare_start()?;
     let name = container.record.name.clone();
-    let has_answered = in_background(&name, |answers| monitor::run(container, plan, context, answers))?;
+    let has_answered =
+        in_background(&name, |answers| monitor::run(container, plan, context, first, answers))?;
     // The monitor has its copy.
     container.lock = None;
     container.reload();

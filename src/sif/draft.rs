@@ -1,4 +1,5 @@
-//! Writing: a SIF whose small objects are known and whose one partition is written as a stream.
+//! Writing: a SIF whose small objects are known and whose one partition is written as a stream; what is known only then
+//! comes behind it.
 
 use super::PARTITION_ALIGN_BYTES;
 use super::record::{
@@ -93,6 +94,15 @@ impl Draft {
 
     /// Everything before the partition, which is `size_bytes` long with its padding.
     pub fn head(&self, size_bytes: u64) -> Result<Vec<u8>, DraftError> {
+        self.head_with(size_bytes, &[])
+    }
+
+    /// The same for a file with further objects behind the partition: their data follows it, one after the other.
+    pub fn head_with(&self, size_bytes: u64, behind: &[DraftObject]) -> Result<Vec<u8>, DraftError> {
+        let count = self.objects.len() + 1 + behind.len();
+        if count > SLOTS {
+            return Err(DraftError::TooMany { count });
+        }
         let mut whole = self.clone();
         let kind = ObjectKind::Partition {
             file_system: FileSystem::Squashfs,
@@ -101,6 +111,12 @@ impl Draft {
         };
         let padding_bytes = self.partition_offset_bytes() - self.data_end_bytes();
         whole.push(kind, "", size_bytes, padding_bytes);
+        let mut end_bytes = self.partition_offset_bytes().saturating_add(size_bytes);
+        for object in behind {
+            let size_bytes = object.data.len() as u64;
+            whole.push_at(end_bytes, object.kind, object.name, size_bytes, 0);
+            end_bytes = end_bytes.saturating_add(size_bytes);
+        }
 
         let mut out = whole.header().to_bytes();
         resize(&mut out, TABLE_OFFSET_BYTES);
@@ -122,13 +138,17 @@ impl Draft {
 
     /// Adds a descriptor for data behind what is there.
     fn push(&mut self, kind: ObjectKind, name: &str, size_bytes: u64, padding_bytes: u64) {
+        self.push_at(self.data_end_bytes(), kind, name, size_bytes, padding_bytes);
+    }
+
+    fn push_at(&mut self, end_bytes: u64, kind: ObjectKind, name: &str, size_bytes: u64, padding_bytes: u64) {
         let id = u32::try_from(self.objects.len() + 1).expect("there are at most 48 objects");
         self.objects.push(Object {
             kind,
             id,
             group: Some(GROUP),
             link: 0,
-            offset_bytes: self.data_end_bytes() + padding_bytes,
+            offset_bytes: end_bytes.saturating_add(padding_bytes),
             size_bytes,
             padded_bytes: padding_bytes.saturating_add(size_bytes),
             created: self.time,

@@ -36,6 +36,11 @@ pub const OCI_CONFIG: &str = "oci-config.json";
 /// It is a generic JSON object (0x4006) in the partition's group: foreign readers look such objects up by name and pass
 /// over ours, and a signature of the group covers it. Its sha256 is the image's id.
 pub const IMAGE_CONFIG: &str = "slipway-image-config.json";
+/// Name of our object with the sums of the squashfs ([`crate::squashfs::sums`]), behind the partition, in its group.
+///
+/// Generic raw data (0x4007), which others pass over. It carries a digest of the squashfs's tables: one that does not fit
+/// is an error, not a second truth.
+pub const SUMS: &str = "slipway-sums";
 
 /// Where partitions begin and to what they are padded, in bytes.
 pub const PARTITION_ALIGN_BYTES: u64 = 4096;

@@ -60,6 +60,8 @@ pub enum ObjectKind {
     },
     /// Any JSON document.
     GenericJson,
+    /// Any bytes.
+    GenericRaw,
     /// The index of an OCI-SIF.
     OciRootIndex,
     /// Everything that we need not look into, by its number.
@@ -258,6 +260,7 @@ impl ObjectKind {
                 }
             }
             0x4006 => Self::GenericJson,
+            0x4007 => Self::GenericRaw,
             0x400a => Self::OciRootIndex,
             other => Self::Other(other),
         }
@@ -273,6 +276,7 @@ impl ObjectKind {
                 (0x4004, extra)
             }
             Self::GenericJson => (0x4006, Vec::new()),
+            Self::GenericRaw => (0x4007, Vec::new()),
             Self::OciRootIndex => (0x400a, Vec::new()),
             Self::Other(number) => (number, Vec::new()),
         }

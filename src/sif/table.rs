@@ -174,6 +174,14 @@ impl Sif {
         }
     }
 
+    /// The first object of generic raw data of that name.
+    #[must_use]
+    pub fn find_raw(&self, name: &str) -> Option<&Object> {
+        self.objects
+            .iter()
+            .find(|object| object.kind == ObjectKind::GenericRaw && object.name == name.as_bytes())
+    }
+
     /// The first generic JSON object of that name.
     #[must_use]
     pub fn find_json(&self, name: &str) -> Option<&Object> {

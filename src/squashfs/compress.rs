@@ -1,4 +1,8 @@
-//! Block compressors: one door to `zstd`, to `lz4_flex` and to `flate2`'s zlib side.
+//! Block compressors: one door to `zstd`, to `lz4_flex` and to `flate2`'s zlib side. LZO, xz and lzma are read only: others
+//! have made such images.
+
+mod lzma;
+mod lzo;
 
 use std::io;
 
@@ -7,6 +11,12 @@ use zstd::zstd_safe;
 
 /// Superblock id of zlib streams.
 const GZIP_ID: u16 = 1;
+/// Superblock id of .lzma streams.
+const LZMA_ID: u16 = 2;
+/// Superblock id of LZO1X blocks.
+const LZO_ID: u16 = 3;
+/// Superblock id of .xz streams.
+const XZ_ID: u16 = 4;
 /// Superblock id of bare LZ4 blocks.
 const LZ4_ID: u16 = 5;
 /// Superblock id of zstd frames.
@@ -53,7 +63,8 @@ impl std::str::FromStr for Compressor {
         let (name, level) = text.split_once(':').map_or((text, None), |(name, level)| (name, Some(level)));
         let level = level.map(|level| level.parse().map_err(|_| NoCompressor)).transpose()?;
         let compressor = match (name, level) {
-            ("zstd", level) => Self::Zstd(level.unwrap_or(1)),
+            ("zstd", None) => Self::DEFAULT,
+            ("zstd", Some(level)) => Self::Zstd(level),
             ("gzip", level) => Self::Gzip(level.unwrap_or(6).try_into().map_err(|_| NoCompressor)?),
             ("lz4", None) => Self::Lz4,
             ("none", None) => Self::None,
@@ -64,6 +75,10 @@ impl std::str::FromStr for Compressor {
 }
 
 impl Compressor {
+    /// What is taken where nobody says. Level 1 takes a tenth less work for a conversion, but its files are 5 % larger
+    /// (1.10 of gzip's at level 9 instead of 1.05), and each start reads them again.
+    pub const DEFAULT: Self = Self::Zstd(3);
+
     /// What a user can write, for messages.
     pub const EXPECTED: &str = "\"zstd:LEVEL\" with 1 to 19, \"gzip:LEVEL\" with 1 to 9, \"lz4\" or \"none\"";
 
@@ -96,7 +111,7 @@ impl Compressor {
 /// Whether blocks of a superblock's compressor can be read.
 #[must_use]
 pub fn is_supported(compressor_id: u16) -> bool {
-    matches!(compressor_id, GZIP_ID | LZ4_ID | ZSTD_ID)
+    (GZIP_ID..=ZSTD_ID).contains(&compressor_id)
 }
 
 /// Compresses block after block with one warm context. One for each thread.
@@ -170,6 +185,9 @@ pub struct BlockDecompressor(DecompressContext);
 
 enum DecompressContext {
     Gzip(Decompress),
+    Lzma,
+    Lzo,
+    Xz,
     Lz4,
     Zstd(zstd::bulk::Decompressor<'static>),
 }
@@ -181,17 +199,19 @@ impl std::fmt::Debug for BlockDecompressor {
 }
 
 impl BlockDecompressor {
-    /// A context for the compressor id of a superblock (1 gzip, 5 lz4, 6 zstd); another id is `Unsupported`.
+    /// A context for the compressor id of a superblock (1 gzip, 2 lzma, 3 lzo, 4 xz, 5 lz4, 6 zstd); another id is
+    /// `Unsupported`.
     pub fn new(compressor_id: u16) -> io::Result<Self> {
         match compressor_id {
             GZIP_ID => Ok(Self(DecompressContext::Gzip(Decompress::new(true)))),
+            LZMA_ID => Ok(Self(DecompressContext::Lzma)),
+            LZO_ID => Ok(Self(DecompressContext::Lzo)),
+            XZ_ID => Ok(Self(DecompressContext::Xz)),
             LZ4_ID => Ok(Self(DecompressContext::Lz4)),
             ZSTD_ID => Ok(Self(DecompressContext::Zstd(zstd::bulk::Decompressor::new()?))),
             other => Err(io::Error::new(
                 io::ErrorKind::Unsupported,
-                format!(
-                    "compressor {other} of squashfs is not supported, only 1 (gzip), 5 (lz4) and 6 (zstd) are"
-                ),
+                format!("compressor {other} of squashfs is not known, only 1 (gzip) to 6 (zstd) are"),
             )),
         }
     }
@@ -216,6 +236,9 @@ impl BlockDecompressor {
                 }
                 usize::try_from(context.total_out()).map_err(io::Error::other)
             }
+            DecompressContext::Lzma => lzma::decompress_lzma(input, output),
+            DecompressContext::Lzo => lzo::decompress(input, output),
+            DecompressContext::Xz => lzma::decompress_xz(input, output),
             DecompressContext::Lz4 => lz4_flex::block::decompress_into(input, output)
                 .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error)),
             DecompressContext::Zstd(context) => context
@@ -281,7 +304,7 @@ mod tests {
         {
             assert_eq!(BlockCompressor::new(compressor).unwrap_err().kind(), io::ErrorKind::InvalidInput);
         }
-        for id in [0, 2, 3, 4, 7] {
+        for id in [0, 7, u16::MAX] {
             assert!(!is_supported(id));
             assert_eq!(BlockDecompressor::new(id).unwrap_err().kind(), io::ErrorKind::Unsupported);
         }
@@ -295,7 +318,7 @@ mod tests {
         for compressor in [Compressor::Zstd(19), Compressor::Gzip(1), Compressor::Lz4, Compressor::None] {
             check(&compressor.to_string(), Ok(compressor));
         }
-        check("zstd", Ok(Compressor::Zstd(1)));
+        check("zstd", Ok(Compressor::DEFAULT));
         check("gzip", Ok(Compressor::Gzip(6)));
         for text in
             ["", "xz", "zstd:", "zstd:0", "zstd:20", "gzip:10", "gzip:-1", "lz4:1", "none:", "zstd:1:1"]
@@ -312,7 +335,7 @@ mod tests {
 
     #[test]
     fn garbage_is_an_error() {
-        for id in [1, 5, 6] {
+        for id in 1..=6 {
             assert!(is_supported(id));
             let mut decompress = BlockDecompressor::new(id).unwrap();
             for input in [&noise(1000)[..], b"", b"\x28\xb5\x2f\xfd", b"\x78\x9c"] {

@@ -6,4 +6,5 @@
 pub mod compress;
 pub mod format;
 pub mod read;
+pub mod sums;
 pub mod write;

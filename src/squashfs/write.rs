@@ -7,7 +7,7 @@
 //!            | inodes | directories | fragments | export | ids | xattrs
 //! ```
 //!
-//! Memory: a bounded number of blocks in flight, 48 bytes a file, 4 bytes a block, about 80 bytes a file (to find
+//! Memory: a bounded number of blocks in flight, 48 bytes a file, 24 bytes a block, about 80 bytes a file (to find
 //! duplicates), and at the end the inode and directory tables, compressed.
 
 mod content;
@@ -31,7 +31,8 @@ pub use self::error::WriteError;
 use self::output::Output;
 use self::pool::Pool;
 use super::compress::Compressor;
-use super::format::{METADATA_STORED, SUPERBLOCK_BYTES};
+use super::format::{METADATA_STORED, SUPERBLOCK_BYTES, Superblock};
+use super::sums::{BlockSum, Sums};
 use crate::base::tree::{FileId, Tree};
 
 /// How to write.
@@ -56,16 +57,23 @@ pub struct Writer<W> {
     given_up: bool,
 }
 
+/// A finished image.
+#[derive(Debug)]
+pub struct Finished<W> {
+    /// The output, positioned behind the image.
+    pub out: W,
+    /// The image's length, not padded.
+    pub size_bytes: u64,
+    /// The sums of all its blocks and tables.
+    pub sums: Sums,
+}
+
 impl<W: Read + Write + Seek> Writer<W> {
     /// Leaves room for the superblock and starts the threads.
     pub fn new(out: W, options: Options) -> Result<Self, WriteError> {
         let pool = Pool::start(options.compressor, options.threads)?;
         let mut out = Output::new(out, &[0; SUPERBLOCK_BYTES])?;
-        if let Some(bytes) = options.compressor.options() {
-            let size = u16::try_from(bytes.len()).expect("options are a few bytes") | METADATA_STORED;
-            out.write(&size.to_le_bytes())?;
-            out.write(bytes)?;
-        }
+        out.write(&options_block(options.compressor))?;
         let content = ContentWriter::new(out, pool, options.compressor);
         Ok(Self { options, content, given_up: false })
     }
@@ -88,11 +96,42 @@ impl<W: Read + Write + Seek> Writer<W> {
     ///
     /// A block device has to be padded to a whole number of its sectors before the kernel mounts it.
     pub fn finish(self, tree: &Tree) -> Result<(W, u64), WriteError> {
+        let finished = self.finish_with_sums(tree)?;
+        Ok((finished.out, finished.size_bytes))
+    }
+
+    /// As [`Self::finish`], and gives the sums of all that was written.
+    pub fn finish_with_sums(self, tree: &Tree) -> Result<Finished<W>, WriteError> {
         if self.given_up {
             return Err(WriteError::GivenUp);
         }
         let (mut out, content) = self.content.finish()?;
+        let head = options_block(self.options.compressor);
+        out.begin_tables();
         let superblock = tables::write_tables(&mut out, &content, tree, &self.options)?;
-        out.finish(&superblock.to_bytes())
+        finish_image(out, &superblock, &head, content.sums)
     }
+}
+
+/// What stands behind the superblock, if the compressor has options.
+fn options_block(compressor: Compressor) -> Vec<u8> {
+    let Some(bytes) = compressor.options() else { return Vec::new() };
+    let size = u16::try_from(bytes.len()).expect("options are a few bytes") | METADATA_STORED;
+    [&size.to_le_bytes(), bytes].concat()
+}
+
+/// Puts the superblock in front of an image whose tables are the last that was written; `options` stand behind it.
+fn finish_image<W: Write + Seek>(
+    mut out: Output<W>,
+    superblock: &Superblock,
+    options: &[u8],
+    blocks: Vec<BlockSum>,
+) -> Result<Finished<W>, WriteError> {
+    let hasher = out.end_tables();
+    let superblock = superblock.to_bytes();
+    let (out, size_bytes) = out.finish(&superblock)?;
+    let head = [&superblock[..], options].concat();
+    let first_block = head.len() as u64;
+    let (tables, pieces) = hasher.finish(&head);
+    Ok(Finished { out, size_bytes, sums: Sums { tables, first_block, blocks, pieces } })
 }

@@ -130,8 +130,17 @@ impl Hint for ArchiveError {
             ArchiveFault::NotAnImageArchive => {
                 "if it holds a root file system, make an image of it with `slipway import`".into()
             }
-            ArchiveFault::Tar(TarError::TruncatedData { .. } | TarError::TruncatedHeader { .. })
-            | ArchiveFault::NoManifest => "copy the file again, or save the image again".into(),
+            ArchiveFault::Read { source } => match source.kind() {
+                io::ErrorKind::NotFound => "check the path: it counts from the current directory".into(),
+                io::ErrorKind::PermissionDenied => "ask its owner to let you read it: `chmod o+r`".into(),
+                _ => return None,
+            },
+            ArchiveFault::Tar(_)
+            | ArchiveFault::Empty
+            | ArchiveFault::NoManifest
+            | ArchiveFault::Image(ImageError::Missing { .. } | ImageError::Digest { .. }) => {
+                "copy it again, or save the image again".into()
+            }
             ArchiveFault::NullManifest | ArchiveFault::LayerLeftOut { .. } => {
                 "save the image again with `docker save`".into()
             }

@@ -2,13 +2,13 @@
 
 use std::fmt;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
 use crate::base::Digest;
 
-use super::tmp::TmpPath;
+use super::fresh::Target;
 use super::{Store, StoreError};
 
 /// The name of a run file: `<manifest hex>-<writer version>-<compressor>`. Equal keys mean equal bytes.
@@ -88,10 +88,10 @@ impl Store {
         self.image_path(key).is_file()
     }
 
-    /// A place to write a run file to.
+    /// Where to write a run file. Another process that was faster is no error, and the file that it published stays.
     #[must_use]
-    pub fn image_writer(&self, key: &ImageKey) -> ImageWriter {
-        ImageWriter { tmp: TmpPath::new(&self.tmp_directory()), target: self.image_path(key) }
+    pub fn image_target(&self, key: &ImageKey) -> Target {
+        Target::in_store(self.image_path(key), self.tmp_directory())
     }
 
     /// Forgets a run file; it need not be there.
@@ -103,28 +103,5 @@ impl Store {
             }
             _ => Ok(()),
         }
-    }
-}
-
-/// A run file on its way in: the caller makes the file [`ImageWriter::path`], then publishes it. Dropping it leaves
-/// nothing.
-#[derive(Debug)]
-pub struct ImageWriter {
-    tmp: TmpPath,
-    target: PathBuf,
-}
-
-impl ImageWriter {
-    /// The file to make; it does not exist yet.
-    #[must_use]
-    pub fn path(&self) -> &Path {
-        self.tmp.path()
-    }
-
-    /// Gives the finished file its place and returns that. Another process that was faster is no error, and the file
-    /// that it published stays.
-    pub fn publish(self) -> Result<PathBuf, StoreError> {
-        self.tmp.publish_once(&self.target)?;
-        Ok(self.target)
     }
 }

@@ -18,6 +18,7 @@ mod blobs;
 mod error;
 mod fault;
 mod find;
+mod fresh;
 mod images;
 mod keep;
 mod layout;
@@ -45,14 +46,14 @@ pub use blobs::BlobWriter;
 pub use error::StoreError;
 pub use fault::{ArchiveError, ArchiveFault};
 pub use find::{FindError, Meant, StoredImage};
-pub use images::{ImageKey, ImageKeyError, ImageWriter};
+pub use fresh::{Fresh, Target};
+pub use images::{ImageKey, ImageKeyError};
 pub use keep::Keeping;
 pub use layout::read_layout;
 pub use refs::RefRecord;
 pub use remove::Removed;
 pub use save::{SaveError, SavedImage};
 pub use source::ImageError;
-pub(crate) use tmp::{partial_in, remove_stale_partials};
 pub use volumes::{Volume, VolumeError, VolumeFacts, is_volume_name};
 
 /// A piece of an opened file that holds one layer as it was stored or sent (maybe compressed).

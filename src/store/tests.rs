@@ -139,13 +139,21 @@ fn an_image_is_published_once() {
     let (_root, store) = store();
     let key = ImageKey::new(&Digest::of(b"m"), 3, "zstd:19");
     assert_eq!(key.as_str(), format!("{}-3-zstd19", Digest::of(b"m").hex()));
-    let (first, second, third) =
-        (store.image_writer(&key), store.image_writer(&key), store.image_writer(&key));
-    fs::write(first.path(), "1").unwrap();
-    fs::write(second.path(), "2").unwrap();
+    let target = store.image_target(&key);
+    let mut fresh: Vec<_> = ["1", "2", "3"]
+        .iter()
+        .map(|content| {
+            let (fresh, mut file) = target.create().unwrap();
+            file.write_all(content.as_bytes()).unwrap();
+            (fresh, file)
+        })
+        .collect();
+    let third = fresh.pop();
     assert!(!store.has_image(&key));
-    assert_eq!(first.publish().unwrap(), store.image_path(&key));
-    assert_eq!(second.publish().unwrap(), store.image_path(&key));
+    for (fresh, file) in fresh {
+        fresh.publish(file).unwrap();
+    }
+    assert_eq!(target.path(), store.image_path(&key));
     assert_eq!(fs::read_to_string(store.image_path(&key)).unwrap(), "1");
     drop(third);
     assert_eq!(tmp_files(&store), 0);

@@ -30,6 +30,12 @@ impl TmpPath {
         Self { path: directory.join(fresh_name()) }
     }
 
+    /// The same beside a file of the user's, with a name that says whose it is. If its writer is killed, it is removed by
+    /// [`remove_stale_partials`].
+    pub(super) fn beside(target: &Path) -> Self {
+        Self { path: target.with_file_name(format!("{PARTIAL_PREFIX}{}", fresh_name())) }
+    }
+
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
@@ -49,32 +55,40 @@ impl TmpPath {
     /// that runs somewhere must not be replaced (its reader on another NFS client would get ESTALE).
     pub(super) fn publish_once(self, target: &Path) -> Result<(), StoreError> {
         sync_file(&self.path)?;
-        if let Err(error) = fs::hard_link(&self.path, target) {
-            // A server that repeats a request may report any error after the work is done, so the target decides.
-            // Otherwise the file system has no hard links across directories (BeeGFS) or none at all.
-            if !exists(target) {
-                fs::rename(&self.path, target)
-                    .or_else(|second| if exists(target) { Ok(()) } else { Err(second) })
-                    .map_err(|second| match error.kind() {
-                        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => error,
-                        _ => second,
-                    })
-                    .map_err(|error| StoreError::of("publish", target, error))?;
-            }
-        }
+        self.name_once(target).map_err(|error| StoreError::of("publish", target, error))?;
         sync_parent(target)
+    }
+
+    /// As [`Self::publish_once`], for a file that is on disk, and without making the name durable.
+    pub(super) fn name_once(self, target: &Path) -> io::Result<()> {
+        let Err(error) = fs::hard_link(&self.path, target) else { return Ok(()) };
+        // A server that repeats a request may report any error after the work is done, so the target decides.
+        // Otherwise the file system has no hard links across directories (BeeGFS) or none at all.
+        if exists(target) {
+            return Ok(());
+        }
+        fs::rename(&self.path, target)
+            .or_else(|second| if exists(target) { Ok(()) } else { Err(second) })
+            .map_err(|second| match error.kind() {
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => error,
+                _ => second,
+            })
     }
 
     /// Gives the finished file its final name and takes it from whatever had it.
     pub(super) fn publish_over(self, target: &Path) -> Result<(), StoreError> {
         sync_file(&self.path)?;
-        if let Err(error) = fs::rename(&self.path, target) {
-            // See above: the rename is done if its source is gone.
-            if exists(&self.path) || !exists(target) {
-                return Err(StoreError::of("publish", target, error));
-            }
-        }
+        self.name_over(target).map_err(|error| StoreError::of("publish", target, error))?;
         sync_parent(target)
+    }
+
+    /// As [`Self::publish_over`], for a file that is on disk, and without making the name durable.
+    pub(super) fn name_over(self, target: &Path) -> io::Result<()> {
+        match fs::rename(&self.path, target) {
+            // See above: the rename is done if its source is gone.
+            Err(error) if exists(&self.path) || !exists(target) => Err(error),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -85,15 +99,15 @@ impl Drop for TmpPath {
     }
 }
 
+/// A name for a directory that is made below `directory`, the store's `tmp`. What a killed process leaves there is removed
+/// by [`remove_stale`].
+pub(super) fn fresh_path(directory: &Path) -> PathBuf {
+    directory.join(fresh_name())
+}
+
 fn fresh_name() -> String {
     let number = COUNTER.fetch_add(1, Ordering::Relaxed);
     format!("{}.{}.{number}", host_token(), std::process::id())
-}
-
-/// A fresh name in `directory` for a file that becomes another one there. If its writer is killed, it is removed by
-/// [`remove_stale`] where `directory` is a store's, and elsewhere by [`remove_stale_partials`].
-pub(crate) fn partial_in(directory: &Path) -> PathBuf {
-    directory.join(format!("{PARTIAL_PREFIX}{}", fresh_name()))
 }
 
 fn exists(path: &Path) -> bool {
@@ -114,12 +128,12 @@ pub(super) fn sync_parent(path: &Path) -> Result<(), StoreError> {
 /// Removes what dead processes of this host left behind. Files of other hosts are let alone, since nothing here says
 /// whether their writers live.
 pub(super) fn remove_stale(directory: &Path) {
-    remove_of_dead(directory, |_, name| Some(name.strip_prefix(PARTIAL_PREFIX).unwrap_or(name)));
+    remove_of_dead(directory, |_, name| Some(name));
 }
 
 /// The same for a directory of the user's, where only partial files are ours. Processes of other users may be hidden
 /// from us, so their files are let alone.
-pub(crate) fn remove_stale_partials(directory: &Path) {
+pub(super) fn remove_stale_partials(directory: &Path) {
     let (uid, _) = crate::sys::process::own_ids();
     remove_of_dead(directory, |entry, name| {
         let name = name.strip_prefix(PARTIAL_PREFIX)?;
@@ -256,7 +270,13 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let (own, dead) = (std::process::id(), u32::MAX);
         let left = |remove: fn(&Path)| {
-            let mine = partial_in(root.path()).file_name().unwrap().to_str().unwrap().to_owned();
+            let mine = TmpPath::beside(&root.path().join("x"))
+                .path
+                .file_name()
+                .unwrap()
+                .to_str()
+                .unwrap()
+                .to_owned();
             let of_dead = mine.replace(&format!(".{own}."), &format!(".{dead}."));
             let tmp_of_dead = of_dead.trim_start_matches(PARTIAL_PREFIX);
             for name in [&mine, &of_dead, tmp_of_dead] {
@@ -265,7 +285,7 @@ mod tests {
             remove(root.path());
             [&mine, &of_dead, tmp_of_dead].map(|name| exists(&root.path().join(name)))
         };
-        assert_eq!(left(remove_stale), [true, false, false]);
+        assert_eq!(left(remove_stale), [true, true, false]);
         assert_eq!(left(remove_stale_partials), [true, false, true], "only what is surely ours");
     }
 }

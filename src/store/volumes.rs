@@ -118,7 +118,7 @@ impl Store {
         }
         let volumes = self.volumes_directory();
         make_private(&volumes)?;
-        let new = tmp::partial_in(&self.tmp_directory());
+        let new = tmp::fresh_path(&self.tmp_directory());
         make_private(&new.join("data"))?;
         let text = serde_json::to_vec(facts).unwrap_or_default();
         let path = new.join("volume.json");
@@ -179,7 +179,7 @@ impl Volume {
         let found = reader.resolve(path, true).map_err(|error| failed(error.to_string()))?;
         let Some(inode) = found.filter(|inode| is_empty && inode.is_directory()) else { return Ok(()) };
         // Complete or not at all: the directory takes the place of the empty one.
-        let new = tmp::partial_in(&store.tmp_directory());
+        let new = tmp::fresh_path(&store.tmp_directory());
         let copied =
             copy_tree(reader, inode, &new).and_then(|()| fs::rename(&new, &self.data).map_err(Copy::from));
         copied.or_else(|error| {

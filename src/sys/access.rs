@@ -55,6 +55,88 @@ pub fn wait_any<const N: usize>(
     Ok(fds.map(|fd| fd.is_some() && answers.next().unwrap_or(false)))
 }
 
+/// An fd, and what it is waited for.
+#[derive(Debug, Clone, Copy)]
+pub struct Wanted<'a> {
+    /// The fd.
+    pub fd: BorrowedFd<'a>,
+    /// It can be read, or its other side is closed.
+    pub read: bool,
+    /// It takes bytes.
+    pub write: bool,
+}
+
+/// What has come true.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Ready {
+    /// It can be read, or its other side is closed.
+    pub read: bool,
+    /// It takes bytes, or would fail at once.
+    pub write: bool,
+}
+
+/// Waits until something of what is wanted is so. Nothing is if `timeout` passed first, or a signal came. An fd of which
+/// nothing is wanted must not be in the list: the kernel tells its end again and again.
+pub fn wait_ready(wanted: &[Wanted<'_>], timeout: Option<Duration>) -> Result<Vec<Ready>> {
+    let events = |wanted: &Wanted<'_>| {
+        let mut flags = PollFlags::empty();
+        flags.set(PollFlags::POLLIN, wanted.read);
+        flags.set(PollFlags::POLLOUT, wanted.write);
+        flags
+    };
+    let mut asked: Vec<PollFd<'_>> =
+        wanted.iter().map(|wanted| PollFd::new(wanted.fd, events(wanted))).collect();
+    // Rounded up: a wait that ends early comes back at once, again and again.
+    let timeout = timeout.map_or(PollTimeout::NONE, |timeout| {
+        PollTimeout::try_from(timeout.saturating_add(Duration::from_micros(999))).unwrap_or(PollTimeout::MAX)
+    });
+    match poll(&mut asked, timeout) {
+        Ok(_) => {}
+        Err(Errno::EINTR) => return Ok(vec![Ready::default(); wanted.len()]),
+        Err(errno) => return Err(errno),
+    }
+    let ends = PollFlags::POLLHUP | PollFlags::POLLERR | PollFlags::POLLNVAL;
+    Ok(asked
+        .iter()
+        .zip(wanted)
+        .map(|(answer, wanted)| {
+            let flags = answer.revents().unwrap_or(ends);
+            let has_ended = flags.intersects(ends);
+            Ready {
+                read: wanted.read && (has_ended || flags.contains(PollFlags::POLLIN)),
+                write: wanted.write && (has_ended || flags.contains(PollFlags::POLLOUT)),
+            }
+        })
+        .collect())
+}
+
+/// Reads what is there, at most `buf`; 0 at the end.
+pub fn read(fd: impl AsFd, buf: &mut [u8]) -> Result<usize> {
+    loop {
+        match nix::unistd::read(fd.as_fd(), buf) {
+            Err(Errno::EINTR) => {}
+            other => return other,
+        }
+    }
+}
+
+/// Writes what fits.
+pub fn write(fd: impl AsFd, bytes: &[u8]) -> Result<usize> {
+    loop {
+        match nix::unistd::write(fd.as_fd(), bytes) {
+            Err(Errno::EINTR) => {}
+            other => return other,
+        }
+    }
+}
+
+/// From here on, who would have to wait gets EAGAIN. It holds for every copy of the fd.
+pub fn never_wait(fd: impl AsFd) -> Result<()> {
+    use nix::fcntl::{FcntlArg, OFlag, fcntl};
+    let flags = OFlag::from_bits_retain(fcntl(fd.as_fd(), FcntlArg::F_GETFL)?);
+    fcntl(fd.as_fd(), FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK)).map(drop)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -75,6 +75,13 @@ impl ReadAt for ReadFile {
             let _ = posix_fadvise(&self.file, offset, size_bytes, PosixFadviseAdvice::POSIX_FADV_DONTNEED);
         }
     }
+
+    fn will_need(&self, offset: u64, size_bytes: u64) {
+        if let (Ok(offset), Ok(size_bytes)) = (offset.try_into(), size_bytes.try_into()) {
+            // Advice, too: without it the bytes come when they are read.
+            let _ = posix_fadvise(&self.file, offset, size_bytes, PosixFadviseAdvice::POSIX_FADV_WILLNEED);
+        }
+    }
 }
 
 /// How many bytes the file system of a path can hold.

@@ -61,15 +61,17 @@ pub fn version() -> Option<u32> {
 }
 
 /// Puts this thread, and all that it starts, behind a fence for good. No program can be executed afterwards. False
-/// where the kernel has no Landlock. Sets no-new-privileges, as the kernel demands.
+/// where the kernel has no Landlock, or only its first version. Sets no-new-privileges, as the kernel demands.
 pub fn enclose(fence: &Fence<'_>) -> Result<bool> {
-    let Some(version) = version() else { return Ok(false) };
+    // The first version forbids renames between directories, however much is allowed.
+    const LEAST: u32 = 2;
+    let Some(version) = version().filter(|version| *version >= LEAST) else { return Ok(false) };
     let known = EXECUTE
         | WRITE_FILE
         | READ_FILE
         | READ_DIR
         | CHANGE_DIR
-        | if version >= 2 { REFER } else { 0 }
+        | REFER
         | if version >= 3 { TRUNCATE } else { 0 };
     let handled = if fence.reads_all { known & !(READ_FILE | READ_DIR) } else { known };
     let attributes = RulesetAttributes { handled_access_fs: handled };

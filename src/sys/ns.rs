@@ -116,7 +116,8 @@ type Kind = (&'static str, CloneFlags);
 /// since it gives the right to join the others.
 const KINDS: [Kind; 7] = [
     ("user", CloneFlags::CLONE_NEWUSER),
-    ("pid", CloneFlags::CLONE_NEWPID),
+    // Of a process that has made one the children are in it, not itself.
+    ("pid_for_children", CloneFlags::CLONE_NEWPID),
     ("net", CloneFlags::CLONE_NEWNET),
     ("ipc", CloneFlags::CLONE_NEWIPC),
     ("uts", CloneFlags::CLONE_NEWUTS),

@@ -72,9 +72,99 @@ pub fn fork_child(_witness: &SingleThreaded, work: impl FnOnce() -> i32) -> Resu
     }
 }
 
-fn end_now(status: i32) -> ! {
+/// Forks; both go on from here. `None` in the child.
+pub fn fork_here(_witness: &SingleThreaded) -> Result<Option<Child>> {
+    // SAFETY: the witness says that this process has one thread, so the child's memory is consistent.
+    match unsafe { fork() }? {
+        ForkResult::Parent { child } => Ok(Some(child)),
+        ForkResult::Child => Ok(None),
+    }
+}
+
+pub(super) fn end_now(status: i32) -> ! {
     // SAFETY: _exit only ends the process; nothing of ours must run after it.
     unsafe { libc::_exit(status) }
+}
+
+/// How a process has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// By itself, with this status.
+    Exited(i32),
+    /// By this signal.
+    Killed(i32),
+}
+
+impl End {
+    /// The exit status, or 128 + the signal.
+    #[must_use]
+    pub fn code(self) -> i32 {
+        match self {
+            Self::Exited(status) => status,
+            Self::Killed(number) => 128_i32.saturating_add(number),
+        }
+    }
+
+    /// Ends this process in the same way, without running anything more of it.
+    pub fn follow(self) -> ! {
+        match self {
+            Self::Exited(status) => end_now(status),
+            Self::Killed(number) => super::signals::end_by(number),
+        }
+    }
+}
+
+/// One child of this process that has ended, whichever it is; `None` if none has. ECHILD: there is none at all.
+pub fn reap_any() -> Result<Option<(Child, End)>> {
+    reap(-1)
+}
+
+/// How a child has ended; `None` while it runs.
+pub fn reap_child(child: Child) -> Result<Option<End>> {
+    reap(child.as_raw()).map(|found| found.map(|(_, end)| end))
+}
+
+/// waitpid(2) by hand: `nix` knows no real-time signals.
+fn reap(which: i32) -> Result<Option<(Child, End)>> {
+    let mut status = 0;
+    // SAFETY: the kernel writes one int, which lives during the call.
+    let result = unsafe { libc::waitpid(which, &raw mut status, libc::WNOHANG) };
+    match Errno::result(result) {
+        Ok(0) | Err(Errno::EINTR) => Ok(None),
+        Ok(pid) if libc::WIFEXITED(status) => {
+            Ok(Some((Pid::from_raw(pid), End::Exited(libc::WEXITSTATUS(status)))))
+        }
+        Ok(pid) if libc::WIFSIGNALED(status) => {
+            Ok(Some((Pid::from_raw(pid), End::Killed(libc::WTERMSIG(status)))))
+        }
+        Ok(_) => Ok(None),
+        Err(errno) => Err(errno),
+    }
+}
+
+/// Has the kernel kill this process when its parent ends, however that ends. False if the parent, `parent`, has ended
+/// already.
+pub fn die_with_parent(parent: Child) -> Result<bool> {
+    nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
+    Ok(nix::unistd::getppid() == parent)
+}
+
+/// Makes this process the parent of every orphan below it.
+pub fn adopt_orphans() -> Result<()> {
+    nix::sys::prctl::set_child_subreaper(true)
+}
+
+/// How many of procfs's clock ticks a second has.
+#[must_use]
+pub fn clock_ticks() -> u32 {
+    let ticks = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK).ok().flatten();
+    ticks.and_then(|ticks| u32::try_from(ticks).ok()).filter(|ticks| *ticks > 0).unwrap_or(100)
+}
+
+/// This process's number.
+#[must_use]
+pub fn own_number() -> Child {
+    nix::unistd::getpid()
 }
 
 /// Waits for a child: its exit status, or 128 + the signal that ended it.

@@ -1,14 +1,15 @@
-//! A pair of sockets between the launcher and its file server, over which device fds travel.
+//! Sockets between our own processes, which keep message borders: pairs over which fds travel, and such that wait by a
+//! name in a directory.
 
 use std::io::{IoSlice, IoSliceMut};
-use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
 
 use nix::sys::socket::{
-    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg, sendmsg,
-    socketpair,
+    AddressFamily, Backlog, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr,
+    recvmsg, sendmsg, socketpair,
 };
 
-use super::Result;
+use super::{Errno, Result};
 
 /// Most fds that one message carries: one for each server thread, far below the kernel's 253 (SCM_MAX_FD).
 pub const MAX_FDS: usize = 64;
@@ -16,6 +17,50 @@ pub const MAX_FDS: usize = 64;
 /// Two connected sockets that keep message borders, closed on exec.
 pub fn pair() -> Result<(OwnedFd, OwnedFd)> {
     socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
+}
+
+/// A socket that waits by the name `name` in an opened directory for those who connect. An older one of that name goes.
+///
+/// The kernel takes at most 107 bytes of a path, and directories have longer ones: procfs gives a short one for any.
+pub fn listen_in(directory: BorrowedFd<'_>, name: &str) -> Result<OwnedFd> {
+    let place = short_path(directory, name);
+    match nix::unistd::unlink(place.as_str()) {
+        Ok(()) | Err(Errno::ENOENT) => {}
+        Err(errno) => return Err(errno),
+    }
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let socket = nix::sys::socket::socket(AddressFamily::Unix, SockType::SeqPacket, flags, None)?;
+    nix::sys::socket::bind(socket.as_raw_fd(), &UnixAddr::new(place.as_str())?)?;
+    nix::sys::socket::listen(&socket, Backlog::new(16)?)?;
+    Ok(socket)
+}
+
+/// Connects to the socket `name` in an opened directory.
+pub fn connect_in(directory: BorrowedFd<'_>, name: &str) -> Result<OwnedFd> {
+    let socket =
+        nix::sys::socket::socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None)?;
+    nix::sys::socket::connect(socket.as_raw_fd(), &UnixAddr::new(short_path(directory, name).as_str())?)?;
+    Ok(socket)
+}
+
+/// Somebody who has connected; EAGAIN if nobody has.
+pub fn accept(listener: &OwnedFd) -> Result<OwnedFd> {
+    nix::sys::socket::accept4(listener, SockFlag::SOCK_CLOEXEC)
+}
+
+fn short_path(directory: BorrowedFd<'_>, name: &str) -> String {
+    format!("/proc/self/fd/{}/{name}", directory.as_raw_fd())
+}
+
+/// Sends a message without waiting; EAGAIN if the other side has not taken enough of the earlier ones.
+pub fn try_send(socket: &OwnedFd, text: &[u8]) -> Result<()> {
+    let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
+    loop {
+        match sendmsg::<()>(socket.as_raw_fd(), &[IoSlice::new(text)], &[], flags, None) {
+            Err(Errno::EINTR) => {}
+            other => return other.map(drop),
+        }
+    }
 }
 
 /// Sends `text` and the fds in one message. EPIPE means that the other side is gone; no signal is raised.

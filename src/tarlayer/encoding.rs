@@ -66,6 +66,32 @@ impl Encoding {
     }
 }
 
+/// Compresses with gzip what is written to it, as layers are.
+#[derive(Debug)]
+pub struct GzipWriter<W: io::Write>(flate2::write::GzEncoder<W>);
+
+impl<W: io::Write> GzipWriter<W> {
+    /// Starts a member: without a name or a time, so that the same bytes give the same.
+    pub fn new(out: W) -> Self {
+        Self(flate2::write::GzEncoder::new(out, flate2::Compression::new(6)))
+    }
+
+    /// Ends it and gives the stream back.
+    pub fn finish(self) -> io::Result<W> {
+        self.0.finish()
+    }
+}
+
+impl<W: io::Write> io::Write for GzipWriter<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
 /// All members of a gzip file, and then nothing but zeros: some writers pad. The `flate2` reader for many members takes
 /// such zeros for a broken header.
 struct Gunzip<R> {

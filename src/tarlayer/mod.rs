@@ -8,7 +8,9 @@ mod merge;
 mod reader;
 #[cfg(test)]
 pub(crate) mod testing;
+mod write;
 
-pub use encoding::Encoding;
+pub use encoding::{Encoding, GzipWriter};
 pub use merge::{FileSink, LayerRest, Limits, MergeError, Merger, NameError};
 pub use reader::{Entry, EntryData, EntryKind, TarError, TarReader};
+pub use write::TarWriter;

@@ -397,6 +397,14 @@ fn broken_layers_are_named_and_leave_nothing() {
         },
         "layer 1 of 2 (`A`) is compressed with xz, only gzip and zstd are supported",
     );
+    let bomb = |tar: &[u8]| {
+        let zeros = zstd::encode_all([0; 1 << 20].as_slice(), 1).unwrap();
+        [zstd::encode_all(tar, 1).unwrap(), zeros.repeat(1025)].concat()
+    };
+    check(
+        &|layers| layers[0] = StoredLayer::new(&Tar::new().file("y", 0o644, b"y").finish(), bomb),
+        "layer 1 of 2 (`A`): more than 1073741824 bytes stand behind the end of the tar",
+    );
     let not_a_tar = [b'x'; 4096];
     check(&|layers| layers[0] = StoredLayer::new(&not_a_tar, gzip), "layer 1 of 2 (`A`): ");
 }

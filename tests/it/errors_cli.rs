@@ -20,7 +20,7 @@ fn check(sandbox: &Sandbox, run: Run<'_>, code: i32, message: &str, hint: &str) 
     let Output { code: got, stdout, stderr, .. } = &output;
     // Lines of progress come before the error; nothing may come behind it.
     let stderr = stderr.find("error: ").map_or(stderr.as_str(), |start| &stderr[start..]);
-    let stderr = without_temporary_name(&without_step_numbers(stderr));
+    let stderr = without_key(&without_step_numbers(stderr));
     assert_eq!((*got, stderr.as_str(), stdout.as_str()), (Some(code), expected.as_str(), ""), "{output}");
     sandbox.assert_nothing_left();
     let new: Vec<_> = sandbox.files().into_iter().filter(|file| !before.contains(file)).collect();
@@ -35,11 +35,11 @@ fn without_step_numbers(text: &str) -> String {
     format!("{before}: step N of M, {rest}")
 }
 
-/// A file that is still being made has a name of host, process and number.
-fn without_temporary_name(text: &str) -> String {
-    let Some((before, rest)) = text.split_once("/slipway/tmp/") else { return text.into() };
+/// A run file has a name of a digest and the writer's version.
+fn without_key(text: &str) -> String {
+    let Some((before, rest)) = text.split_once("/slipway/images/") else { return text.into() };
     let (_, rest) = rest.split_once('`').unwrap();
-    format!("{before}/slipway/tmp/NAME`{rest}")
+    format!("{before}/slipway/images/KEY`{rest}")
 }
 
 /// An image without a program in it: enough for whatever fails before the start.
@@ -66,14 +66,14 @@ fn an_archive_that_is_cut_off() {
         convert(&sandbox, "docker-archive:image.tar"),
         1,
         "`image.tar`: the archive is truncated: it ends inside a header, at byte 8960",
-        "copy the file again, or save the image again",
+        "copy it again, or save the image again",
     );
     check(
         &sandbox,
         sandbox.slipway(["load", "-i", "image.tar"]),
         1,
         "`image.tar`: the archive is truncated: it ends inside a header, at byte 8960",
-        "copy the file again, or save the image again",
+        "copy it again, or save the image again",
     );
 }
 
@@ -86,7 +86,7 @@ fn an_archive_that_is_none() {
         convert(&sandbox, "docker-archive:image.tar"),
         1,
         "`image.tar`: the header at byte 0 has a wrong checksum: the archive is damaged or not a tar",
-        "",
+        "copy it again, or save the image again",
     );
     let mut bytes = pack(&tiny().archive_members(Shape::Legacy));
     // Inside the name of the second member, whose checksum then is wrong.
@@ -98,14 +98,14 @@ fn an_archive_that_is_none() {
         convert(&sandbox, "docker-archive:damaged.tar"),
         1,
         "`damaged.tar`: the header at byte 8704 has a wrong checksum: the archive is damaged or not a tar",
-        "",
+        "copy it again, or save the image again",
     );
     check(
         &sandbox,
         convert(&sandbox, "docker-archive:absent.tar"),
         1,
         "`absent.tar`: it cannot be read: No such file or directory (os error 2)",
-        "",
+        "check the path: it counts from the current directory",
     );
 }
 
@@ -164,14 +164,14 @@ fn a_layer_that_is_missing() {
         convert(&sandbox, "docker-archive:oci.tar"),
         1,
         "`oci.tar`: the layer `blobs/sha256/a19d536fb95059bb57babc280b8fb59614912f71f8409b9ef64d3178a3751ffd` is missing",
-        "",
+        "copy it again, or save the image again",
     );
     check(
         &sandbox,
         convert(&sandbox, "docker-archive:legacy.tar"),
         1,
         "`legacy.tar`: the layer `a19d536fb95059bb57babc280b8fb59614912f71f8409b9ef64d3178a3751ffd/layer.tar` is missing",
-        "",
+        "copy it again, or save the image again",
     );
     let layout = image.write_layout(&sandbox, "layout");
     std::fs::remove_file(layout.join("blobs/sha256").join(&top)).unwrap();
@@ -180,7 +180,7 @@ fn a_layer_that_is_missing() {
         convert(&sandbox, "oci:layout"),
         1,
         "`layout`: the layer `sha256:a19d536fb95059bb57babc280b8fb59614912f71f8409b9ef64d3178a3751ffd` is missing",
-        "",
+        "copy it again, or save the image again",
     );
 }
 
@@ -227,7 +227,7 @@ fn no_space_for_the_image() {
         &sandbox,
         load,
         1,
-        "converting to `[DIR]/home/full/.local/share/slipway/tmp/NAME`: writing the squashfs: No space left on device (os error 28)",
+        "converting to `[DIR]/home/full/.local/share/slipway/images/KEY`: writing the squashfs: No space left on device (os error 28)",
         "free space where the image is written, or write it elsewhere",
     );
 }
@@ -405,7 +405,7 @@ fn images_that_are_not_there() {
         sandbox.slipway(["run", "broken.sif", "true"]),
         125,
         "`broken.sif` is not an image: it is neither a SIF nor a squashfs",
-        "",
+        "give a .sif or squashfs file, or the name of an image",
     );
     check(
         &sandbox,

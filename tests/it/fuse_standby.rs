@@ -1,6 +1,7 @@
 //! What happens to a job when its file server is killed, and what the server tells about itself.
 
 use std::io::{BufRead as _, BufReader, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::Child;
 
@@ -144,6 +145,8 @@ fn a_recorded_start_is_loaded_ahead() {
     run(&["--record-hot"]);
     let text = std::fs::read_to_string(&list).unwrap();
     assert!(text.starts_with("slipway-hot 1 ") && text.lines().count() > 90, "{text}");
+    let mode = std::fs::metadata(&list).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o644, "the launcher's empty mask is not the file's");
     let report = run(&[]);
     let ahead = report.split(" loaded, ").nth(1).and_then(|rest| rest.split(' ').next()?.parse::<u32>().ok());
     assert!(ahead > Some(40), "{report}");

@@ -37,7 +37,7 @@ fn slipway(host: &Host, home: &Path, args: &[&str]) -> Command {
 }
 
 /// A docker archive of programs of this machine with the libraries that `ldd` names, and no loader cache.
-fn archive_of(programs: &[&str], home: &Path) -> PathBuf {
+fn archive_of(programs: &[&str], env: &[&str], home: &Path) -> PathBuf {
     let root = home.join("root");
     let mut files: BTreeSet<PathBuf> = programs.iter().map(PathBuf::from).collect();
     for program in programs {
@@ -62,8 +62,9 @@ fn archive_of(programs: &[&str], home: &Path) -> PathBuf {
     let diff = Sha256::digest(fs::read(image.join("layer.tar")).unwrap());
     let diff: String = diff.iter().map(|byte| format!("{byte:02x}")).collect();
     let architecture = if std::env::consts::ARCH == "aarch64" { "arm64" } else { "amd64" };
+    let env = serde_json::to_string(&[&["PATH=/usr/bin:/bin"], env].concat()).unwrap();
     let config = format!(
-        "{{\"architecture\":\"{architecture}\",\"os\":\"linux\",\"config\":{{\"Env\":[\"PATH=/usr/bin:/bin\"]}},\
+        "{{\"architecture\":\"{architecture}\",\"os\":\"linux\",\"config\":{{\"Env\":{env}}},\
          \"rootfs\":{{\"type\":\"layers\",\"diff_ids\":[\"sha256:{diff}\"]}}}}"
     );
     fs::write(image.join("config.json"), config).unwrap();
@@ -76,7 +77,12 @@ fn archive_of(programs: &[&str], home: &Path) -> PathBuf {
 
 /// The archive as a SIF that the ordinary user may read.
 fn sif_of(programs: &[&str], home: &Path) -> PathBuf {
-    let (archive, sif) = (archive_of(programs, home), home.join("gpu.sif"));
+    sif_with(programs, &[], home)
+}
+
+/// The same with variables.
+fn sif_with(programs: &[&str], env: &[&str], home: &Path) -> PathBuf {
+    let (archive, sif) = (archive_of(programs, env, home), home.join("gpu.sif"));
     let output = Command::new(SLIPWAY)
         .arg("convert")
         .arg(format!("docker-archive:{}", archive.display()))
@@ -152,6 +158,25 @@ fn container_has_exactly_the_gpus_of_the_job() {
                     GPU-00000005-1b1b-4343-5252-000000000005 void\nfake nvidia-smi\nloaded\n";
     assert_eq!(stdout(&output), expected, "{}", stderr(&output));
     assert_eq!(stderr(&output), "");
+}
+
+#[test]
+fn an_image_for_a_newer_driver_is_refused_before_the_start() {
+    need!(userns, fuse, tool "unshare", tool "setpriv", tool "ldd", tool "tar");
+    let (host, home) = (Host::build("dgx-h100"), home());
+    let needs = "NVIDIA_REQUIRE_CUDA=cuda>=12.6 brand=geforce,driver>=550,driver<551 brand=tesla,driver>=535,driver<536";
+    let sif = sif_with(&["/bin/true"], &[needs], home.path());
+    let run = |flags: &[&str]| {
+        let args = [&["run"], flags, &[sif.to_str().unwrap(), "/bin/true"]].concat();
+        let output = slipway(&host, home.path(), &args).output().unwrap();
+        (output.status.code(), stderr(&output))
+    };
+    let refusal = "error: the image needs cuda>=12.6 or one of 2 other combinations (NVIDIA_REQUIRE_CUDA), and this node has \
+                   CUDA 12.4, driver 550.54.15, NVIDIA H100 80GB HBM3\n  hint: use an image for this driver's CUDA or an \
+                   older one, or try all the same with --ignore-require\n";
+    assert_eq!(run(&[]), (Some(125), refusal.to_owned()));
+    assert_eq!(run(&["--ignore-require"]), (Some(0), String::new()));
+    assert_eq!(run(&["--gpus", "none"]), (Some(0), String::new()));
 }
 
 #[test]

@@ -7,90 +7,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
-use super::support::image::TestImage;
-use super::support::sandbox::{DEADLINE, Output, Sandbox, wait_until};
-
-/// A sandbox with `box.sif` in its home and a directory of its own for the state, whose containers end with it.
-struct Yard {
-    sandbox: Sandbox,
-    state: PathBuf,
-}
-
-impl Yard {
-    fn new() -> Self {
-        let sandbox = Sandbox::new();
-        TestImage::busybox().convert(&sandbox, "box.sif");
-        let state = sandbox.path("state");
-        Self { sandbox, state }
-    }
-
-    fn slipway(&self, words: &[&str]) -> Output {
-        self.sandbox.slipway(words).env("SLIPWAY_RUNTIME_DIR", &self.state).run()
-    }
-
-    #[track_caller]
-    fn ok(&self, words: &[&str]) -> String {
-        let output = self.slipway(words);
-        assert_eq!((output.code, output.stderr.as_str()), (Some(0), ""), "{words:?}: {output}");
-        output.stdout
-    }
-
-    #[track_caller]
-    fn fails(&self, words: &[&str], code: i32, message: &str) {
-        let output = self.slipway(words);
-        assert_eq!(output.code, Some(code), "{words:?}: {output}");
-        assert!(output.stderr.contains(message), "{words:?}: {output}");
-    }
-
-    /// Starts a container in the background and gives its id.
-    #[track_caller]
-    fn start(&self, words: &[&str]) -> String {
-        let mut line = vec!["run", "-d"];
-        line.extend(words);
-        let id = self.ok(&line).trim().to_owned();
-        assert!(id.len() == 64 && id.bytes().all(|byte| byte.is_ascii_hexdigit()), "{id}");
-        id
-    }
-
-    fn inspect(&self, word: &str, pointer: &str) -> Value {
-        let text = self.ok(&["container", "inspect", word]);
-        let value: Value = serde_json::from_str(&text).unwrap();
-        value.pointer(&format!("/0{pointer}")).cloned().unwrap_or_else(|| panic!("{pointer}: {text}"))
-    }
-
-    fn pid(&self, word: &str, pointer: &str) -> i32 {
-        self.inspect(word, pointer).as_i64().and_then(|pid| i32::try_from(pid).ok()).unwrap()
-    }
-
-    fn status(&self, word: &str) -> (String, i64) {
-        let word_of = self.inspect(word, "/State/Status").as_str().unwrap().to_owned();
-        (word_of, self.inspect(word, "/State/ExitCode").as_i64().unwrap())
-    }
-
-    fn state_files(&self) -> Vec<PathBuf> {
-        let below = |name: &str| {
-            let entries = std::fs::read_dir(self.state.join(name));
-            entries.into_iter().flatten().flatten().map(|entry| entry.path()).collect::<Vec<_>>()
-        };
-        [below("containers"), below("names")].concat()
-    }
-
-    /// Nothing runs and nothing is kept.
-    #[track_caller]
-    fn assert_empty(&self) {
-        self.sandbox.assert_nothing_left();
-        assert_eq!(self.state_files(), Vec::<PathBuf>::new());
-    }
-}
-
-impl Drop for Yard {
-    fn drop(&mut self) {
-        let ids = self.slipway(&["ps", "-aq"]).stdout;
-        for id in ids.split_whitespace() {
-            self.slipway(&["rm", "-f", id]);
-        }
-    }
-}
+use super::support::sandbox::{DEADLINE, wait_until};
+use super::support::yard::{Yard, is_running};
 
 fn signal(pid: i32, signal: Signal) {
     kill(Pid::from_raw(pid), signal).unwrap();
@@ -100,11 +18,6 @@ fn kill_monitor(yard: &Yard, word: &str) {
     let monitor = yard.pid(word, "/Slipway/Monitor");
     signal(monitor, Signal::SIGKILL);
     wait_until("the monitor dies", || !is_running(monitor));
-}
-
-fn is_running(pid: i32) -> bool {
-    std::fs::read_to_string(format!("/proc/{pid}/stat"))
-        .is_ok_and(|stat| !stat.rsplit(')').next().unwrap_or_default().trim_start().starts_with('Z'))
 }
 
 #[test]

@@ -66,9 +66,9 @@ fn threads_that_store_the_same_all_succeed() {
                     writer.commit().unwrap();
                     store.set_ref("name", &record(round)).unwrap();
                     assert!(store.get_ref("name").unwrap().is_some());
-                    let image = store.image_writer(&key);
-                    std::fs::write(image.path(), "image").unwrap();
-                    image.publish().unwrap();
+                    let (fresh, mut file) = store.image_target(&key).create().unwrap();
+                    file.write_all(b"image").unwrap();
+                    fresh.publish(file).unwrap();
                 }
             });
         }
@@ -123,8 +123,9 @@ fn child_is_killed_while_it_writes() {
     let Some(store) = child_store() else { return };
     let mut writer = store.blob_writer(None, None).unwrap();
     writer.append(&vec![1; 1_000_000]).unwrap();
-    let image = store.image_writer(&ImageKey::new(&Digest::of(b"m"), 1, "zstd"));
-    std::fs::write(image.path(), "half").unwrap();
+    let target = store.image_target(&ImageKey::new(&Digest::of(b"m"), 1, "zstd"));
+    let (_fresh, mut file) = target.create().unwrap();
+    file.write_all(b"half").unwrap();
     println!("\nready");
     std::io::stdin().read_line(&mut String::new()).unwrap();
 }
@@ -138,9 +139,11 @@ fn a_killed_writer_leaves_only_what_the_next_open_removes() {
     let mut child = spawn("child_is_killed_while_it_writes", root.path());
     wait_until_ready(&mut child);
     let tmp = root.path().join("tmp");
-    assert_eq!(names(&tmp).len(), 3);
+    // A run file has no name yet, where the file system can do without.
+    let before = names(&tmp).len();
+    assert!((2..=3).contains(&before), "{before}");
     Store::open(root.path()).unwrap();
-    assert_eq!(names(&tmp).len(), 3, "a living writer lost its file");
+    assert_eq!(names(&tmp).len(), before, "a living writer lost its file");
 
     child.kill().unwrap();
     child.wait().unwrap();

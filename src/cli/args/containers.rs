@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use super::{InspectArgs, RunArgs};
+use super::{CommitArgs, CpArgs, DiffArgs, ExportArgs, InspectArgs, RunArgs, StatsArgs, UpdateArgs};
 
 /// Flags of `run` and `create` about the container as a thing with a name.
 #[derive(Debug, Args)]
@@ -28,6 +28,9 @@ pub(in crate::cli) struct KeepArgs {
     /// Seconds between that signal and SIGKILL; -1 waits for ever
     #[arg(long, value_name = "SECONDS", allow_negative_numbers = true)]
     pub(in crate::cli) stop_timeout: Option<i64>,
+    /// Keys that detach; a container in the foreground is the process itself and has none
+    #[arg(long, value_name = "KEYS")]
+    pub(in crate::cli) detach_keys: Option<String>,
 }
 
 impl KeepArgs {
@@ -58,6 +61,9 @@ pub(in crate::cli) struct ExecArgs {
     /// Set a variable, or with the name alone take the caller's (can be repeated)
     #[arg(short = 'e', long = "env", value_name = "NAME[=VALUE]")]
     pub(in crate::cli) env: Vec<OsString>,
+    /// Keys that leave the command alone on its terminal: ctrl-p,ctrl-q unless said otherwise
+    #[arg(long, value_name = "KEYS", default_value = "")]
+    pub(in crate::cli) detach_keys: String,
     /// Container, then the command and its arguments
     #[arg(
         required = true,
@@ -140,6 +146,15 @@ pub(in crate::cli) struct StartArgs {
     /// Show what it prints, and end with its exit code
     #[arg(short = 'a', long)]
     pub(in crate::cli) attach: bool,
+    /// Pass standard input on, too
+    #[arg(short = 'i', long)]
+    pub(in crate::cli) interactive: bool,
+    /// Keys that detach: ctrl-p,ctrl-q unless said otherwise
+    #[arg(long, value_name = "KEYS", default_value = "")]
+    pub(in crate::cli) detach_keys: String,
+    /// Pass signals on to the container
+    #[arg(long, value_name = "BOOL", default_value_t = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", action = clap::ArgAction::Set)]
+    pub(in crate::cli) sig_proxy: bool,
     /// Names, ids, or beginnings of ids
     #[arg(required = true, value_name = "CONTAINER")]
     pub(in crate::cli) containers: Vec<String>,
@@ -185,9 +200,12 @@ pub(in crate::cli) struct LogsArgs {
 /// Flags of `attach`.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct AttachArgs {
-    /// Leave standard input alone; always so
+    /// Leave standard input alone
     #[arg(long)]
     pub(in crate::cli) no_stdin: bool,
+    /// Keys that detach: ctrl-p,ctrl-q unless said otherwise
+    #[arg(long, value_name = "KEYS", default_value = "")]
+    pub(in crate::cli) detach_keys: String,
     /// Pass signals on to the container
     #[arg(long, value_name = "BOOL", default_value_t = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", action = clap::ArgAction::Set)]
     pub(in crate::cli) sig_proxy: bool,
@@ -283,10 +301,23 @@ pub(in crate::cli) enum ContainerVerb {
     Rm(RmArgs),
     /// Print what a container has printed
     Logs(LogsArgs),
-    /// Show what a container prints from now on
+    /// Be attached to a container: see what it prints, and type into it
     Attach(AttachArgs),
     /// Give a container another name
     Rename(RenameArgs),
+    /// Copy files between a container and this host
+    #[command(name = "cp")]
+    Copy(CpArgs),
+    /// List what a container has changed in its root
+    Diff(DiffArgs),
+    /// Make an image from what a container has changed
+    Commit(CommitArgs),
+    /// Write the root of a container as a tar
+    Export(ExportArgs),
+    /// Show what containers use
+    Stats(StatsArgs),
+    /// Change the limits of containers; they are set when one starts
+    Update(UpdateArgs),
     /// Show the processes of a container
     Top(TopArgs),
     /// Show the ports of a container that are forwarded; on the host's network there are none

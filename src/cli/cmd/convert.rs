@@ -6,7 +6,7 @@ use crate::convert;
 use crate::oci::Platform;
 use crate::reference::ImageRef;
 use crate::registry::{self, Arriving};
-use crate::store::{self, LayerSet};
+use crate::store::{self, LayerSet, Target};
 
 use super::publish::{forget_damaged, with_arriving};
 use super::{Session, fence, platform};
@@ -41,7 +41,7 @@ pub(in crate::cli) fn run(args: &ConvertArgs, session: &Session) -> Result<(), F
             let on_pull = |event| progress.pull(&event);
             let meanwhile = |arriving: &Arriving<'_>| -> Result<_, Failure> {
                 let report = with_arriving(arriving, |source| {
-                    convert::convert_arriving(source, target, &options, &mut on_event)
+                    convert::convert_arriving(source, &Target::replacing(target), &options, &mut on_event)
                         .map_err(|error| forget_damaged(error, &store))
                 })?;
                 Ok((arriving.layer_count(), report))

@@ -40,6 +40,9 @@ pub(super) fn for_run(
     if chosen.gpus.is_empty() {
         return Ok(gpu::grants(&inventory, &chosen, &ImageLibc::Unknown { library_path: None }, &root));
     }
+    if !args.ignore_require {
+        gpu::check_image(&inventory, &chosen, &image.config.config.env)?;
+    }
     let libc = libc_of(image, reader, name)?;
     Ok(gpu::grants(&inventory, &chosen, &libc, &root))
 }

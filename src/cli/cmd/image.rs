@@ -21,7 +21,9 @@ pub(in crate::cli) fn check(args: &CheckArgs, session: &Session) -> Result<(), F
     let reader = Reader::open(image.partition())
         .map_err(|error| Failure::from(error).about(&format!("cannot check `{}`", path.display())))?;
     let facts = LaunchFacts::read(Path::new("/"));
-    let checked = reader.check(threads(session.settings.convert.threads.value, &facts), &mut |_| {});
+    let sums = image.sums()?;
+    let checked =
+        reader.check(sums.as_ref(), threads(session.settings.convert.threads.value, &facts), &mut |_| {});
     for fault in &checked.faults {
         term::note(fault);
     }
@@ -36,10 +38,11 @@ pub(in crate::cli) fn check(args: &CheckArgs, session: &Session) -> Result<(), F
             .with_hint(first.source.hint()));
     }
     term::print(&format_args!(
-        "{}: {} names, {} blocks, {}: no fault\n",
+        "{}: {} names, {} blocks{}, {}: no fault\n",
         path.display(),
         checked.entries,
         checked.blocks,
+        if sums.is_some() { " as they were written" } else { "" },
         human_size(checked.content_bytes)
     ))
 }

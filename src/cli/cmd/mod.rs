@@ -2,6 +2,7 @@
 
 #![expect(clippy::disallowed_methods, reason = "verbs look at files of the user and start our own helpers")]
 
+mod compose;
 pub(super) mod config;
 pub(super) mod containers;
 pub(super) mod convert;
@@ -12,6 +13,7 @@ pub(super) mod history;
 mod hot;
 pub(super) mod image;
 pub(super) mod images;
+pub(super) mod import;
 pub(super) mod info;
 pub(super) mod inspect;
 pub(super) mod load;
@@ -24,6 +26,7 @@ mod request;
 pub(super) mod rmi;
 pub(super) mod run;
 pub(super) mod save;
+pub(super) mod shell;
 pub(super) mod tag;
 pub(super) mod volume;
 

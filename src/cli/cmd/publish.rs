@@ -70,11 +70,9 @@ pub(super) fn make_run_file(
         ImageKey::new(&source.manifest_digest, convert::WRITER_VERSION, &options.compressor.to_string());
     if !store.has_image(&key) {
         let layer_count = source.layer_count;
-        let writer = store.image_writer(&key);
         let mut on_event = |event| progress.convert(event);
-        let converted = convert::convert_arriving(source, writer.path(), &options, &mut on_event);
+        let converted = convert::convert_arriving(source, &store.image_target(&key), &options, &mut on_event);
         let report = converted.map_err(|error| forget_damaged(error, store))?;
-        writer.publish()?;
         progress.converted(layer_count, &report);
     }
     Ok(key)

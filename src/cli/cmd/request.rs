@@ -39,8 +39,6 @@ pub(super) struct Ground<'a> {
     pub(super) image: &'a RunConfig,
     /// The container's id, where it has one.
     pub(super) id: Option<&'a str>,
-    /// Where the changes of a root are kept that outlives the start.
-    pub(super) changes: Option<PathBuf>,
 }
 
 /// Which set of defaults holds: a flag's, else the settings'.
@@ -133,10 +131,8 @@ fn writable(args: &RunArgs, ground: &Ground<'_>) -> Result<Option<WritableRoot>,
             return Ok(Some(WritableRoot::Memory { size_bytes: None }));
         }
         let is_open = ground.profile == Profile::Docker && !args.read_only;
-        return Ok(is_open.then(|| match &ground.changes {
-            Some(path) => WritableRoot::Directory(path.clone()),
-            None => WritableRoot::Memory { size_bytes: None },
-        }));
+        // What others can find keeps them in its own directory.
+        return Ok(is_open.then_some(WritableRoot::Memory { size_bytes: None }));
     };
     let path = ground.cwd.unwrap_or(Path::new("/")).join(directory);
     match std::fs::canonicalize(&path) {

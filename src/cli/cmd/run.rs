@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use crate::bundle::{self, WritableRoot};
+use crate::bundle;
 use crate::config::Profile;
 use crate::image::Image;
 use crate::launch::{self, Context, ServeSettings};
@@ -27,8 +27,6 @@ pub(super) struct Prepared {
     pub(super) plan: LaunchPlan,
     /// The container's id, where it was needed before the container is made.
     pub(super) id: Option<String>,
-    /// Where the changes of a root are kept that outlives the start.
-    pub(super) changes: Option<PathBuf>,
     /// Names of the volumes that were made for this container alone.
     pub(super) volumes: Vec<String>,
     /// The container stays when it has ended, though nobody watches it.
@@ -51,7 +49,13 @@ pub(super) enum Way<'a> {
 impl Prepared {
     /// What applying the plan needs beside it.
     pub(super) fn context(&self) -> Context<'_> {
-        Context { image_name: &self.name, serve: self.serve.clone(), image: &self.image, warn: term::warn }
+        Context {
+            image_name: &self.name,
+            serve: self.serve.clone(),
+            image: &self.image,
+            warn: term::warn,
+            console: None,
+        }
     }
 }
 
@@ -73,7 +77,10 @@ pub(in crate::cli) fn run(args: &RunArgs, session: &Session) -> Result<(), Failu
             "give `--plan` or `--explain` too",
         ));
     }
-    let prepared = prepare(args, session, Way::Run)?;
+    let mut prepared = prepare(args, session, Way::Run)?;
+    if args.tty && args.keep.detach {
+        prepared.plan.add_console();
+    }
     if args.plan {
         return show(&prepared.plan, args.json);
     }
@@ -83,8 +90,11 @@ pub(in crate::cli) fn run(args: &RunArgs, session: &Session) -> Result<(), Failu
     for warning in &prepared.plan.warnings {
         term::warn(warning);
     }
+    if args.tty && !args.keep.detach && !term::input_is_terminal() {
+        term::warn("there is no terminal: `-t` is left out");
+    }
     if args.keep.is_kept() {
-        return containers::run_kept(args, &prepared, session);
+        return containers::run_kept(args, &mut prepared, session);
     }
     let error = launch::apply(&prepared.plan, &prepared.context());
     let code = error.exit_code();
@@ -115,8 +125,8 @@ pub(super) fn prepare(args: &RunArgs, session: &Session, way: Way<'_>) -> Result
     let mut serve = session.serve_settings();
     serve.tuning.record_hot = args.record_hot;
     serve.tuning.hot_list = hot::list(&image.path, args, command, session);
-    let Made { plan, explanation, id, changes, volumes, stays } = made;
-    Ok(Prepared { name, image, plan, id, changes, volumes, stays, explanation, serve })
+    let Made { plan, explanation, id, volumes, stays } = made;
+    Ok(Prepared { name, image, plan, id, volumes, stays, explanation, serve })
 }
 
 /// A plan, and what else was decided on the way.
@@ -125,7 +135,6 @@ struct Made {
     plan: LaunchPlan,
     explanation: Explanation,
     id: Option<String>,
-    changes: Option<PathBuf>,
     volumes: Vec<String>,
     stays: bool,
 }
@@ -152,18 +161,12 @@ fn make_plan(
         _ if is_docker => Some(runtime::new_id()?),
         _ => None,
     };
-    let changes = match (way, &id) {
-        (Way::Again(container), _) => container.record.changes.clone(),
-        (_, Some(id)) if is_kept => Some(containers::shelf(session).place_for_changes(id)),
-        _ => None,
-    };
     let ground = Ground {
         session,
         profile,
         cwd: caller.cwd.as_deref(),
         image: &image.config.config,
         id: id.as_deref(),
-        changes: changes.clone(),
     };
     let mut request = request::request(args, command, &ground)?;
     let volumes = match way {
@@ -174,9 +177,6 @@ fn make_plan(
             request::keep_volumes(&mut request, &ground, &reader, kept)?
         }
     };
-    let is_on_disk =
-        matches!(&request.writable, Some(WritableRoot::Directory(path)) if Some(path) == changes.as_ref());
-    let changes = changes.filter(|_| is_on_disk);
     let bundle = bundle::build(&image.config.config, &files, &request, &caller, grants)?;
     let facts = launch::look_up(&bundle, &reader, name)?;
     let source = ImageSource {
@@ -187,7 +187,7 @@ fn make_plan(
     let plan = plan::make(&bundle, &source, &facts)?;
     plan::check(&plan)?;
     let explanation = plan::explain(&bundle, &plan);
-    Ok(Made { plan, explanation, id, changes, volumes, stays: is_kept && !args.keep.detach })
+    Ok(Made { plan, explanation, id, volumes, stays: is_kept && !args.keep.detach })
 }
 
 /// The platform that was asked for, which must be this host's: nothing is emulated.

@@ -6,10 +6,11 @@ mod libs;
 mod nodes;
 pub(super) mod nvml;
 mod procfs;
+mod require;
 
 use crate::grants::Grants;
 
-use super::{Chosen, DriverFiles, Hints, HostRoot, ImageLibc, Inventory, Vendor};
+use super::{Chosen, DriverFiles, GpuError, Hints, HostRoot, ImageLibc, Inventory, Vendor};
 
 /// The vendor.
 #[derive(Debug)]
@@ -53,6 +54,34 @@ impl Vendor for Nvidia {
 
     fn why_absent(&self) -> &'static str {
         "no NVIDIA driver is loaded (neither /sys/module/nvidia nor /proc/driver/nvidia nor /dev/nvidiactl exists)"
+    }
+
+    fn check_image(
+        &self,
+        inventory: &Inventory,
+        chosen: &Chosen,
+        image_env: &[String],
+    ) -> Result<(), GpuError> {
+        let driver = inventory.driver_version.as_deref();
+        let gpus = chosen.gpus.iter().filter_map(|place| inventory.gpus.get(*place));
+        let host = require::HostCuda {
+            // NVML's word is at hand once something has asked it on this boot; the driver's branch says it as well.
+            cuda: inventory
+                .cuda_version
+                .clone()
+                .or_else(|| driver.and_then(require::cuda_of_driver).map(str::to_owned)),
+            driver: driver.map(str::to_owned),
+            gpus: gpus.map(|gpu| (None, gpu.name.clone())).collect(),
+        };
+        for (variable, value) in require::requirements(image_env) {
+            require::check(&value, &host).map_err(|unmet| GpuError::Requirement {
+                variable,
+                wanted: unmet.wanted,
+                others: unmet.others,
+                has: unmet.has,
+            })?;
+        }
+        Ok(())
     }
 
     fn grants(&self, inventory: &Inventory, chosen: &Chosen, image: &ImageLibc, root: &HostRoot) -> Grants {

@@ -198,6 +198,11 @@ impl Reader {
         self.shared.image.done_with(offset, size_bytes);
     }
 
+    /// Says that stored bytes of the image will be read soon.
+    pub fn will_need(&self, offset: u64, size_bytes: u64) {
+        self.shared.image.will_need(offset, size_bytes);
+    }
+
     /// How many bytes a block takes in the image; `None` for a hole.
     fn packed_length(&self, place: BlockPlace) -> Result<Option<usize>, ReadError> {
         let superblock = &self.shared.superblock;

@@ -157,7 +157,7 @@ pub(super) fn directory_of(inode: &Inode) -> Result<&Directory, ReadError> {
 }
 
 /// One entry of a directory's index: bytes of the listing before it, its block, and the first name there.
-fn index_entry(cursor: &mut Cursor<'_>) -> Result<(u32, u32, Vec<u8>), ReadError> {
+pub(super) fn index_entry(cursor: &mut Cursor<'_>) -> Result<(u32, u32, Vec<u8>), ReadError> {
     let (passed, block, size) = (cursor.u32()?, cursor.u32()?, index_name_bytes(cursor)?);
     Ok((passed, block, cursor.bytes(size)?))
 }

@@ -32,11 +32,11 @@ pub enum ReadError {
         /// Minor number.
         minor: u16,
     },
-    /// A compressor that we do not have.
-    #[error("the squashfs is compressed with {name}; only gzip, lz4 and zstd can be read")]
+    /// A compressor that nobody has defined.
+    #[error("the squashfs names a compressor {id}; only those from 1 (gzip) to 6 (zstd) are known")]
     Compressor {
-        /// The compressor's name, or its number if it has none.
-        name: String,
+        /// The compressor's number.
+        id: u16,
     },
     /// The end is missing.
     #[error("the file is cut short: it has {have_bytes} bytes and needs {need_bytes}")]
@@ -75,6 +75,22 @@ pub enum ReadError {
         offset: u64,
         /// The cause.
         source: io::Error,
+    },
+    /// A block that is not as it was when the image was made.
+    #[error("the squashfs is damaged: {what} {number} at byte {offset} is not what was written")]
+    Sum {
+        /// A block, or a piece of a table.
+        what: &'static str,
+        /// Which one, in the order of the image, from 0.
+        number: usize,
+        /// Where it lies in the image, in bytes.
+        offset: u64,
+    },
+    /// Sums of another image.
+    #[error("the list of sums is of another squashfs: {reason}")]
+    ForeignSums {
+        /// How that is known.
+        reason: &'static str,
     },
     /// More of something than we are willing to hold in memory.
     #[error("{what}: {value} is more than the {limit} that can be read")]
@@ -117,11 +133,17 @@ impl Hint for ReadError {
         match self {
             Self::CutShort { .. }
             | Self::Superblock { .. }
+            | Self::Compressor { .. }
             | Self::Damaged { .. }
-            | Self::Decompress { .. } => {
+            | Self::Decompress { .. }
+            | Self::Sum { .. } => {
                 Some("copy or pull the image again; the copy at hand is not what was written".to_owned())
             }
-            Self::Compressor { .. } | Self::BigEndian | Self::Version { .. } => {
+            Self::ForeignSums { .. } => Some(
+                "make the image again, or copy it again; if its file system was exchanged on purpose, remove the list"
+                    .to_owned(),
+            ),
+            Self::BigEndian | Self::Version { .. } => {
                 Some("unpack it with `unsquashfs` and pack it again with `mksquashfs -comp zstd`".to_owned())
             }
             Self::Io { .. }

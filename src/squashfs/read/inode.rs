@@ -133,6 +133,32 @@ impl Reader {
         parse(shared, &mut Cursor::new(shared, shared.inode_chain(), place)?)
     }
 
+    /// The inode at a reference and the reference of the one behind it in the table, where a writer puts what lies in the
+    /// same directory. `None` behind a file with so many blocks that passing by their list would take long; a reference
+    /// behind the end is one that cannot be read.
+    pub fn inode_and_next(&self, reference: u64) -> Result<(Inode, Option<u64>), ReadError> {
+        /// Entries of a block list that are passed by: files of 512 MiB.
+        const MAX_PASSED_BLOCKS: u64 = 4096;
+        let shared = &self.shared;
+        let place = Place::from_reference(reference, shared.superblock.inode_table);
+        let mut cursor = Cursor::new(shared, shared.inode_chain(), place)?;
+        let inode = parse(shared, &mut cursor)?;
+        match &inode.kind {
+            InodeKind::File(data) => match usize::try_from(data.block_count.min(MAX_PASSED_BLOCKS + 1)) {
+                Ok(count) if data.block_count <= MAX_PASSED_BLOCKS => cursor.pass(count * 4)?,
+                _ => return Ok((inode, None)),
+            },
+            InodeKind::Directory(Directory { index: Some((_, count)), .. }) => {
+                for _ in 0..*count {
+                    super::directory::index_entry(&mut cursor)?;
+                }
+            }
+            _ => {}
+        }
+        let next = cursor.next_place().to_reference(shared.superblock.inode_table);
+        Ok((inode, next))
+    }
+
     /// The target of a symbolic link.
     pub fn read_link<'a>(&self, inode: &'a Inode) -> Result<&'a [u8], ReadError> {
         match &inode.kind {

@@ -63,6 +63,13 @@ impl Place {
         let offset = (reference & 0xffff) as usize;
         Self { block: table.saturating_add(reference >> 16), offset }
     }
+
+    /// The packed form; `None` for what it cannot say.
+    pub(super) fn to_reference(self, table: u64) -> Option<u64> {
+        let offset = u64::from(u16::try_from(self.offset).ok()?);
+        let block = self.block.checked_sub(table).filter(|block| *block < 1 << 32)?;
+        Some(block << 16 | offset)
+    }
 }
 
 impl Cache {
@@ -216,6 +223,25 @@ impl<'a> Cursor<'a> {
             out = later;
         }
         Ok(())
+    }
+
+    /// Passes by the next `count` bytes.
+    pub(super) fn pass(&mut self, mut count: usize) -> Result<(), ReadError> {
+        while count > 0 {
+            let step = self.rest()?.len().min(count);
+            self.place.offset += step;
+            count -= step;
+        }
+        Ok(())
+    }
+
+    /// Where the next byte lies, as a reference to it would say: the end of a block is the beginning of the next.
+    pub(super) fn next_place(&self) -> Place {
+        if self.place.offset < self.block.bytes.len() {
+            self.place
+        } else {
+            Place { block: self.block.next, offset: 0 }
+        }
     }
 
     /// What is left of the block, or the next block; never empty.

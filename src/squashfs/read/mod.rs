@@ -11,6 +11,7 @@ mod error;
 mod inode;
 mod metadata;
 mod path;
+mod summed;
 mod superblock;
 #[cfg(test)]
 mod tests;
@@ -163,8 +164,7 @@ impl Shared {
             return Ok(scratch);
         }
         let id = self.superblock.compressor_id;
-        let decompressor = BlockDecompressor::new(id)
-            .map_err(|_| ReadError::Compressor { name: format!("compressor {id}") })?;
+        let decompressor = BlockDecompressor::new(id).map_err(|_| ReadError::Compressor { id })?;
         Ok(Scratch { decompressor, input: Vec::new() })
     }
 

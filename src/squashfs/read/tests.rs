@@ -89,7 +89,7 @@ fn a_short_file_is_named_so() {
 
 #[test]
 fn a_check_reads_everything_and_names_what_is_damaged() {
-    let check = |bytes: Vec<u8>| Reader::open(Arc::new(bytes)).unwrap().check(2, &mut |_| {});
+    let check = |bytes: Vec<u8>| Reader::open(Arc::new(bytes)).unwrap().check(None, 2, &mut |_| {});
     let whole = image(Compressor::Zstd(1), 300, 300_000);
     let checked = check(whole.clone());
     assert_eq!((checked.entries, checked.fault_count), (305, 0), "{:?}", checked.faults);
@@ -110,7 +110,7 @@ fn a_check_reads_everything_and_names_what_is_damaged() {
         let mut damaged = small.clone();
         damaged[at] ^= 0x41;
         if let Ok(reader) = Reader::open(Arc::new(damaged)) {
-            reader.check(1, &mut |_| {});
+            reader.check(None, 1, &mut |_| {});
         }
     }
 }
@@ -139,4 +139,78 @@ fn a_path_costs_a_bounded_effort() {
     assert!(reader.resolve(&path("short"), true).unwrap().unwrap().is_directory());
     let error = reader.resolve(&path("long"), true).unwrap_err();
     assert!(error.to_string().starts_with("bytes of directories on one path: "), "{error}");
+}
+
+#[test]
+fn every_byte_of_an_image_has_a_sum() {
+    let options = Options { compressor: Compressor::Lz4, threads: 1, mtime: 5 };
+    let mut writer = Writer::new(Cursor::new(Vec::new()), options).unwrap();
+    let mut nodes = Vec::new();
+    let mut children: Vec<(Box<[u8]>, NodeId)> = Vec::new();
+    for (name, length) in [("large", 300_000_usize), ("small", 10), ("more", 200)] {
+        let content: Vec<u8> = (0..length).map(|at| (at * at / 7 % 251).try_into().unwrap()).collect();
+        let file = writer.add_file(length as u64, &mut content.as_slice()).unwrap();
+        children.push((name.as_bytes().into(), u32::try_from(nodes.len()).unwrap()));
+        nodes.push(node(NodeKind::File(file)));
+    }
+    nodes.push(node(NodeKind::Directory(children)));
+    let finished = writer.finish_with_sums(&Tree { root: 3, nodes }).unwrap();
+    let (whole, sums) = (finished.out.into_inner(), finished.sums);
+    let check = |bytes: &[u8]| {
+        let reader = Reader::open(Arc::new(bytes.to_vec())).ok()?;
+        let checked = reader.check(Some(&sums), 2, &mut |_| {});
+        Some((checked.summed_blocks, checked.faults.iter().map(Fault::to_string).collect::<Vec<_>>()))
+    };
+    assert_eq!(check(&whole), Some((3, Vec::new())));
+    assert_eq!(sums.first_block, 96 + 10);
+    // One bit anywhere: it is either no image any more, or there is a fault.
+    for at in (0..whole.len()).step_by(if whole.len() > 5000 { 97 } else { 1 }).chain(0..106) {
+        let mut damaged = whole.clone();
+        damaged[at] ^= 0x10;
+        assert!(check(&damaged).is_none_or(|(_, faults)| !faults.is_empty()), "byte {at}");
+    }
+    let faults = |at: usize| {
+        let mut damaged = whole.clone();
+        damaged[at] ^= 0x10;
+        check(&damaged).unwrap().1
+    };
+    let place = |number: usize| {
+        let before = &sums.blocks[..number];
+        106 + before.iter().map(|block| block.packed_bytes as usize).sum::<usize>()
+    };
+    assert_eq!(
+        faults(place(1) + 50),
+        [format!(
+            "`/large`: the squashfs is damaged: data block 1 at byte {} is not what was written",
+            place(1)
+        )]
+    );
+    let fragment = place(2);
+    let tail = format!(
+        "the squashfs is damaged: fragment block at byte {fragment} cannot be used and holds the end of this file"
+    );
+    assert_eq!(
+        faults(fragment + 50),
+        [
+            format!(
+                "fragment block 0: the squashfs is damaged: fragment block 2 at byte {fragment} is not what was written"
+            ),
+            format!("`/large`: {tail}"),
+            format!("`/more`: {tail}"),
+            format!("`/small`: {tail}"),
+        ]
+    );
+    // The time of making: nothing depends on it but the sum.
+    assert_eq!(
+        faults(8),
+        ["superblock: the squashfs is damaged: superblock at byte 0 is not what was written"]
+    );
+    // Sums of another image.
+    let other = image(Compressor::Lz4, 3, 10);
+    let reader = Reader::open(Arc::new(other)).unwrap();
+    let checked = reader.check(Some(&sums), 1, &mut |_| {});
+    assert_eq!(
+        checked.faults[0].to_string(),
+        "sums: the list of sums is of another squashfs: its blocks do not end where the tables of this one begin"
+    );
 }

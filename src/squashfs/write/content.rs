@@ -1,5 +1,8 @@
 //! File content: blocks and fragments, in the order in which files arrive. A layer's tar goes through one directory
-//! after the other, so files of one directory share fragment blocks without further doing.
+//! after the other, so files of one directory share fragment blocks without further doing. Three kinds of file have
+//! fragment blocks of their own, since they are not read by the same programs: what an interpreter has compiled, machine
+//! code, and the rest. (Measured: of 2,520 fragment blocks a Python program touched 452 in order of arrival, 418 with those
+//! of each directory kept apart, and 405 with these kinds kept apart, which also take 0.6 % less room.)
 //!
 //! Content that is there already is not stored again. A small file is known by a 256-bit hash of all of it. A file of
 //! full blocks is suspected by its length and the hash of its first block, and then compared byte by byte with what was
@@ -17,6 +20,7 @@ use crate::base::{Digest, Hasher};
 use crate::squashfs::compress::{BlockDecompressor, Compressor};
 use crate::squashfs::format::limits::MAX_FILE_BLOCKS;
 use crate::squashfs::format::{BLOCK_BYTES, BLOCK_STORED, NO_FRAGMENT};
+use crate::squashfs::sums::{BlockSum, Sum};
 
 /// [`BLOCK_BYTES`] as a length.
 const BLOCK_LEN: usize = BLOCK_BYTES as usize;
@@ -59,6 +63,8 @@ pub(super) struct Content {
     block_sizes: Vec<u32>,
     /// By fragment index.
     pub(super) fragments: Vec<Fragment>,
+    /// Everything that was written, in order.
+    pub(super) sums: Vec<BlockSum>,
 }
 
 impl Content {
@@ -83,6 +89,36 @@ enum Purpose {
     },
 }
 
+/// Kinds of file that do not share fragment blocks.
+const KINDS: usize = 3;
+/// Bytes of a file that tell its kind.
+const HEAD_BYTES: usize = 8;
+
+/// The kind of a file that begins so.
+fn kind_of(head: &[u8]) -> usize {
+    match head {
+        [0x7f, b'E', b'L', b'F', ..] => 2,
+        // A .pyc: magic number, flags.
+        [_, _, b'\r', b'\n', 0..=3, 0, 0, 0, ..] => 1,
+        _ => 0,
+    }
+}
+
+/// A fragment block that is being filled.
+#[derive(Debug, Default)]
+struct OpenFragment {
+    bytes: Vec<u8>,
+    /// Its index, once a file has its tail in it.
+    index: Option<u32>,
+}
+
+/// A tail in an open fragment.
+#[derive(Debug, Clone, Copy)]
+struct Tail {
+    kind: usize,
+    start: usize,
+}
+
 /// Takes in files, has their blocks compressed and writes them.
 #[derive(Debug)]
 pub(super) struct ContentWriter<W> {
@@ -93,9 +129,8 @@ pub(super) struct ContentWriter<W> {
     /// Buffers that came back.
     spare: Vec<Vec<u8>>,
     content: Content,
-    /// The fragment block that is being filled; its index is the number of those before it.
-    fragment: Vec<u8>,
-    fragment_index: u32,
+    /// The fragment blocks that are being filled, one for each kind.
+    open: [OpenFragment; KINDS],
     /// Files below a block by length and hash of their content: a 256-bit hash with no known collision is taken for the
     /// content itself. Larger ones by length and hash of the first block, which only raises a suspicion.
     known: HashMap<(u64, Digest), FileId>,
@@ -114,8 +149,7 @@ impl<W: Read + Write + Seek> ContentWriter<W> {
             pending: VecDeque::new(),
             spare: Vec::new(),
             content: Content::default(),
-            fragment: Vec::new(),
-            fragment_index: 0,
+            open: Default::default(),
             known: HashMap::new(),
         }
     }
@@ -153,30 +187,36 @@ impl<W: Read + Write + Seek> ContentWriter<W> {
 
     /// Ends the content: all blocks are on disk, the threads are gone.
     pub(super) fn finish(mut self) -> Result<(Output<W>, Content), WriteError> {
-        self.close_fragment()?;
+        for kind in 0..KINDS {
+            self.close_fragment(kind)?;
+        }
         self.settle(0)?;
         Ok((self.out, self.content))
     }
 
     /// Packs a file that is shorter than a block, unless its like is there already: then that one's handle.
     fn add_small(&mut self, id: FileId, source: &mut Source<'_>) -> Result<Option<FileId>, WriteError> {
-        let start = self.take_tail(source)?;
+        let mut head = [0; HEAD_BYTES];
+        let head = &mut head[..source.tail_len().min(HEAD_BYTES)];
+        source.fill(head)?;
+        let tail = self.take_tail(kind_of(head), head, source)?;
         let mut hasher = Hasher::new();
-        hasher.update(&self.fragment[start..]);
+        hasher.update(self.tail_bytes(tail));
         match self.known.entry((source.size_bytes, hasher.finish())) {
             Entry::Occupied(known) => {
-                self.fragment.truncate(start);
+                self.open[tail.kind].bytes.truncate(tail.start);
                 return Ok(Some(*known.get()));
             }
             Entry::Vacant(entry) => entry.insert(id),
         };
-        self.place_tail(id, start);
+        self.place_tail(id, tail)?;
         Ok(None)
     }
 
     /// Stores a file that has full blocks, unless its like is there already: then that one's handle.
     fn add_large(&mut self, id: FileId, source: &mut Source<'_>) -> Result<Option<FileId>, WriteError> {
         let mut block = self.take_block(source)?;
+        let kind = kind_of(&block);
         let known = match self.known.entry((source.size_bytes, Digest::of(&block))) {
             Entry::Occupied(known) => Some(*known.get()),
             Entry::Vacant(entry) => {
@@ -186,12 +226,12 @@ impl<W: Read + Write + Seek> ContentWriter<W> {
         };
         let mut done = 0;
         if let Some(known) = known {
-            (done, block) = match self.compare(known, block, source)? {
+            (done, block) = match self.compare(known, block, kind, source)? {
                 Compared::Equal => return Ok(Some(known)),
                 Compared::DiffersInBlock(index, block) => (index, block),
-                Compared::DiffersInTail(start) => {
+                Compared::DiffersInTail(tail) => {
                     self.copy_blocks(known, index_of(id), usize::MAX)?;
-                    self.place_tail(id, start);
+                    self.place_tail(id, tail)?;
                     return Ok(None);
                 }
             };
@@ -202,8 +242,8 @@ impl<W: Read + Write + Seek> ContentWriter<W> {
             let block = self.take_block(source)?;
             self.put_block(index_of(id), block)?;
         }
-        let start = self.take_tail(source)?;
-        self.place_tail(id, start);
+        let tail = self.take_tail(kind, &[], source)?;
+        self.place_tail(id, tail)?;
         Ok(None)
     }
 
@@ -230,25 +270,43 @@ impl<W: Read + Write + Seek> ContentWriter<W> {
         self.submit(block, Purpose::Block { slot, first_of: is_first.then_some(file) })
     }
 
-    /// Reads what the source has after its full blocks into the open fragment; returns where it begins there.
-    fn take_tail(&mut self, source: &mut Source<'_>) -> Result<usize, WriteError> {
+    /// Reads what the source has after its full blocks, of which `head` was read already, into the open fragment of a kind.
+    fn take_tail(&mut self, kind: usize, head: &[u8], source: &mut Source<'_>) -> Result<Tail, WriteError> {
         let length = source.tail_len();
-        if self.fragment.len() + length > BLOCK_LEN {
-            self.close_fragment()?;
+        if self.open[kind].bytes.len() + length > BLOCK_LEN {
+            self.close_fragment(kind)?;
         }
-        let start = self.fragment.len();
-        self.fragment.resize(start + length, 0);
-        source.fill(&mut self.fragment[start..])?;
-        Ok(start)
+        let bytes = &mut self.open[kind].bytes;
+        let start = bytes.len();
+        bytes.extend_from_slice(head);
+        bytes.resize(start + length, 0);
+        source.fill(&mut bytes[start + head.len()..])?;
+        Ok(Tail { kind, start })
     }
 
-    /// Gives a file what stands in the open fragment from `start` on.
-    fn place_tail(&mut self, id: FileId, start: usize) {
-        if self.fragment.len() > start {
-            let place = &mut self.content.files[index_of(id)];
-            place.fragment = self.fragment_index;
-            place.fragment_offset = u32::try_from(start).expect("a fragment has at most 128 KiB");
+    fn tail_bytes(&self, tail: Tail) -> &[u8] {
+        &self.open[tail.kind].bytes[tail.start..]
+    }
+
+    /// Gives a file the tail that was taken last.
+    fn place_tail(&mut self, id: FileId, tail: Tail) -> Result<(), WriteError> {
+        let open = &mut self.open[tail.kind];
+        if open.bytes.len() == tail.start {
+            return Ok(());
         }
+        let index = match open.index {
+            Some(index) => index,
+            None => {
+                let next = u32::try_from(self.content.fragments.len()).ok();
+                let next = next.filter(|&next| next != NO_FRAGMENT);
+                self.content.fragments.push(Fragment { start: 0, size_word: 0 });
+                *open.index.insert(next.ok_or(WriteError::TableTooLarge { table: "fragment" })?)
+            }
+        };
+        let place = &mut self.content.files[index_of(id)];
+        place.fragment = index;
+        place.fragment_offset = u32::try_from(tail.start).expect("a fragment has at most 128 KiB");
+        Ok(())
     }
 
     /// Compares a source, whose first block has been taken, with a file that was stored, up to the first difference.
@@ -256,6 +314,7 @@ impl<W: Read + Write + Seek> ContentWriter<W> {
         &mut self,
         known: FileId,
         first: Vec<u8>,
+        kind: usize,
         source: &mut Source<'_>,
     ) -> Result<Compared, WriteError> {
         // What is compared with must have been written.
@@ -275,23 +334,24 @@ impl<W: Read + Write + Seek> ContentWriter<W> {
             offset += u64::from(size_word & !BLOCK_STORED);
         }
         self.spare.push(block);
-        let open_fragment = self.fragment_index;
-        let start = self.take_tail(source)?;
+        let tail = self.take_tail(kind, &[], source)?;
         if source.tail_len() > 0 {
             let at = usize::try_from(place.fragment_offset).expect("a fragment has at most 128 KiB");
-            if place.fragment == open_fragment && open_fragment == self.fragment_index {
-                stored.clone_from(&self.fragment);
+            // Files with the same first block are of one kind.
+            let open = &self.open[kind];
+            if Some(place.fragment) == open.index {
+                stored.clone_from(&open.bytes);
             } else {
-                // The open one may have become full just now.
+                // It may have become full just now.
                 self.settle(0)?;
                 let fragment = usize::try_from(place.fragment).expect("an index of 32 bits");
                 let Fragment { start, size_word } = self.content.fragments[fragment];
                 self.read_back(start, size_word, &mut stored)?;
             }
-            if stored.get(at..at + source.tail_len()) != Some(&self.fragment[start..]) {
-                return Ok(Compared::DiffersInTail(start));
+            if stored.get(at..at + source.tail_len()) != Some(self.tail_bytes(tail)) {
+                return Ok(Compared::DiffersInTail(tail));
             }
-            self.fragment.truncate(start);
+            self.open[kind].bytes.truncate(tail.start);
         }
         Ok(Compared::Equal)
     }
@@ -316,6 +376,8 @@ impl<W: Read + Write + Seek> ContentWriter<W> {
             bytes.resize(packed_len(size_word), 0);
             self.out.read_back(offset, &mut bytes)?;
             self.out.write(&bytes)?;
+            let packed_bytes = size_word & !BLOCK_STORED;
+            self.content.sums.push(BlockSum { packed_bytes, sum: Sum::of(&bytes) });
             offset += bytes.len() as u64;
         }
         self.spare.push(bytes);
@@ -344,20 +406,13 @@ impl<W: Read + Write + Seek> ContentWriter<W> {
         Ok(())
     }
 
-    fn close_fragment(&mut self) -> Result<(), WriteError> {
-        if self.fragment.is_empty() {
-            return Ok(());
-        }
+    fn close_fragment(&mut self, kind: usize) -> Result<(), WriteError> {
+        let open = &mut self.open[kind];
+        let Some(index) = open.index.take() else { return Ok(()) };
         let mut empty = self.spare.pop().unwrap_or_default();
         empty.clear();
-        let full = std::mem::replace(&mut self.fragment, empty);
-        let index = self.content.fragments.len();
-        self.content.fragments.push(Fragment { start: 0, size_word: 0 });
-        self.fragment_index = self
-            .fragment_index
-            .checked_add(1)
-            .filter(|&next| next != NO_FRAGMENT)
-            .ok_or(WriteError::TableTooLarge { table: "fragment" })?;
+        let full = std::mem::replace(&mut open.bytes, empty);
+        let index = usize::try_from(index).expect("an index of 32 bits");
         self.submit(full, Purpose::Fragment { index })
     }
 
@@ -389,6 +444,7 @@ impl<W: Read + Write + Seek> ContentWriter<W> {
     fn write(&mut self, packed: &Packed, purpose: &Purpose) -> Result<(), WriteError> {
         let start = self.out.position();
         self.out.write(packed.bytes())?;
+        self.content.sums.push(packed.sum());
         match *purpose {
             Purpose::Block { slot, first_of } => {
                 self.content.block_sizes[slot] = packed.size_word();
@@ -409,8 +465,8 @@ enum Compared {
     Equal,
     /// In the block of that index, which is this one; the source stands behind it.
     DiffersInBlock(usize, Vec<u8>),
-    /// In the tail, which stands in the open fragment from there on.
-    DiffersInTail(usize),
+    /// In this tail.
+    DiffersInTail(Tail),
 }
 
 /// Content of one file with the size that it must have.

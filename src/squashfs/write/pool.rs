@@ -10,6 +10,7 @@ use std::thread::JoinHandle;
 use super::error::WriteError;
 use crate::squashfs::compress::{BlockCompressor, Compressor};
 use crate::squashfs::format::BLOCK_STORED;
+use crate::squashfs::sums::{BlockSum, Sum};
 
 /// More threads than this are not started: no machine feeds them, and each costs blocks in flight.
 pub(super) const MAX_THREADS: usize = 256;
@@ -37,6 +38,7 @@ pub(super) struct Packed {
     input: Vec<u8>,
     output: Vec<u8>,
     shrunk: bool,
+    sum: Sum,
 }
 
 /// The claim on a block that is being compressed.
@@ -94,7 +96,11 @@ fn work(mut context: BlockCompressor, queue: &Mutex<Receiver<Job>>) {
         let Ok(receiver) = queue.lock() else { return };
         let Ok(Job { input, mut output, reply }) = receiver.recv() else { return };
         drop(receiver);
-        let answer = context.compress(&input, &mut output).map(|shrunk| Packed { input, output, shrunk });
+        let answer = context.compress(&input, &mut output).map(|shrunk| {
+            // Here, where the bytes are still in the caches of one of several CPUs.
+            let sum = Sum::of(if shrunk { &output } else { &input });
+            Packed { input, output, shrunk, sum }
+        });
         // Nobody listens any more when the writer was dropped.
         let _ = reply.send(answer);
     }
@@ -121,6 +127,12 @@ impl Packed {
     /// What to write.
     pub(super) fn bytes(&self) -> &[u8] {
         if self.shrunk { &self.output } else { &self.input }
+    }
+
+    /// What to note of it.
+    pub(super) fn sum(&self) -> BlockSum {
+        let packed_bytes = u32::try_from(self.bytes().len()).expect("a block has at most 128 KiB");
+        BlockSum { packed_bytes, sum: self.sum }
     }
 
     /// The size on disk with the stored bit, as block lists and the fragment table hold it.

@@ -134,8 +134,9 @@ impl Read for Failing {
         match self.0 {
             1 => Err(io::ErrorKind::Interrupted.into()),
             2 => {
-                buf[..10].fill(1);
-                Ok(10)
+                let count = buf.len().min(10);
+                buf[..count].fill(1);
+                Ok(count)
             }
             _ => Err(io::Error::other("the archive is torn")),
         }
@@ -285,4 +286,42 @@ fn equal_files_are_stored_once_and_almost_equal_ones_twice() {
     let (_, once) = pack(Compressor::Zstd(1), std::slice::from_ref(&tailed));
     let (_, often) = pack(Compressor::Zstd(1), &vec![tailed; 50]);
     assert!(often - once < 4000, "{once} {often}");
+}
+
+#[test]
+fn kinds_of_file_do_not_share_fragments() {
+    let compiled = |byte| [b"\xa7\x0d\r\n\0\0\0\0".as_slice(), &[byte; 60_000]].concat();
+    let code = |byte| [b"\x7fELF\x02\x01\x01\0".as_slice(), &[byte; 128 * 1024]].concat();
+    let text = |byte: u8| format!("{byte} ").repeat(20_000).into_bytes();
+    let mut writer = writer();
+    let mut add = |bytes: &[u8]| writer.add_file(bytes.len() as u64, &mut &*bytes).unwrap();
+    let mut ids = Vec::new();
+    for byte in 1..=6 {
+        ids.push(add(&text(byte)));
+        ids.push(add(&compiled(byte)));
+        ids.push(add(&code(byte)));
+        // A fragment that begins with a file that is there already has that place free again.
+        assert_eq!(
+            (add(&text(byte)), add(&compiled(1)), add(&code(1))),
+            (ids[ids.len() - 3], ids[1], ids[2])
+        );
+    }
+    let names: Vec<[u8; 1]> = (b'a'..).take(ids.len()).map(|name| [name]).collect();
+    let children: Vec<(&[u8], NodeId)> =
+        names.iter().zip(1..).map(|(name, node)| (name.as_slice(), node)).collect();
+    let nodes = std::iter::once(directory(&children)).chain(ids.iter().map(|id| node(NodeKind::File(*id))));
+    let (out, _) = writer.finish(&Tree { nodes: nodes.collect(), root: 0 }).unwrap();
+    let reader = Reader::open(Arc::new(out.into_inner())).unwrap();
+    let root = reader.root().unwrap();
+    let mut fragments = [(); 3].map(|()| std::collections::HashSet::new());
+    for (index, name) in names.iter().enumerate() {
+        let inode = reader.lookup(&root, name).unwrap().unwrap();
+        let byte = u8::try_from(index / 3 + 1).unwrap();
+        let expected = vec![text(byte), compiled(byte), code(byte)].swap_remove(index % 3);
+        assert!(reader.read_all(&inode, 1 << 20).unwrap() == expected, "{index}");
+        let crate::squashfs::read::InodeKind::File(data) = &inode.kind else { panic!("{index}") };
+        fragments[index % 3].insert(data.fragment.unwrap().index);
+    }
+    assert_eq!(fragments.each_ref().map(|set| set.len()), [2, 3, 1]);
+    assert_eq!(reader.superblock().fragment_count, 6);
 }

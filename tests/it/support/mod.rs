@@ -9,6 +9,8 @@ pub(crate) mod layers;
 pub(crate) mod registry;
 pub(crate) mod sandbox;
 pub(crate) mod slurm;
+pub(crate) mod terminal;
 pub(crate) mod tiny_elf;
 pub(crate) mod tree;
 pub(crate) mod user;
+pub(crate) mod yard;

@@ -4,11 +4,11 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt as _;
 
 use crate::bundle::EnvRequest;
-use crate::runtime::{self, Entry};
+use crate::runtime::{self, DetachKeys, Entry, Outputs, Wishes};
 
 use super::super::Session;
 use super::super::request::env_request;
-use super::shelf;
+use super::{attach, has_terminal, shelf};
 use crate::cli::args::ExecArgs;
 use crate::cli::failure::Failure;
 use crate::cli::term;
@@ -17,13 +17,8 @@ use crate::cli::term;
 pub(super) fn run(args: &ExecArgs, session: &Session) -> Result<(), Failure> {
     let (word, command) =
         args.words.split_first().ok_or_else(|| Failure::new("no container is named", None))?;
-    if args.tty && !args.detach && !(term::input_is_terminal() && term::output_is_terminal()) {
-        // In a batch script this is the most common slip of a pasted line, and harmless.
-        if !session.env.contains_key(OsStr::new("SLURM_JOB_ID")) {
-            return Err(Failure::new("the input device is not a TTY", "leave `-t` out"));
-        }
-        term::warn("there is no terminal: `-t` is left out");
-    }
+    let keys = DetachKeys::parse(&args.detach_keys)?;
+    let on_terminal = args.tty && !args.detach && (!args.interactive || has_terminal(session)?);
     let container = shelf(session).find(&word.to_string_lossy())?;
     let mut env = container.env()?;
     if args.tty && !env.iter().any(|line| name_of(line) == b"TERM") {
@@ -49,19 +44,29 @@ pub(super) fn run(args: &ExecArgs, session: &Session) -> Result<(), Failure> {
         keep_stdin: args.interactive,
     };
     let result = if args.detach {
-        runtime::enter_detached(&container, &entry).map(|()| 0)
-    } else {
-        runtime::enter(&container, &entry)
-    };
-    match result {
-        Ok(0) => Ok(()),
-        Ok(code) => Err(Failure::quiet(u8::try_from(code).unwrap_or(u8::MAX))),
-        Err(error) => {
-            let code = error.exit_code();
-            let failure = Failure::from(error);
-            Err(failure.with_code(code.unwrap_or(1)))
+        runtime::enter_detached(&container, &entry)
+    } else if on_terminal {
+        let (mut out, mut err) = (term::raw_output(), term::raw_error());
+        let mut outputs = Outputs { out: &mut out, err: &mut err };
+        let wishes = Wishes {
+            passes_input: args.interactive,
+            keys: args.interactive.then_some(keys),
+            is_terminal: true,
+            passes_signals: false,
+        };
+        let parting = runtime::enter_terminal(&container, &entry, wishes, &mut outputs);
+        drop((out, err));
+        match parting {
+            Ok(parting) => return attach::part(parting),
+            Err(error) => Err(error),
         }
-    }
+    } else {
+        runtime::enter(&container, &entry).map(|never| match never {})
+    };
+    result.map_err(|error| {
+        let code = error.exit_code();
+        Failure::from(error).with_code(code.unwrap_or(1))
+    })
 }
 
 fn variable(name: &OsStr, value: &OsStr) -> OsString {

@@ -1,11 +1,14 @@
 //! The verbs for containers, and what they share: where the state is, and one answer for each name.
 
 mod attach;
+mod commit;
 mod exec;
+mod files;
 mod inspect;
 mod logs;
 mod ps;
 mod start;
+mod stats;
 
 use std::path::Path;
 
@@ -32,7 +35,7 @@ pub(in crate::cli) fn run(verb: &ContainerVerb, session: &Session) -> Result<(),
         ContainerVerb::Stop(args) => each(&args.containers, session, |container| stop(container, args)),
         ContainerVerb::Restart(args) => each(&args.containers, session, |container| {
             stop(container, args)?;
-            start::again(container, session)
+            start::again(container, session, None)
         }),
         ContainerVerb::Kill(args) => {
             let signal = runtime::parse_signal(&args.signal)?;
@@ -56,6 +59,15 @@ pub(in crate::cli) fn run(verb: &ContainerVerb, session: &Session) -> Result<(),
             let mut container = shelf.find(&args.container)?;
             Ok(runtime::rename(&shelf, &mut container, &args.name)?)
         }
+        ContainerVerb::Copy(args) => files::cp(args, session),
+        ContainerVerb::Diff(args) => files::diff(args, session),
+        ContainerVerb::Export(args) => files::export(args, session),
+        ContainerVerb::Commit(args) => commit::run(args, session),
+        ContainerVerb::Stats(args) => stats::run(args, session),
+        ContainerVerb::Update(_) => Err(Failure::new(
+            "cannot change the limits of a container: they are set when it starts",
+            "make it anew with other flags; the limits of a job are changed with `scontrol update`",
+        )),
         ContainerVerb::Top(args) => top(&running(&args.container, session)?),
         // A container uses the host's network: nothing is forwarded.
         ContainerVerb::Port(args) => shelf(session).find(&args.container).map(drop).map_err(Failure::from),
@@ -79,6 +91,12 @@ pub(in crate::cli) fn prune(session: &Session) -> Result<(), Failure> {
     term::print(&format_args!("{head}{text}\nTotal reclaimed space: 0B\n"))
 }
 
+/// How many containers there are, and how many of them run.
+pub(in crate::cli::cmd) fn count(session: &Session) -> Result<(usize, usize), Failure> {
+    let all = shelf(session).list()?;
+    Ok((all.len(), all.iter().filter(|container| container.is_running()).count()))
+}
+
 /// The caller's containers on this node.
 pub(super) fn shelf(session: &Session) -> Shelf {
     let in_job = sched::read_job(&session.env, Path::new("/")).job_id.is_some();
@@ -93,6 +111,19 @@ fn running(word: &str, session: &Session) -> Result<Container, Failure> {
     } else {
         Err(RuntimeError::NotRunning { name: word.into() }.into())
     }
+}
+
+/// Whether standard input is a terminal, where `-t` asks for one. In a batch script that is the most common slip of a
+/// pasted line, and harmless; elsewhere it is an error, as with docker.
+fn has_terminal(session: &Session) -> Result<bool, Failure> {
+    if term::input_is_terminal() {
+        return Ok(true);
+    }
+    if session.env.contains_key(std::ffi::OsStr::new("SLURM_JOB_ID")) {
+        term::warn("there is no terminal: `-t` is left out");
+        return Ok(false);
+    }
+    Err(Failure::new("the input device is not a TTY", "leave `-t` out"))
 }
 
 /// Does something to each container and prints the word that named it, as docker does. One that fails does not keep the

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
 use jiff::Timestamp;
 
 use crate::launch;
-use crate::runtime::{self, Container, Draft, Ending, Record, RuntimeError};
+use crate::runtime::{self, Container, DetachKeys, Draft, Ending, Record, RuntimeError};
 use crate::sched::{self, JobFacts};
 
 use super::super::Session;
@@ -27,10 +28,13 @@ const OF_THE_JOB: [&[u8]; 4] =
 /// `run` with `-d`, `--name` or `--cidfile`.
 pub(in crate::cli::cmd) fn run_kept(
     args: &RunArgs,
-    prepared: &Prepared,
+    prepared: &mut Prepared,
     session: &Session,
 ) -> Result<(), Failure> {
     let mut container = make(args, prepared, session, args.keep.detach)?;
+    if args.keep.detach || prepared.stays {
+        container.keep_changes(&mut prepared.plan)?;
+    }
     if !args.keep.detach {
         runtime::register_own(&mut container)?;
         let error = launch::apply(&prepared.plan, &prepared.context());
@@ -38,7 +42,7 @@ pub(in crate::cli::cmd) fn run_kept(
         let code = error.exit_code();
         return Err(Failure::from(error).with_code(code));
     }
-    if let Err(error) = runtime::start(&mut container, &prepared.plan, &prepared.context()) {
+    if let Err(error) = runtime::start(&mut container, &prepared.plan, &prepared.context(), None) {
         take_back(&container, args);
         return Err(of_start(error));
     }
@@ -59,41 +63,65 @@ fn take_back(container: &Container, args: &RunArgs) {
 
 /// `create`.
 pub(super) fn create(args: &RunArgs, session: &Session) -> Result<(), Failure> {
-    let prepared = prepare(args, session, Way::Create)?;
+    let mut prepared = prepare(args, session, Way::Create)?;
+    if args.tty {
+        prepared.plan.add_console();
+    }
     let mut container = make(args, &prepared, session, true)?;
+    container.record.stdin_once = args.interactive;
+    container.keep_changes(&mut prepared.plan)?;
     container.set_aside()?;
     term::print(&format_args!("{}\n", container.record.id))
 }
 
 /// `start`.
 pub(super) fn run(args: &StartArgs, session: &Session) -> Result<(), Failure> {
-    let start = |container: &mut Container| match container.is_running() {
-        true => Ok(()),
-        false => again(container, session),
-    };
-    if !args.attach {
-        return each(&args.containers, session, start);
+    if !args.attach && !args.interactive {
+        return each(&args.containers, session, |container| match container.is_running() {
+            true => Ok(()),
+            false => again(container, session, None),
+        });
     }
     let [word] = args.containers.as_slice() else {
-        return Err(Failure::new("cannot attach to more than one container", "start them without `-a`"));
+        return Err(Failure::new(
+            "cannot attach to more than one container",
+            "start them without `-a` and `-i`",
+        ));
     };
+    let keys = DetachKeys::parse(&args.detach_keys)?;
     let mut container = shelf(session).find(word)?;
+    let wanted = attach::Wanted { keys, input: args.interactive, passes_signals: args.sig_proxy };
+    let wishes = attach::wishes(&container, wanted, session)?;
     let ending = Ending::of(&container)?;
-    start(&mut container)?;
-    attach::follow_start(&container, ending)
+    let line = if container.is_running() {
+        runtime::connect(&container)?
+    } else {
+        let (ours, theirs) = attach::line(&container)?;
+        again(&mut container, session, Some(theirs))?;
+        ours
+    };
+    attach::follow(line, &container, wishes, ending)
 }
 
-/// Starts a container that does not run, by the words that made it.
-pub(super) fn again(container: &mut Container, session: &Session) -> Result<(), Failure> {
-    let words = [OsString::from("slipway")].into_iter().chain(container.words()?);
-    let unreadable = || {
-        Failure::new(
-            format!("cannot start `{}`: it was made by another version of slipway", container.record.name),
-            "make it anew with `slipway run`",
-        )
-    };
-    let command = args::parse(words).map_err(|_| unreadable())?.command;
-    let args = run_args(&command).ok_or_else(unreadable)?;
+/// Starts a container that does not run, by the words that made it. Whoever has the other end of `first` is attached
+/// before it prints anything.
+pub(super) fn again(
+    container: &mut Container,
+    session: &Session,
+    first: Option<OwnedFd>,
+) -> Result<(), Failure> {
+    let (prepared, then) = prepare_again(container, session)?;
+    container.renew(&prepared.plan)?;
+    let job = sched::read_job(&then.env, Path::new("/"));
+    (container.record.job_id, container.record.step_id) = (job.job_id, job.step_id);
+    runtime::start(container, &prepared.plan, &prepared.context(), first).map_err(of_start)
+}
+
+/// What a start of a container needs, by the words that made it; and the variables and settings for it.
+pub(super) fn prepare_again(
+    container: &mut Container,
+    session: &Session,
+) -> Result<(Prepared, Session), Failure> {
     if let Some(directory) = &container.record.caller_cwd {
         std::env::set_current_dir(directory).map_err(|error| {
             Failure::new(
@@ -107,11 +135,29 @@ pub(super) fn again(container: &mut Container, session: &Session) -> Result<(), 
         })?;
     }
     let then = Session::open(environment(container.caller_env()?, &session.env))?;
-    let prepared = prepare(args, &then, Way::Again(container))?;
-    container.renew(&prepared.plan)?;
-    let job = sched::read_job(&then.env, Path::new("/"));
-    (container.record.job_id, container.record.step_id) = (job.job_id, job.step_id);
-    runtime::start(container, &prepared.plan, &prepared.context()).map_err(of_start)
+    let mut prepared = with_run_args(container, |args, _| prepare(args, &then, Way::Again(container)))?;
+    if container.record.tty {
+        prepared.plan.add_console();
+    }
+    container.keep_changes(&mut prepared.plan)?;
+    Ok((prepared, then))
+}
+
+/// The flags of the `run` or `create` that made a container, and the command behind the image.
+pub(super) fn with_run_args<T>(
+    container: &Container,
+    work: impl FnOnce(&RunArgs, &[OsString]) -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    let words = [OsString::from("slipway")].into_iter().chain(container.words()?);
+    let unreadable = || {
+        Failure::new(
+            format!("cannot start `{}`: it was made by another version of slipway", container.record.name),
+            "make it anew with `slipway run`",
+        )
+    };
+    let command = args::parse(words).map_err(|_| unreadable())?.command;
+    let args = run_args(&command).ok_or_else(unreadable)?;
+    work(args, args.words.get(1..).unwrap_or_default())
 }
 
 fn run_args(command: &Command) -> Option<&RunArgs> {
@@ -164,6 +210,9 @@ fn make(
     if let Some(signal) = &keep.stop_signal {
         runtime::parse_signal(signal)?;
     }
+    if let Some(keys) = &keep.detach_keys {
+        DetachKeys::parse(keys)?;
+    }
     let job = sched::read_job(&session.env, Path::new("/"));
     let config = &prepared.image.config.config;
     let mut record =
@@ -177,7 +226,6 @@ fn make(
     record.auto_remove = args.rm;
     record.detached = detached;
     record.stays = prepared.stays;
-    record.changes.clone_from(&prepared.changes);
     record.volumes.clone_from(&prepared.volumes);
     record.volume_paths = prepared.volume_paths(session)?;
     record.open_stdin = args.interactive;

@@ -1,0 +1,233 @@
+//! Reading ahead across files. Whoever copies, packs or searches a tree reads one file after the other in the order of the
+//! directories, which is that of the inode table. Small files are one request each, and the reader waits for every one.
+//!
+//! ```text
+//! READ of a, b, c, d, which stand side by side ─▶ the files behind them are unpacked and handed to the kernel unasked
+//!                                                 (FUSE_NOTIFY_STORE), except one in the middle:
+//!                                                 when that is read, the next ones follow, twice as many
+//! ```
+//!
+//! So a run that ends costs no more than what it has earned, and one reader has two CPUs at work. It is all a favour: what
+//! fails is read as always.
+//!
+//! A message may wait for a page that a READ in flight has locked, so it is sent by a thread that nobody waits for: one that
+//! answers no requests and holds no block that is being loaded.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::os::fd::OwnedFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use super::content::{Piece, to_parts};
+use super::nodes::{FileInTable, FileMap, Nodes};
+use super::serve::Shared;
+use super::stats::Count;
+use super::wire;
+use crate::sys::{Errno, fuse_dev};
+
+/// Files that must be read one after the other before a run is believed.
+const BELIEVED_FILES: u32 = 4;
+/// Files that are handed over at the beginning of a run, and at most.
+const FIRST_FILES: usize = 8;
+const MAX_FILES: usize = 256;
+/// Most content that is handed over at a time, in bytes.
+const MAX_BYTES: u64 = 4 << 20;
+/// Longer files are left to the kernel's own reading ahead, in bytes.
+const LONGEST_BYTES: u64 = 512 << 10;
+/// Places in the table that are watched: beginnings of runs, and files in the middle of what was handed over.
+const MAX_WATCHED: usize = 64;
+/// Files that are remembered as handed over, so that two runs that meet do not hand them over twice.
+const MAX_REMEMBERED: usize = 1 << 14;
+/// Runs that wait; more are dropped.
+const MAX_WAITING: usize = 32;
+
+/// Follows readers from file to file.
+#[derive(Debug, Default)]
+pub(super) struct Follower {
+    state: Mutex<State>,
+    more: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Files that would go on with a run that is not believed yet, and the length of that run.
+    expected: VecDeque<(u64, u32)>,
+    /// Files that were left out: the run goes on when they are read.
+    marks: HashMap<u64, Stretch>,
+    given: HashSet<u64>,
+    work: VecDeque<Stretch>,
+    closed: bool,
+}
+
+/// What is to be handed over next.
+#[derive(Debug, Clone, Copy)]
+struct Stretch {
+    /// Where it begins in the inode table.
+    from: u64,
+    files: usize,
+}
+
+impl Follower {
+    /// Notes that a file is read from its beginning.
+    pub(super) fn note(&self, nodes: &Nodes, id: u64) {
+        let mut state = self.lock();
+        if let Some(stretch) = state.marks.remove(&id) {
+            return self.submit(&mut state, stretch);
+        }
+        let known = state.expected.iter().position(|(expected, _)| *expected == id);
+        let reads = known.and_then(|index| state.expected.remove(index)).map_or(0, |(_, reads)| reads);
+        let was_given = state.given.remove(&id);
+        drop(state);
+        let Some(from) = nodes.next_reference(id) else { return };
+        if reads + 1 >= BELIEVED_FILES {
+            let mut state = self.lock();
+            if was_given {
+                // The kernel has dropped what it was given.
+                state.given.clear();
+            }
+            return self.submit(&mut state, Stretch { from, files: FIRST_FILES });
+        }
+        let Some(next) = nodes.file_from(from) else { return };
+        let mut state = self.lock();
+        state.expected.push_back((next.id, reads + 1));
+        if state.expected.len() > MAX_WATCHED {
+            state.expected.pop_front();
+        }
+    }
+
+    fn submit(&self, state: &mut State, stretch: Stretch) {
+        if state.work.len() < MAX_WAITING {
+            state.work.push_back(stretch);
+            self.more.notify_one();
+        }
+    }
+
+    /// The work of the thread, until the follower is closed.
+    pub(super) fn run(&self, shared: &Shared, device: &OwnedFd) {
+        let mut state = self.lock();
+        while !state.closed {
+            if let Some(stretch) = state.work.pop_front() {
+                drop(state);
+                // What a bug of ours drops here is read as always.
+                let _ = catch_unwind(AssertUnwindSafe(|| self.hand_over(shared, device, stretch)));
+                state = self.lock();
+            } else {
+                state = self.more.wait(state).unwrap_or_else(PoisonError::into_inner);
+            }
+        }
+    }
+
+    /// Ends the thread.
+    pub(super) fn close(&self) {
+        self.lock().closed = true;
+        self.more.notify_all();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn hand_over(&self, shared: &Shared, device: &OwnedFd, stretch: Stretch) {
+        let files = self.choose(&shared.nodes, stretch);
+        let Some(last) = files.last() else { return };
+        let next = last.next.map(|from| Stretch { from, files: (stretch.files * 2).min(MAX_FILES) });
+        let middle = files.len() / 2;
+        let mut pieces = Vec::new();
+        let maps: Vec<_> = files.iter().map(|file| shared.nodes.file(file.id).ok().flatten()).collect();
+        announce(shared, maps.iter().flatten());
+        for (index, (file, map)) in files.iter().zip(&maps).enumerate() {
+            if index == middle {
+                if let Some(next) = next {
+                    self.mark(file.id, next);
+                }
+                continue;
+            }
+            pieces.clear();
+            let Some(map) = map else { return };
+            match give(shared, device, file, map, &mut pieces) {
+                Ok(()) => shared.content.stats.add(Count::Given, 1),
+                // The kernel does not know the file: its directory has not been listed yet.
+                Err(Errno::ENOENT) => {
+                    let from = index.checked_sub(1).map_or(Some(stretch.from), |before| files[before].next);
+                    let Some(from) = from else { return };
+                    let rest = Stretch { from, files: stretch.files };
+                    let mut state = self.lock();
+                    for file in &files[index..] {
+                        state.given.remove(&file.id);
+                    }
+                    if index > middle
+                        && let Some(mark) = state.marks.get_mut(&files[middle].id)
+                    {
+                        *mark = rest;
+                    } else {
+                        drop(state);
+                        self.mark(file.id, rest);
+                    }
+                    return;
+                }
+                Err(_) => return,
+            }
+        }
+    }
+
+    fn mark(&self, id: u64, stretch: Stretch) {
+        let mut state = self.lock();
+        if state.marks.len() >= MAX_WATCHED {
+            state.marks.clear();
+        }
+        state.marks.insert(id, stretch);
+    }
+
+    /// The files of a stretch that nobody has handed over yet.
+    fn choose(&self, nodes: &Nodes, stretch: Stretch) -> Vec<FileInTable> {
+        let mut files = Vec::new();
+        let (mut from, mut bytes, mut passed) = (Some(stretch.from), 0, 0);
+        while let Some(file) = from.and_then(|from| nodes.file_from(from)) {
+            from = file.next;
+            if file.size_bytes <= LONGEST_BYTES && self.remember(file.id) {
+                bytes += file.size_bytes;
+                files.push(file);
+            } else {
+                passed += 1;
+            }
+            if files.len() + passed >= stretch.files || bytes >= MAX_BYTES {
+                break;
+            }
+        }
+        files
+    }
+
+    /// False if the file was handed over before.
+    fn remember(&self, id: u64) -> bool {
+        let mut state = self.lock();
+        if state.given.len() >= MAX_REMEMBERED {
+            state.given.clear();
+        }
+        state.given.insert(id)
+    }
+}
+
+/// Has the system read what these files, which mostly are neighbours in the image, and those behind them take there.
+fn announce<'a>(shared: &Shared, maps: impl Iterator<Item = &'a Arc<FileMap>>) {
+    let places = maps.flat_map(|map| map.blocks.iter().copied().chain(map.tail.map(|(place, _)| place)));
+    let ranges = places.map(|place| (place.offset, place.offset.saturating_add(place.packed_bytes().into())));
+    let Some((start, end)) = ranges.reduce(|all, one| (all.0.min(one.0), all.1.max(one.1))) else { return };
+    let length = end.saturating_sub(start);
+    if length <= MAX_BYTES {
+        shared.content.reader.will_need(start, length.saturating_mul(3));
+    }
+}
+
+/// Hands all content of a file to the kernel.
+fn give(
+    shared: &Shared,
+    device: &OwnedFd,
+    file: &FileInTable,
+    map: &FileMap,
+    pieces: &mut Vec<Piece>,
+) -> Result<(), Errno> {
+    let size_bytes = u32::try_from(file.size_bytes).map_err(|_| Errno::EFBIG)?;
+    shared.content.gather(map, 0..file.size_bytes, pieces).map_err(|_| Errno::EIO)?;
+    let (header, out) = wire::store_notice(file.id, size_bytes);
+    fuse_dev::write_answer(device, &to_parts(&header, &out, pieces))
+}
