@@ -55,7 +55,7 @@ pub fn parse_host(text: &str) -> Result<String, HostError> {
         address => address.trim_start_matches('[').trim_end_matches(']'),
     };
     address
-        .parse::<std::net::IpAddr>()
+        .parse::<core::net::IpAddr>()
         .map_err(|_| HostError::Address { text: text.into(), address: address.into() })?;
     Ok(format!("{address}\t{name}"))
 }

@@ -6,6 +6,7 @@
 #[macro_use]
 mod support;
 
+mod apptainer_ways;
 mod archives;
 mod config;
 mod container_files;

@@ -138,6 +138,20 @@ fn nothing_of_the_callers_is_inside() {
 }
 
 #[test]
+fn a_directory_that_v_names_is_made() {
+    need!(userns, fuse, tool "busybox");
+    let sandbox = sandbox();
+    check(&sandbox, &["-v", "./fresh/deep:/x", "box.sif", "touch", "/x/made"], "");
+    assert!(sandbox.path("home/fresh/deep/made").exists());
+    let output = sandbox.slipway(["run", "-v", "./other:/x", "box.sif", "true"]).run();
+    assert!(output.stderr.contains("does not exist on this host"), "{output}");
+    let output = sandbox
+        .slipway(["run", "--profile", "docker", "--mount", "type=bind,src=./other,dst=/x", "box.sif", "true"])
+        .run();
+    assert!(output.stderr.contains("does not exist on this host"), "{output}");
+}
+
+#[test]
 fn shared_memory_is_the_containers_own() {
     need!(userns, fuse, tool "busybox");
     let sandbox = sandbox();
