@@ -125,6 +125,8 @@ pub struct Bundle {
     pub limits: Vec<Limit>,
     /// Limits by a control group.
     pub resources: Resources,
+    /// A process of ours stands before the workload.
+    pub init: bool,
     /// True if the user or the image chose the working directory, so that it must exist.
     pub cwd_is_asked: bool,
     /// The working directory is made where the image lacks it, as docker does.
@@ -242,6 +244,7 @@ pub fn build(
         writable: request.writable.clone(),
         limits: request.limits.clone(),
         resources: request.resources.clone(),
+        init: request.init || request.private_pids,
         cwd_is_asked: request.workdir.is_some() || is_docker,
         makes_cwd: is_docker,
         notes,

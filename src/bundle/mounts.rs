@@ -110,7 +110,12 @@ pub(super) fn add_defaults(table: &mut Table, request: &Request, caller: &Caller
     let terminals = ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"];
     let why = "terminals of the container's own";
     table.default_memory("devpts", "/dev/pts", terminals.map(String::from).into(), why);
-    table.default_bind(Path::new("/proc"), false, "the processes of the host");
+    if request.private_pids {
+        let options = ["nosuid", "noexec", "nodev"].map(String::from).into();
+        table.default_memory("proc", "/proc", options, "the processes of the container");
+    } else {
+        table.default_bind(Path::new("/proc"), false, "the processes of the host");
+    }
     let is_sys_closed = is_docker && !request.privileged;
     table.default_bind(Path::new("/sys"), is_sys_closed, "the devices and topology of the host");
     let nodes = DEVICES.iter().filter(|node| !is_docker || **node != FUSE);

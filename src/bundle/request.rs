@@ -73,6 +73,10 @@ pub struct Request {
     pub warnings: Vec<String>,
     /// `--network none`.
     pub private_network: bool,
+    /// `--pid private`: process numbers of its own.
+    pub private_pids: bool,
+    /// `--init`: a process of ours stands before the workload.
+    pub init: bool,
     /// `--ulimit`.
     pub limits: Vec<Limit>,
     /// `--cpus`, `--memory` and the like.

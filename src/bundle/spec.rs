@@ -34,6 +34,9 @@ pub(super) fn build(
     if request.ipc != Ipc::Host {
         namespaces.push(namespace(LinuxNamespaceType::Ipc)?);
     }
+    if request.private_pids {
+        namespaces.push(namespace(LinuxNamespaceType::Pid)?);
+    }
     if request.host_name.is_some() {
         namespaces.push(namespace(LinuxNamespaceType::Uts)?);
     }

@@ -5,6 +5,7 @@ mod files;
 mod images;
 mod isolation;
 mod leftover;
+mod processes;
 mod resources;
 mod volumes;
 
@@ -20,6 +21,8 @@ pub(super) use containers::{
     StartArgs, StopArgs,
 };
 pub(super) use files::{CommitArgs, CpArgs, DiffArgs, ExportArgs, ImportArgs, StatsArgs, UpdateArgs};
+pub(super) use processes::ProcessArgs;
+
 pub(super) use images::{
     CheckArgs, HistoryArgs, ImageArgs, ImageCommand, ImagesArgs, InspectArgs, LoginArgs, LogoutArgs,
     PushArgs, RmiArgs, SaveArgs, TagArgs,
@@ -317,10 +320,10 @@ pub(super) struct ConvertArgs {
     /// How the file is made.
     #[command(flatten)]
     pub(super) conversion: ConversionArgs,
-    /// Where the image is: docker-archive:FILE, oci:DIR[:TAG], docker://NAME
+    /// Where the image is: docker-archive:FILE, oci:DIR[:TAG], docker://NAME; for a bundle also a .sif or a name
     #[arg(value_name = "SOURCE")]
     pub(super) source: String,
-    /// The file to make: PATH.sif
+    /// What to make: PATH.sif, or bundle:DIRECTORY for an OCI bundle
     #[arg(value_name = "TARGET")]
     pub(super) target: PathBuf,
 }

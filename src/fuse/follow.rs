@@ -2,9 +2,9 @@
 //! directories, which is that of the inode table. Small files are one request each, and the reader waits for every one.
 //!
 //! ```text
-//! READ of a, b, c, d, which stand side by side ─▶ the files behind them are unpacked and handed to the kernel unasked
-//!                                                 (FUSE_NOTIFY_STORE), except one in the middle:
-//!                                                 when that is read, the next ones follow, twice as many
+//! READ of files that stand side by side ─▶ the files behind them are unpacked and handed to the kernel unasked
+//!                                             (FUSE_NOTIFY_STORE), except one in the middle:
+//!                                             when that is read, the next ones follow, twice as many
 //! ```
 //!
 //! So a run that ends costs no more than what it has earned, and one reader has two CPUs at work. It is all a favour: what
@@ -25,10 +25,10 @@ use super::stats::Count;
 use super::wire;
 use crate::sys::{Errno, fuse_dev};
 
-/// Files that must be read one after the other before a run is believed.
-const BELIEVED_FILES: u32 = 4;
+/// Files that must be read one after the other before a run is believed. An import of a Python package comes to four or five.
+const BELIEVED_FILES: u32 = 8;
 /// Files that are handed over at the beginning of a run, and at most.
-const FIRST_FILES: usize = 8;
+const FIRST_FILES: usize = 16;
 const MAX_FILES: usize = 256;
 /// Most content that is handed over at a time, in bytes.
 const MAX_BYTES: u64 = 4 << 20;

@@ -6,6 +6,7 @@
 //!
 //! The server must not end before its mount does, whatever the image holds: a damaged block is EIO for who reads it.
 
+mod answer;
 mod buffers;
 mod cache;
 mod content;

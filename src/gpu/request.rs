@@ -166,7 +166,10 @@ fn parse_count(text: &str) -> Result<Selection, String> {
         "all" | "-1" => Selection::All,
         "none" | "0" => Selection::None,
         "job" => Selection::Job,
-        _ => Selection::Count(text.parse().map_err(|_| format!("`{text}` is no number of GPUs"))?),
+        _ => match text.parse().map_err(|_| format!("`{text}` is no number of GPUs"))? {
+            0 => Selection::None,
+            count => Selection::Count(count),
+        },
     })
 }
 
@@ -221,6 +224,7 @@ mod tests {
         check("job", "job");
         check("2", "2");
         check("0", "none");
+        check("00", "none");
         check("count=2", "2");
         check("count=all", "all");
         check("device=1", "device=1");

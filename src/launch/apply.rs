@@ -14,7 +14,7 @@ use crate::sys::ns::{IdMap, Isolation, SingleThreaded};
 use crate::sys::{self, Errno, fuse_dev, mount, process, pty};
 
 use super::server::{self, FileServer};
-use super::{LaunchError, exec, words};
+use super::{LaunchError, exec, outside, words};
 
 /// Directories on which the image may be mounted for the moment before it becomes the root. Any will do that exists:
 /// after the pivot the mount is gone from it.
@@ -63,28 +63,40 @@ pub fn visit(plan: &LaunchPlan, context: &Context<'_>) -> Result<(), LaunchError
 }
 
 fn run(plan: &LaunchPlan, context: &Context<'_>) -> Result<Infallible, LaunchError> {
-    let (argv, env) = run_steps(plan, context)?;
-    Err(exec::become_workload(argv, env))
+    let mut done = run_steps(plan, context)?;
+    if done.state.init {
+        outside::stay_before_workload(&done.state.witness, done.state.report.take())
+            .map_err(|errno| LaunchError::Init { errno })?;
+    }
+    Err(exec::become_workload(done.argv, done.env))
+}
+
+/// Everything is done but the last step.
+struct Done<'a> {
+    argv: &'a [OsString],
+    env: &'a [OsString],
+    state: State,
 }
 
 /// Does the steps, and gives what is to be executed.
-fn run_steps<'a>(
-    plan: &'a LaunchPlan,
-    context: &Context<'_>,
-) -> Result<(&'a [OsString], &'a [OsString]), LaunchError> {
+fn run_steps<'a>(plan: &'a LaunchPlan, context: &Context<'_>) -> Result<Done<'a>, LaunchError> {
     let mut state = State {
         witness: SingleThreaded::witness().ok_or(LaunchError::Threads)?,
         server: None,
         staging: None,
+        init: false,
+        report: None,
         // Modes are the plan's; the workload gets the caller's mask back, or the plan's.
         umask: process::set_umask(0),
     };
     let steps = plan.ops.len();
     let mut error = None;
     for (index, op) in plan.ops.iter().enumerate() {
+        #[cfg(debug_assertions)]
+        stop_for_test(index);
         if let Op::Exec { argv, env } = op {
             process::set_umask(state.umask);
-            return Ok((argv, env));
+            return Ok(Done { argv, env, state });
         }
         if let Err(errno) = state.step(op, plan, context) {
             error = Some((index, op, errno));
@@ -110,6 +122,15 @@ fn run_steps<'a>(
     })
 }
 
+/// Tests kill what takes part in a start before any of its steps: they have this process stop there. No release does.
+#[cfg(debug_assertions)]
+fn stop_for_test(step: usize) {
+    let wanted = std::env::var("SLIPWAY_STOP_AT").ok().and_then(|text| text.parse().ok());
+    if wanted == Some(step) {
+        process::stop_here();
+    }
+}
+
 struct State {
     witness: SingleThreaded,
     server: Option<FileServer>,
@@ -117,22 +138,30 @@ struct State {
     staging: Option<PathBuf>,
     /// What the workload gets.
     umask: u32,
+    /// A process stays before the workload.
+    init: bool,
+    /// This is the first process of a pid namespace, and somebody outside waits for its words.
+    report: Option<outside::Report>,
 }
 
 impl State {
     fn step(&mut self, op: &Op, plan: &LaunchPlan, context: &Context<'_>) -> sys::Result<()> {
         match op {
-            Op::NewNamespaces { uid, gid, uid_inside, gid_inside, network, host_name, ipc } => {
+            Op::NewNamespaces { uid, gid, uid_inside, gid_inside, network, host_name, ipc, pid } => {
                 // Before the namespaces: the server lives in the host's.
                 self.server = Some(server::start(&self.witness, plan, context)?);
-                let more = Isolation { network: *network, host_name: *host_name, ipc: *ipc };
+                let more = Isolation { network: *network, host_name: *host_name, ipc: *ipc, pid: *pid };
                 sys::ns::unshare_user_and_mount(&self.witness, more)?;
                 sys::ns::write_id_maps(&IdMap {
                     uid_outside: *uid,
                     uid_inside: *uid_inside,
                     gid_outside: *gid,
                     gid_inside: *gid_inside,
-                })
+                })?;
+                if *pid {
+                    self.report = Some(outside::enter_pid_namespace(&self.witness)?);
+                }
+                Ok(())
             }
             Op::HostName { name, domain } => {
                 sys::ns::set_host_name(name)?;
@@ -160,6 +189,18 @@ impl State {
             Op::Tmpfs { target, mode, size_bytes } => mount::tmpfs(target, *mode, *size_bytes),
             Op::Terminals { target } => mount::terminals(target),
             Op::MessageQueues { target } => mount::message_queues(target),
+            Op::ProcessFiles { target } => match mount::process_files(target) {
+                Err(errno @ (Errno::EPERM | Errno::EBUSY)) => {
+                    let reason = words::explain(op, errno);
+                    (context.warn)(&format!("`{}` shows the host's processes: {reason}", target.display()));
+                    bind(target, target, false, false)
+                }
+                other => other,
+            },
+            Op::Init => {
+                self.init = true;
+                Ok(())
+            }
             Op::LimitCapabilities { keep, add } => process::limit_capabilities(keep.bits(), add.bits()),
             Op::Umask { mask } => {
                 self.umask = *mask;

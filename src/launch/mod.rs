@@ -15,6 +15,7 @@
 
 mod apply;
 mod exec;
+mod outside;
 mod prepare;
 mod private;
 mod server;
@@ -89,6 +90,12 @@ pub enum LaunchError {
     /// This process has a second thread, which would be a bug of ours, or procfs does not tell.
     #[error("cannot start a container: `/proc/self/task` does not show a process with one thread")]
     Threads,
+    /// The process that is to stand before the workload.
+    #[error("cannot stand before the command: {} ({errno:?})", errno.desc())]
+    Init {
+        /// The errno.
+        errno: Errno,
+    },
     /// A path of the bundle that no plan can have.
     #[error(transparent)]
     Plan(#[from] crate::plan::PlanError),
@@ -120,6 +127,7 @@ impl Hint for LaunchError {
             Self::Threads => {
                 Some("see that `/proc` is mounted and that files can be opened (`ulimit -n`)".into())
             }
+            Self::Init { .. } => Some("end other processes, or raise `ulimit -u`".into()),
             Self::NotExecutable { .. } => None,
         }
     }

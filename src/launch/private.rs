@@ -8,7 +8,7 @@ use crate::sys::process::Child;
 use crate::sys::{Errno, Result, process};
 
 /// Longest answer of the child, in bytes.
-const ANSWER_BYTES: u64 = 64 << 10;
+const ANSWER_BYTES: u64 = 256 << 20;
 
 /// The child.
 #[derive(Debug)]

@@ -39,6 +39,7 @@ pub(super) fn explain(op: &Op, errno: Errno) -> String {
         (Op::Bind { .. }, Errno::EPERM) => "the mount may not be changed in a user namespace",
         (Op::OomScore { .. }, Errno::EACCES | Errno::EPERM) => "only root may make it smaller",
         (Op::FilterCalls { .. }, Errno::EINVAL) => "the kernel has no filters of system calls",
+        (Op::ProcessFiles { .. }, Errno::EPERM) => "the host's `/proc` is covered in part",
         (Op::Console, Errno::ENOENT | Errno::ENXIO) => "the container has no `/dev/ptmx`",
         (Op::Console, Errno::ENOSPC) => "all terminals are in use",
         (Op::Limit { .. }, Errno::EPERM) => "it is above the hard limit of this session",
@@ -157,6 +158,7 @@ mod tests {
             network: false,
             host_name: false,
             ipc: false,
+            pid: false,
         };
         assert_eq!(explain(&op, Errno::ENOSPC), "limit reached (ENOSPC)");
     }

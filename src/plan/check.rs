@@ -60,7 +60,7 @@ pub fn check(plan: &LaunchPlan) -> Result<(), Flaw> {
                 demand(is_clean(target), "a target is absolute, clean and not the root")?;
                 mounts.insert(target, true);
             }
-            Op::Terminals { target } | Op::MessageQueues { target } => {
+            Op::Terminals { target } | Op::MessageQueues { target } | Op::ProcessFiles { target } => {
                 demand(stage == Stage::Building, "mounts lie between the pivot and the detach")?;
                 demand(is_clean(target), "a target is absolute, clean and not the root")?;
                 mounts.insert(target, false);
@@ -81,7 +81,7 @@ pub fn check(plan: &LaunchPlan) -> Result<(), Flaw> {
                 demand(stage == Stage::Building, "the host is detached once, after the pivot")?;
                 stage = Stage::Closed;
             }
-            Op::Console => {
+            Op::Console | Op::Init => {
                 demand(stage == Stage::Closed, "the terminal is made after all mounts")?;
             }
             Op::HostName { .. } | Op::LoopbackUp => {
@@ -151,6 +151,7 @@ mod tests {
             network: false,
             host_name: false,
             ipc: false,
+            pid: false,
         };
         let head = || vec![namespaces(), Op::SlavePropagation, image(), Op::PivotRoot];
         let tail = || vec![Op::DetachHost, Op::NoNewPrivileges, exec()];

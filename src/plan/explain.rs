@@ -70,9 +70,10 @@ pub fn explain(bundle: &Bundle, plan: &LaunchPlan) -> Explanation {
             Op::Bind { target, source, from_run, read_only, .. } => {
                 (target, (!from_run).then(|| source.clone()), *read_only)
             }
-            Op::Tmpfs { target, .. } | Op::Terminals { target } | Op::MessageQueues { target } => {
-                (target, None, false)
-            }
+            Op::Tmpfs { target, .. }
+            | Op::Terminals { target }
+            | Op::MessageQueues { target }
+            | Op::ProcessFiles { target } => (target, None, false),
             _ => continue,
         };
         let reason = reason_of(bundle, op, target);
@@ -123,7 +124,8 @@ impl fmt::Display for Explanation {
             for row in rows {
                 let mut what = row.target.display().to_string();
                 if let Some(host) = row.host.as_ref().filter(|host| **host != row.target) {
-                    what.push_str(&format!(" <- {}", host.display()));
+                    what.push_str(" <- ");
+                    what.push_str(&host.to_string_lossy());
                 }
                 what.push_str(match (&row.host, row.read_only) {
                     (None, _) => "",

@@ -11,7 +11,7 @@ use crate::bundle::{
 };
 use crate::grants::LIBRARY_DIRECTORY;
 
-use super::places::{Place, Places, bind_source, inside, mounts};
+use super::places::{Place, Places, bind_source, inside, leads_away, mounts};
 use super::seccomp::Filter;
 use super::{
     Facts, HostPath, ImagePath, ImageSource, LaunchPlan, MountPoint, Op, PathKind, PlanError, Upper,
@@ -122,6 +122,7 @@ impl Maker<'_> {
             self.ops.push(match place.mount.typ().as_deref() {
                 Some("devpts") => Op::Terminals { target },
                 Some("mqueue") => Op::MessageQueues { target },
+                Some("proc") => Op::ProcessFiles { target },
                 _ => Op::Tmpfs { target, mode, size_bytes },
             });
             return Ok(());
@@ -249,14 +250,24 @@ impl Maker<'_> {
         }
     }
 
-    /// Files of ours: written to the run directory, then bound over the image's. A place that the user mounts stays
-    /// the user's.
+    /// Files of ours: written to the run directory, then bound over the image's. A place where a mount lies stays that
+    /// mount's, and what the user mounts stays the user's.
     fn files(&mut self) -> Result<(), PlanError> {
         for file in &self.bundle.files {
             let at = self.places.place_of(&file.target, self.facts)?;
-            let covering = self.places.at(&at).or_else(|| self.places.above(&at));
-            if let Some(place) = covering.filter(|place| place.is_asked()) {
-                self.notes.push(format!("`{}` is the one of `{}`", at.display(), place.words()));
+            if leads_away(&at) {
+                let asked = file.target.display().to_string();
+                self.notes.push(format!("left out: {}", PlanError::LeadsAway { asked, place: at }));
+                continue;
+            }
+            let asked_above = || self.places.above(&at).filter(|place| place.is_asked());
+            if let Some(place) = self.places.at(&at).or_else(asked_above) {
+                let (file, at, words) = (file.target.display(), at.display(), place.words());
+                self.notes.push(if place.is_asked() {
+                    format!("`{at}` is the one of `{words}`")
+                } else {
+                    format!("`{file}` is not made: in this image it is `{at}`, where `{words}` is")
+                });
                 continue;
             }
             if let Err(error) = self.prepare(&at, PathKind::File, &file.target.display().to_string()) {
@@ -321,8 +332,12 @@ impl Maker<'_> {
                 .and_then(|linux| linux.namespaces().as_ref())
                 .is_some_and(|all| all.iter().any(|namespace| namespace.typ() == kind))
         };
-        let (network, host_name, ipc) =
-            (has(NamespaceType::Network), has(NamespaceType::Uts), has(NamespaceType::Ipc));
+        let (network, host_name, ipc, pid) = (
+            has(NamespaceType::Network),
+            has(NamespaceType::Uts),
+            has(NamespaceType::Ipc),
+            has(NamespaceType::Pid),
+        );
         let mount_points =
             self.mount_points.into_iter().map(|(path, kind)| MountPoint { path, kind }).collect();
         let upper = self.bundle.writable.as_ref().map(|writable| match writable {
@@ -330,7 +345,7 @@ impl Maker<'_> {
             WritableRoot::Directory(path) => Upper::Directory { path: path.clone() },
         });
         let mut ops = vec![
-            Op::NewNamespaces { uid, gid, uid_inside, gid_inside, network, host_name, ipc },
+            Op::NewNamespaces { uid, gid, uid_inside, gid_inside, network, host_name, ipc, pid },
             Op::SlavePropagation,
             Op::MountImage { image: image.clone(), mount_points, upper },
             Op::PivotRoot,
@@ -356,6 +371,9 @@ impl Maker<'_> {
             soft: limit.soft,
             hard: limit.hard,
         }));
+        if self.bundle.init {
+            ops.push(Op::Init);
+        }
         let cwd = spec.process().as_ref().map_or_else(|| "/".into(), |process| process.cwd().clone());
         ops.push(Op::NoNewPrivileges);
         ops.extend(calls(self.bundle)?);

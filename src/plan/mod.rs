@@ -129,6 +129,8 @@ pub enum Op {
         host_name: bool,
         /// Shared memory, semaphores and message queues of its own.
         ipc: bool,
+        /// Process numbers of its own: the rest is done by its first process, while this one stands outside.
+        pid: bool,
     },
     /// The host's name as it is seen inside.
     HostName {
@@ -173,6 +175,12 @@ pub enum Op {
     },
     /// The message queues of the container's own IPC namespace.
     MessageQueues {
+        /// Where.
+        #[serde(serialize_with = "as_path")]
+        target: PathBuf,
+    },
+    /// The processes of the container's own pid namespace.
+    ProcessFiles {
         /// Where.
         #[serde(serialize_with = "as_path")]
         target: PathBuf,
@@ -269,6 +277,8 @@ pub enum Op {
         /// The user named it, so it must exist; else `/` is the fallback.
         asked: bool,
     },
+    /// A process of ours stands before the workload: it passes signals on and reaps orphans.
+    Init,
     /// This process becomes the workload.
     Exec {
         /// Argument list.
@@ -352,8 +362,8 @@ impl LaunchPlan {
             )
         };
         let mut ops: Vec<Op> = self.ops.iter().filter(is_kept).cloned().collect();
-        if let Some(Op::NewNamespaces { network, host_name, .. }) = ops.first_mut() {
-            (*network, *host_name) = (false, false);
+        if let Some(Op::NewNamespaces { network, host_name, ipc, pid, .. }) = ops.first_mut() {
+            (*network, *host_name, *ipc, *pid) = (false, false, false, false);
         }
         Self { ops, notes: Vec::new(), warnings: Vec::new() }
     }

@@ -68,7 +68,7 @@ impl<'a> Places<'a> {
             let why = bundle.why.get(mount.destination()).unwrap_or(&DEFAULT);
             let at = places.place_of(mount.destination(), facts)?;
             let place = Place { mount, why, at };
-            if place.at == Path::new("/") || place.at.starts_with(HOST_DIRECTORY) {
+            if leads_away(&place.at) {
                 let error = PlanError::LeadsAway { asked: place.words(), place: place.at.clone() };
                 if place.is_asked() {
                     return Err(error);
@@ -140,6 +140,11 @@ impl<'a> Places<'a> {
         let above = self.above(at)?;
         Some(above.source()?.join(at.strip_prefix(&above.at).ok()?))
     }
+}
+
+/// Whether nothing can be mounted at a place where an image's links lead: the root itself, or the host's tree.
+pub(super) fn leads_away(at: &Path) -> bool {
+    at == Path::new("/") || at.starts_with(HOST_DIRECTORY)
 }
 
 /// The mounts of the bundle's spec.

@@ -21,6 +21,8 @@ impl Op {
             Self::MountImage { .. } => "mount the image".into(),
             Self::PivotRoot => "enter the image".into(),
             Self::Tmpfs { target, .. } => format!("tmpfs on `{}`", target.display()),
+            Self::ProcessFiles { target } => format!("process files on `{}`", target.display()),
+            Self::Init => "stand before the command".into(),
             Self::Terminals { target } => format!("terminals on `{}`", target.display()),
             Self::MessageQueues { target } => format!("message queues on `{}`", target.display()),
             Self::LimitCapabilities { .. } => "limit capabilities".into(),
@@ -48,7 +50,7 @@ impl Op {
 impl fmt::Display for Op {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NewNamespaces { uid, gid, uid_inside, gid_inside, network, host_name, ipc } => {
+            Self::NewNamespaces { uid, gid, uid_inside, gid_inside, network, host_name, ipc, pid } => {
                 write!(f, "namespaces  user (uid {uid}, gid {gid}")?;
                 if (uid, gid) != (uid_inside, gid_inside) {
                     write!(f, " as uid {uid_inside}, gid {gid_inside}")?;
@@ -56,7 +58,8 @@ impl fmt::Display for Op {
                 f.write_str("), mount")?;
                 f.write_str(if *network { ", network" } else { "" })?;
                 f.write_str(if *host_name { ", host name" } else { "" })?;
-                f.write_str(if *ipc { ", ipc" } else { "" })
+                f.write_str(if *ipc { ", ipc" } else { "" })?;
+                f.write_str(if *pid { ", pid" } else { "" })
             }
             Self::HostName { name, domain } => {
                 write!(f, "host name   {name}")?;
@@ -89,6 +92,8 @@ impl fmt::Display for Op {
                 write!(f, "tmpfs       {} mode {mode:o}", target.display())?;
                 size_bytes.map_or(Ok(()), |size| write!(f, ", at most {size} bytes"))
             }
+            Self::ProcessFiles { target } => write!(f, "processes   {} of its own", target.display()),
+            Self::Init => f.write_str("init        stands before the command"),
             Self::Terminals { target } => write!(f, "terminals   {} of its own", target.display()),
             Self::MessageQueues { target } => write!(f, "mqueue      {}", target.display()),
             Self::LimitCapabilities { keep, add } => {

@@ -249,6 +249,22 @@ fn links_of_the_image_decide_where_mounts_lie() {
         "cannot bind `-v /data:/x`: in this image that place is `/.slipway/host`, where nothing can be mounted"
     );
     assert!(error(&[("x", "", directory)]).contains("in this image that place is `/`"));
+
+    // Our own files do not follow the image there.
+    let bundled = bundle(&[], Grants::default());
+    let image = [("etc/passwd", "dev", None)];
+    let made = plan(&bundled, &facts(&bundled, &FILES, &[], &image)).unwrap();
+    assert_eq!(made.notes, ["`/etc/passwd` is not made: in this image it is `/dev`, where `/dev` is"]);
+    let image = [("etc/passwd", ".slipway/host/etc/passwd", None), ("etc/group", "", None)];
+    let made = plan(&bundled, &facts(&bundled, &FILES, &[], &image)).unwrap();
+    assert_eq!(
+        made.notes,
+        [
+            "left out: cannot bind `/etc/passwd`: in this image that place is `/.slipway/host/etc/passwd`, where \
+             nothing can be mounted",
+            "left out: cannot bind `/etc/group`: in this image that place is `/`, where nothing can be mounted"
+        ]
+    );
 }
 
 #[test]

@@ -124,6 +124,18 @@ impl Container {
         text.and_then(|text| fs::write(&path, text)).map_err(RuntimeError::state("write", path))
     }
 
+    /// Refuses where a command of the job `own` would run outside of the container's job.
+    pub fn check_job(&self, own: Option<&str>) -> Result<(), RuntimeError> {
+        match (&self.record.job_id, own) {
+            (Some(job), Some(own)) if job != own => Err(RuntimeError::OtherJob {
+                name: self.record.name.clone(),
+                job: job.clone(),
+                node: self.record.node.clone(),
+            }),
+            _ => Ok(()),
+        }
+    }
+
     /// Holds it while its files are looked at: nobody can start it meanwhile.
     pub fn hold(&self) -> Result<Held, RuntimeError> {
         self.wait_for_lock().map(|lock| Held { _lock: lock })
@@ -297,6 +309,13 @@ impl Container {
     fn is_of(&self, boot_id: Option<&str>) -> bool {
         let then = self.record.boot_id.as_deref();
         then.is_none() || boot_id.is_none() || then == boot_id
+    }
+
+    /// Kills a workload that has lost its monitor; never the calling process, which may be about to become one.
+    pub(super) fn end_own_orphan(&self) {
+        if self.record.process.is_some() && self.record.process != ProcessId::own() {
+            self.end_orphan();
+        }
     }
 
     /// Kills a workload that has lost its monitor, and what it has started. True if it was there.

@@ -130,6 +130,16 @@ pub enum RuntimeError {
         /// The cause.
         errno: Errno,
     },
+    /// It belongs to another job, whose cgroup and devices a command of this one would not have.
+    #[error("container `{name}` belongs to job {job} on node {node}, and this is another job")]
+    OtherJob {
+        /// The container.
+        name: String,
+        /// Its job.
+        job: String,
+        /// Its node.
+        node: String,
+    },
     /// Nobody answers at the container's line.
     #[error("cannot attach to container `{name}`: {} ({errno:?})", errno.desc())]
     Attach {
@@ -202,6 +212,9 @@ impl Hint for RuntimeError {
             Self::NotRunning { name } => format!("start it with `slipway start {name}`"),
             Self::BadName { .. } => "choose two characters or more, the first a letter or a digit".into(),
             Self::BadSignal { .. } => "give a name like TERM or a number like 15".into(),
+            Self::OtherJob { name, job, node } => {
+                format!("`srun --jobid={job} --overlap -w {node} slipway exec {name} …` runs a command in it")
+            }
             Self::BadKeys { .. } => {
                 "write single characters or `ctrl-` and one, with commas between: `ctrl-p,ctrl-q`".into()
             }

@@ -17,6 +17,7 @@ mod control;
 mod enter;
 mod error;
 mod files;
+mod health;
 mod hub;
 mod keys;
 mod line;
@@ -38,6 +39,7 @@ pub use files::{
     Change, ChangeKind, ChangeStream, CopyError, Place, changes, copy_in, copy_in_tar, copy_out,
     copy_out_tar, export, pack_changes,
 };
+pub use health::{Checked, Health, HealthCheck};
 pub use keys::DetachKeys;
 pub use log::{LogLine, LogReader, Stream};
 pub use record::{Draft, Exit, MountRecord, Record, Status, workload_env, workload_filter};

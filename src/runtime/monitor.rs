@@ -26,6 +26,7 @@ use crate::sys::pidfd::ProcessId;
 use crate::sys::{Errno, process, socket};
 
 use super::container::Container;
+use super::health::Nurse;
 use super::hub::{Hub, Sink};
 use super::log::{LogWriter, Stream};
 use super::start::{Answer, say};
@@ -75,6 +76,8 @@ struct Workload {
     reads_terminal: bool,
     start: PipeReader,
     log: LogWriter,
+    /// Looks after the health once the workload runs.
+    nurse: Option<Nurse>,
 }
 
 /// What was attempted, and why it failed.
@@ -138,7 +141,16 @@ fn begin(
     }
     // A child that was killed meanwhile is noticed in `watch`.
     let _ = gate.write_all(b"!");
-    Ok(Workload { child, hub, pipes: [Some(out), Some(err)], console, reads_terminal: false, start, log })
+    Ok(Workload {
+        child,
+        hub,
+        pipes: [Some(out), Some(err)],
+        console,
+        reads_terminal: false,
+        start,
+        log,
+        nurse: None,
+    })
 }
 
 fn pipe() -> Result<(PipeReader, PipeWriter), Failed> {
@@ -207,16 +219,22 @@ impl Workload {
                 Ok(Some(code)) => break code,
                 Err(_) => break 125,
             }
-            let Ok(started) = self.turn(&ends, failure.is_none() && answers.is_some()) else { break 125 };
+            let Ok(started) = self.turn(container, &ends, failure.is_none() && answers.is_some()) else {
+                break 125;
+            };
             process::clear_watch(&ends);
             if started {
                 failure = self.failure();
                 if failure.is_none() {
                     namespace = sweep::mount_namespace(self.child.as_raw());
                     answers.take().into_iter().for_each(|answers| say(answers, &Answer::Started));
+                    self.nurse = Nurse::new(container);
                 }
             }
         };
+        if let Some(nurse) = self.nurse.take() {
+            nurse.end();
+        }
         if let Some(namespace) = namespace {
             sweep::kill_all_in(&namespace);
         }
@@ -242,7 +260,7 @@ impl Workload {
     }
 
     /// Waits once, and does what has become possible. True if the start has been decided, where `asks_start`.
-    fn turn(&mut self, ends: &impl AsFd, asks_start: bool) -> Result<bool, Errno> {
+    fn turn(&mut self, container: &Container, ends: &impl AsFd, asks_start: bool) -> Result<bool, Errno> {
         let mut wanted = vec![reading(ends.as_fd())];
         let start = asks_start.then(|| push(&mut wanted, self.start.as_fd()));
         let console = self.console.as_ref().map(|console| push(&mut wanted, console.as_fd()));
@@ -254,8 +272,10 @@ impl Workload {
             .pipes
             .each_ref()
             .map(|pipe| pipe.as_ref().filter(|_| takes).map(|pipe| push(&mut wanted, pipe.as_fd())));
+        let check = self.nurse.as_ref().and_then(Nurse::output);
+        let check = check.map(|output| push(&mut wanted, output));
         let places = self.hub.want(&mut wanted);
-        let ready = access::wait_ready(&wanted, None)?;
+        let ready = access::wait_ready(&wanted, self.nurse.as_ref().map(Nurse::left))?;
         let is_ready =
             |place: Option<usize>| place.and_then(|place| ready.get(place)).is_some_and(|ready| ready.read);
         if is_ready(console) {
@@ -271,6 +291,9 @@ impl Workload {
             }
         }
         self.hub.work(&places, &ready);
+        if let Some(nurse) = &mut self.nurse {
+            nurse.work(container, is_ready(check));
+        }
         Ok(is_ready(start))
     }
 

@@ -23,6 +23,8 @@ use crate::plan::{LaunchPlan, Op, Upper};
 use crate::sys::pidfd::ProcessId;
 use crate::sys::seccomp::Instruction;
 
+use super::health::HealthCheck;
+
 /// The version of `state.json` that this program writes. A reader takes later versions too: fields are only ever added.
 pub(super) const VERSION: u32 = 1;
 /// Seconds between the stop signal and SIGKILL, as Docker has it.
@@ -71,6 +73,9 @@ pub struct Record {
     /// Seconds between that signal and SIGKILL; negative waits for ever.
     #[serde(default)]
     pub stop_seconds: Option<i64>,
+    /// How its health is looked after.
+    #[serde(default)]
+    pub health: Option<HealthCheck>,
     /// Remove it when it ends.
     #[serde(default)]
     pub auto_remove: bool,
@@ -193,6 +198,7 @@ impl Record {
             changes: None,
             stop_signal: None,
             stop_seconds: None,
+            health: None,
             auto_remove: false,
             stays: false,
             volumes: Vec::new(),

@@ -99,8 +99,11 @@ pub fn register_own(container: &mut Container) -> Result<(), RuntimeError> {
     container.write()
 }
 
-/// Takes back a container that could not be started.
+/// Takes back a container that could not be started. Where its monitor was killed the workload may be on its way still.
 pub fn unregister(container: &Container) {
+    let mut now = container.clone();
+    now.reload();
+    now.end_own_orphan();
     // The launch's own error is what the user must see; the next command that looks puts the rest right.
     let _ = container.remove_own_volumes();
     let _ = container.forget();

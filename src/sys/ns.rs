@@ -56,6 +56,8 @@ pub struct Isolation {
     pub host_name: bool,
     /// Shared memory, semaphores and message queues of its own.
     pub ipc: bool,
+    /// Process numbers of its own, for the children.
+    pub pid: bool,
 }
 
 /// Moves this process into a new user namespace and, in the same call, a new mount namespace and those asked for.
@@ -66,6 +68,7 @@ pub fn unshare_user_and_mount(_witness: &SingleThreaded, more: Isolation) -> Res
     flags.set(CloneFlags::CLONE_NEWNET, more.network);
     flags.set(CloneFlags::CLONE_NEWUTS, more.host_name);
     flags.set(CloneFlags::CLONE_NEWIPC, more.ipc);
+    flags.set(CloneFlags::CLONE_NEWPID, more.pid);
     unshare(flags)
 }
 

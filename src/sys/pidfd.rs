@@ -139,6 +139,15 @@ pub fn send_signal(pid: i32, number: i32) -> Result<()> {
     Errno::result(unsafe { libc::kill(pid, number) }).map(drop)
 }
 
+/// kill(2) for a process group.
+pub fn send_signal_to_group(group: i32, number: i32) -> Result<()> {
+    if group <= 1 {
+        return Err(Errno::ESRCH);
+    }
+    // SAFETY: plain numbers.
+    Errno::result(unsafe { libc::kill(-group, number) }).map(drop)
+}
+
 /// The number of a signal by its name with or without `SIG`, its number, or `RTMIN+n` and `RTMAX-n`.
 #[must_use]
 pub fn signal_number(text: &str) -> Option<i32> {

@@ -149,9 +149,42 @@ pub fn die_with_parent(parent: Child) -> Result<bool> {
     Ok(nix::unistd::getppid() == parent)
 }
 
+/// As [`die_with_parent`], where the parent is in another pid namespace and cannot be seen from here.
+pub fn die_with_any_parent() -> Result<()> {
+    nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)
+}
+
+/// Gives every signal its default effect, and blocks none: for a child of a process that has made arrangements.
+pub fn default_signals() -> Result<()> {
+    let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
+    for signal in Signal::iterator().filter(|signal| !matches!(signal, Signal::SIGKILL | Signal::SIGSTOP)) {
+        // SAFETY: SIG_DFL runs no code of ours.
+        unsafe { sigaction(signal, &default) }?;
+    }
+    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)
+}
+
+/// Closes every fd of this process but the standard streams.
+pub fn keep_standard_streams() -> Result<()> {
+    close_range(3, RawFd::MAX)
+}
+
 /// Makes this process the parent of every orphan below it.
 pub fn adopt_orphans() -> Result<()> {
     nix::sys::prctl::set_child_subreaper(true)
+}
+
+/// Waits until this process gets SIGCONT. Not by SIGSTOP, which the first process of a pid namespace cannot send itself.
+#[cfg(debug_assertions)]
+pub fn stop_here() {
+    let wanted = SigSet::from(Signal::SIGCONT);
+    // A failure could only mean that SIGCONT is no signal.
+    if let Ok(before) = wanted.thread_swap_mask(SigmaskHow::SIG_BLOCK) {
+        set_name(c"slipway-stopped");
+        let _ = wanted.wait();
+        let _ = before.thread_set_mask();
+    }
+    set_name(c"slipway");
 }
 
 /// How many of procfs's clock ticks a second has.

@@ -12,6 +12,7 @@ use super::support::sandbox::{Sandbox, wait_until};
 
 const FILES: usize = 4;
 const FILE_BYTES: usize = 32 << 20;
+const SMALL_FILES: usize = 1000;
 /// Less than the files take, and more than the server with its cache does.
 const LIMIT_BYTES: &str = "67108864";
 /// How long it goes on; `SLIPWAY_TORTURE_SECONDS=3600` is the run by hand.
@@ -74,14 +75,25 @@ fn no_open_survives_memory_pressure() {
         let words = (0..FILE_BYTES / 8).map(|at| if at % 2 == 0 { 0 } else { noise.below(1 << 30) as u64 });
         tar = tar.file(&format!("data/{name}"), 0o644, words.flat_map(u64::to_le_bytes).collect::<Vec<u8>>());
     }
+    for name in 0..SMALL_FILES {
+        let bytes: Vec<u8> =
+            (0..noise.below(60_000)).map(|_| if noise.below(3) == 0 { 7 } else { 0 }).collect();
+        tar = tar.file(&format!("small/{}/{}", name / 100, name), 0o644, bytes);
+    }
     image.layers.push(tar.finish());
     image.convert(&sandbox, "box.sif");
+    // They read files one after the other, so that they get them before they ask.
+    let follower = format!(
+        "end=$(($(date +%s) + {seconds})); n=0; while [ $(date +%s) -lt $end ]; do \
+         sum=$(find /small -type f | sort | xargs cat | sha256sum); first=${{first:-$sum}}; \
+         [ \"$sum\" = \"$first\" ] && n=$((n + 1)); done; echo done $n"
+    );
     let reader = format!(
         "end=$(($(date +%s) + {seconds})); n=0; while [ $(date +%s) -lt $end ]; do \
          dd if=/data/$((RANDOM % {FILES})) of=/dev/null bs=4k skip=$((RANDOM % 8000)) count=$((RANDOM % 500 + 1)) \
          2>/dev/null && n=$((n + 1)); done; echo done $n"
     );
-    let script = format!("for who in 1 2 3 4; do ( {reader} ) & done; wait");
+    let script = format!("for who in 1 2; do ( {reader} ) & ( {follower} ) & done; wait");
     let join = "echo $$ >\"$GROUP/cgroup.procs\" && exec setpriv --reuid 65534 --regid 65534 --clear-groups \
                 \"$SLIPWAY\" run box.sif sh -c \"$SCRIPT\"";
     let mut child = Command::new("sh")

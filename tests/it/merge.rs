@@ -14,8 +14,7 @@ use slipway::base::tree::{FileId, NodeId, NodeKind, Tree};
 use slipway::tarlayer::{FileSink, LayerRest, Limits, Merger, TarReader};
 
 #[path = "../../src/tarlayer/testing.rs"]
-#[expect(dead_code, reason = "the unit tests of the reader use the rest")]
-mod testing;
+pub(crate) mod testing;
 
 use testing::{Member, archive, dir, file, hard_link, member, symlink};
 

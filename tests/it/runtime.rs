@@ -371,6 +371,57 @@ fn nobody_elses_directory_is_believed() {
 }
 
 #[test]
+fn two_users_do_not_meet() {
+    need!(userns, fuse, root, tool "busybox", tool "setpriv");
+    let yard = Yard::new();
+    yard.start(&["--name", "mine", "box.sif", "sleep", "1000"]);
+    let pid = yard.pid("mine", "/State/Pid");
+    let image = yard.sandbox.path("home/box.sif");
+    let place = tempfile::Builder::new().prefix("slipway-other.").tempdir_in("/tmp").unwrap();
+    std::os::unix::fs::chown(place.path(), Some(54321), Some(54321)).unwrap();
+    // Another user, once with the first one's directory and once with its own.
+    let other = |state: &std::path::Path, words: &[&str]| {
+        let output = std::process::Command::new("setpriv")
+            .args(["--reuid", "54321", "--regid", "54321", "--clear-groups", "--"])
+            .arg(yard.sandbox.program())
+            .args(words)
+            .env_clear()
+            .env("HOME", place.path())
+            .env("SLIPWAY_RUNTIME_DIR", state)
+            .current_dir(place.path())
+            .output()
+            .unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (output.status.code(), text(&output.stdout), text(&output.stderr))
+    };
+    let own = place.path().join("state");
+    for state in [&yard.state, &own] {
+        assert_eq!(other(state, &["ps", "-aq"]).1, "");
+        for verb in [
+            &["exec", "mine", "true"][..],
+            &["stop", "mine"],
+            &["rm", "-f", "mine"],
+            &["cp", "mine:/etc", "x"],
+        ] {
+            let (code, _, message) = other(state, verb);
+            assert!(code == Some(1) && message.contains("no such container"), "{verb:?}: {message}");
+        }
+    }
+    // The same name is free for both.
+    let image = image.to_str().unwrap();
+    let (code, _, message) =
+        other(&own, &["run", "-d", "--name", "mine", "--no-home", image, "sleep", "1000"]);
+    assert_eq!((code, message.as_str()), (Some(0), ""));
+    assert_eq!(yard.ok(&["ps", "-q"]).lines().count(), 1);
+    let (_, theirs, _) = other(&own, &["container", "inspect", "--format", "{{.State.Pid}}", "mine"]);
+    assert_ne!(theirs.trim(), pid.to_string());
+    assert_eq!(other(&own, &["rm", "-f", "mine"]).0, Some(0));
+    assert!(is_running(pid));
+    yard.ok(&["rm", "-f", "mine"]);
+    yard.assert_empty();
+}
+
+#[test]
 fn a_step_is_told_what_becomes_of_its_containers() {
     need!(userns, fuse, tool "busybox");
     let yard = Yard::new();
@@ -385,6 +436,20 @@ fn a_step_is_told_what_becomes_of_its_containers() {
     assert_eq!(output.stderr, "");
     let rows = yard.ok(&["ps", "--format", "{{.Names}} {{.JobID}} {{.StepID}}"]);
     assert!(rows.contains("step 17 0\n") && rows.contains("batch 17 4294967291\n"), "{rows}");
+    // A command of another job would have neither the job's devices nor its limits.
+    let exec = |job: &str| {
+        let run = yard.run(&["exec", "batch", "true"]).env("SLURM_JOB_ID", job).env("SLURM_STEP_ID", "0");
+        run.run()
+    };
+    assert_eq!(exec("17").code, Some(0));
+    let output = exec("18");
+    assert!(
+        output.code == Some(1)
+            && output.stderr.contains("container `batch` belongs to job 17 on node ")
+            && output.stderr.contains("`srun --jobid=17 --overlap -w ")
+            && output.stderr.contains(" slipway exec batch …` runs a command in it"),
+        "{output}"
+    );
     yard.ok(&["rm", "-f", "step", "batch"]);
     yard.assert_empty();
 }

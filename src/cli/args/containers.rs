@@ -5,7 +5,9 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use super::{CommitArgs, CpArgs, DiffArgs, ExportArgs, InspectArgs, RunArgs, StatsArgs, UpdateArgs};
+use super::{
+    CommitArgs, CpArgs, DiffArgs, ExportArgs, InspectArgs, ProcessArgs, RunArgs, StatsArgs, UpdateArgs,
+};
 
 /// Flags of `run` and `create` about the container as a thing with a name.
 #[derive(Debug, Args)]
@@ -31,6 +33,9 @@ pub(in crate::cli) struct KeepArgs {
     /// Keys that detach; a container in the foreground is the process itself and has none
     #[arg(long, value_name = "KEYS")]
     pub(in crate::cli) detach_keys: Option<String>,
+    /// Its processes, and their health.
+    #[command(flatten)]
+    pub(in crate::cli) process: ProcessArgs,
 }
 
 impl KeepArgs {
@@ -93,7 +98,7 @@ pub(in crate::cli) struct PsArgs {
     /// Show the newest, ended or not
     #[arg(short = 'l', long, conflicts_with = "last")]
     pub(in crate::cli) latest: bool,
-    /// Show only: id, name, label, status, exited, ancestor, before, since =VALUE (can be repeated)
+    /// Show only: id, name, label, status, exited, ancestor, health, before, since =VALUE (can be repeated)
     #[arg(short = 'f', long = "filter", value_name = "FILTER")]
     pub(in crate::cli) filter: Vec<String>,
     /// Print by a Go template, `table TEMPLATE` or `json`

@@ -9,18 +9,24 @@ use crate::registry::{self, Arriving};
 use crate::store::{self, LayerSet, Target};
 
 use super::publish::{forget_damaged, with_arriving};
-use super::{Session, fence, platform};
-use crate::cli::args::ConvertArgs;
+use super::{Session, bundle, fence, locate, platform};
+use crate::cli::args::{ConvertArgs, PullWhen};
 use crate::cli::failure::Failure;
 use crate::cli::progress::Progress;
 use crate::cli::term;
 
 pub(in crate::cli) fn run(args: &ConvertArgs, session: &Session) -> Result<(), Failure> {
     let target = &args.target;
+    if let Some(directory) = target.to_str().and_then(|text| text.strip_prefix("bundle:")) {
+        return make_bundle(args, Path::new(directory), session);
+    }
     if target.extension().is_none_or(|extension| extension != "sif") {
         return Err(Failure::new(
-            format!("cannot make `{}`: the only kind of file that is made yet is a .sif", target.display()),
-            "end the target's name in `.sif`",
+            format!(
+                "cannot make `{}`: the only kinds that are made are a .sif and a bundle",
+                target.display()
+            ),
+            "end the target's name in `.sif`, or write bundle:DIRECTORY",
         ));
     }
     if !args.force && target.symlink_metadata().is_ok() {
@@ -29,6 +35,11 @@ pub(in crate::cli) fn run(args: &ConvertArgs, session: &Session) -> Result<(), F
             "add `--force` to replace it, or choose another name",
         ));
     }
+    convert_to(args, target, session)?;
+    term::print(&format_args!("{}\n", target.display()))
+}
+
+fn convert_to(args: &ConvertArgs, target: &Path, session: &Session) -> Result<(), Failure> {
     let wanted = platform(args.platform.as_deref())?;
     fence::enclose(session, target.parent())?;
     let progress = Progress::new(&args.conversion.progress);
@@ -54,8 +65,30 @@ pub(in crate::cli) fn run(args: &ConvertArgs, session: &Session) -> Result<(), F
         }
     };
     progress.converted(layers, &report);
-    drop(progress);
-    term::print(&format_args!("{}\n", target.display()))
+    Ok(())
+}
+
+/// An OCI bundle in a new directory, by way of an image file beside it where the source is none.
+fn make_bundle(args: &ConvertArgs, directory: &Path, session: &Session) -> Result<(), Failure> {
+    if directory.symlink_metadata().is_ok() {
+        return Err(Failure::new(
+            format!("cannot make `{}`: it exists", directory.display()),
+            "remove it first, or choose another name",
+        ));
+    }
+    let is_described =
+        ["docker:", "docker-archive:", "oci:"].iter().any(|kind| args.source.starts_with(kind));
+    if !is_described {
+        let image = locate::run_file(args.source.as_ref(), session, PullWhen::Missing, None)?;
+        bundle::write(&image, directory, session)?;
+        return term::print(&format_args!("{}\n", directory.display()));
+    }
+    let beside = directory.with_extension(format!("slipway-{}.tmp.sif", std::process::id()));
+    let made = convert_to(args, &beside, session).and_then(|()| bundle::write(&beside, directory, session));
+    // A conversion that failed has made nothing.
+    let _ = std::fs::remove_file(&beside);
+    made?;
+    term::print(&format_args!("{}\n", directory.display()))
 }
 
 fn read_source(source: &str, wanted: &Platform, session: &Session) -> Result<LayerSet, Failure> {

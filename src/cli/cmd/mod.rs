@@ -2,6 +2,7 @@
 
 #![expect(clippy::disallowed_methods, reason = "verbs look at files of the user and start our own helpers")]
 
+mod bundle;
 mod compose;
 pub(super) mod config;
 pub(super) mod containers;

@@ -79,6 +79,8 @@ pub(super) fn request(args: &RunArgs, command: &[OsString], ground: &Ground<'_>)
         host_name: network.host_name,
         domain_name: args.isolation.domainname.clone(),
         private_network: network.is_private,
+        private_pids: is_private_pid(args.keep.process.pid.as_deref())?,
+        init: args.keep.process.init,
         limits: limits(&args.ulimit, &mut warnings)?,
         resources: args.resources.resources(),
         ipc: ipc(args, is_docker, &mut warnings)?,
@@ -254,6 +256,17 @@ impl NoMount {
 /// Memory mounts of `--scratch` and of `--contain`.
 fn memory(target: impl Into<PathBuf>, mode: u32, asked: &str) -> MemoryMount {
     MemoryMount { target: target.into(), mode, size_bytes: None, asked: asked.to_owned() }
+}
+
+fn is_private_pid(pid: Option<&str>) -> Result<bool, Failure> {
+    match pid {
+        None | Some("host") => Ok(false),
+        Some("private") => Ok(true),
+        Some(other) => Err(Failure::new(
+            format!("cannot take `--pid {other}`: there are `host` and `private`"),
+            "to look at another container's processes, use `slipway exec` in it",
+        )),
+    }
 }
 
 pub(super) fn env_request(text: &OsStr) -> EnvRequest {

@@ -8,7 +8,9 @@ use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::io::{BufWriter, PipeReader, Write};
 use std::os::fd::AsFd as _;
-use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+
+use serde::{Deserialize, Serialize};
 
 use crate::base::RelPath;
 use crate::launch::{self, PrivateView};
@@ -31,7 +33,7 @@ pub struct Change {
 }
 
 /// What has become of a file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum ChangeKind {
     /// It is new.
     Added,
@@ -44,18 +46,26 @@ pub enum ChangeKind {
 /// Lists what a container has changed, as docker does, against the files of its image.
 pub fn changes(container: &Container, image: &Reader) -> Result<Vec<Change>, RuntimeError> {
     let upper = open_upper(container)?;
-    let mut found = Vec::new();
-    list(&upper, &[], image, &mut found)?;
+    let name = container.record.name.clone();
+    let view = launch::private_view(|| {
+        let mut found = Vec::new();
+        let listed = list(&upper, &[], image, &mut found).map(|()| found);
+        serde_json::to_vec(&listed).unwrap_or_default()
+    });
+    let view = view.map_err(|errno| RuntimeError::Enter { name, act: "starting a process", errno })?;
+    let text = view.finish().ok_or(CopyError::Killed)?;
+    let listed: Result<Vec<(ChangeKind, Vec<u8>)>, CopyError> =
+        serde_json::from_slice(&text).map_err(|_| CopyError::Killed)?;
+    let change = |(kind, path): (ChangeKind, Vec<u8>)| Change { path: OsString::from_vec(path), kind };
+    let mut found: Vec<Change> = listed?.into_iter().map(change).collect();
     found.sort();
     Ok(found)
 }
 
-fn list(
-    directory: &Directory,
-    path: &[u8],
-    image: &Reader,
-    found: &mut Vec<Change>,
-) -> Result<(), CopyError> {
+/// Changes on their way: what has become of a path.
+type Found = Vec<(ChangeKind, Vec<u8>)>;
+
+fn list(directory: &Directory, path: &[u8], image: &Reader, found: &mut Found) -> Result<(), CopyError> {
     let failed = |act: &'static str, path: &[u8]| CopyError::step(act, shown(path));
     let names = directory.names().map_err(failed("read", path))?;
     if is_opaque(directory, path)? {
@@ -83,9 +93,8 @@ fn list(
     Ok(())
 }
 
-fn add(found: &mut Vec<Change>, path: &[u8], kind: ChangeKind) {
-    let path = OsStr::from_bytes(&[b"/", path].concat()).to_owned();
-    found.push(Change { path, kind });
+fn add(found: &mut Found, path: &[u8], kind: ChangeKind) {
+    found.push((kind, [b"/", path].concat()));
 }
 
 /// An image that cannot be read there tells nothing of the path: then it is new.

@@ -44,7 +44,6 @@ pub(super) enum Word {
 pub(super) struct Inside {
     child: Child,
     words: OwnedFd,
-    pub(super) name: String,
 }
 
 /// The child's line to the outside.
@@ -102,7 +101,7 @@ impl Place<'_> {
         };
         drop(theirs);
         let words = ours.ok_or_else(|| failed("keeping a socket", Errno::EINVAL))?;
-        Ok(Inside { child, words, name })
+        Ok(Inside { child, words })
     }
 }
 

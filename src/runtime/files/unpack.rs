@@ -206,7 +206,7 @@ impl Unpacker<'_> {
             Target::Named { name, .. } => Path::new(name),
             Target::Into(_) => Path::new(""),
         };
-        root.join(parts.iter().collect::<PathBuf>())
+        parts.iter().fold(root.to_path_buf(), |path, part| path.join(part))
     }
 
     fn finish(self) -> Result<(), CopyError> {

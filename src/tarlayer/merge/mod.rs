@@ -16,6 +16,8 @@ mod error;
 #[cfg(test)]
 mod model;
 mod paths;
+#[cfg(test)]
+mod property;
 mod record;
 mod replay;
 #[cfg(test)]

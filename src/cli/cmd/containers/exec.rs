@@ -3,8 +3,11 @@
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt as _;
 
+use std::path::Path;
+
 use crate::bundle::EnvRequest;
 use crate::runtime::{self, DetachKeys, Entry, Outputs, Wishes};
+use crate::sched;
 
 use super::super::Session;
 use super::super::request::env_request;
@@ -20,6 +23,7 @@ pub(super) fn run(args: &ExecArgs, session: &Session) -> Result<(), Failure> {
     let keys = DetachKeys::parse(&args.detach_keys)?;
     let on_terminal = args.tty && !args.detach && (!args.interactive || has_terminal(session)?);
     let container = shelf(session).find(&word.to_string_lossy())?;
+    container.check_job(sched::read_job(&session.env, Path::new("/")).job_id.as_deref())?;
     let mut env = container.env()?;
     if args.tty && !env.iter().any(|line| name_of(line) == b"TERM") {
         let term = session.env.get(OsStr::new("TERM")).cloned().unwrap_or_else(|| "xterm".into());

@@ -169,14 +169,20 @@ pub(super) struct Stopped {
 impl Stopped {
     pub(super) fn new(container: &Container) -> Self {
         let pids = container.processes();
-        pids.iter().for_each(|pid| drop(runtime::stop_process(*pid)));
+        for pid in &pids {
+            // It has just ended.
+            let _ = runtime::stop_process(*pid);
+        }
         Self { pids }
     }
 }
 
 impl Drop for Stopped {
     fn drop(&mut self) {
-        self.pids.iter().for_each(|pid| drop(runtime::go_on(*pid)));
+        for pid in &self.pids {
+            // It has just ended.
+            let _ = runtime::go_on(*pid);
+        }
     }
 }
 

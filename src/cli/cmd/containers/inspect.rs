@@ -24,7 +24,7 @@ fn describe(container: &Container) -> Value {
         _ => None,
     };
     let words = record.command.split_first();
-    json!({
+    let mut value = json!({
         "Id": record.id,
         "Created": record.created,
         "Path": words.map_or("", |(path, _)| path),
@@ -80,7 +80,11 @@ fn describe(container: &Container) -> Value {
             "Monitor": record.monitor.map(|monitor| monitor.pid),
             "Detached": record.detached,
         },
-    })
+    });
+    if let Some(health) = container.health() {
+        value["State"]["Health"] = json!(health);
+    }
+    value
 }
 
 fn finished(exit: &Exit) -> String {

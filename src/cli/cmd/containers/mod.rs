@@ -4,6 +4,7 @@ mod attach;
 mod commit;
 mod exec;
 mod files;
+mod health;
 mod inspect;
 mod logs;
 mod ps;

@@ -17,7 +17,8 @@ use crate::cli::{table, term};
 const DEFAULT: &str =
     "table {{.ID}}\t{{.Image}}\t{{.Command}}\t{{.RunningFor}}\t{{.Status}}\t{{.Ports}}\t{{.Names}}";
 /// The head's words for the fields of `--format`.
-const TITLES: [(&str, &str); 17] = [
+const TITLES: [(&str, &str); 18] = [
+    ("HealthStatus", "HEALTH STATUS"),
     ("ID", "CONTAINER ID"),
     ("Image", "IMAGE"),
     ("Command", "COMMAND"),
@@ -76,6 +77,7 @@ fn fields(container: &Container, status: &Status, whole: bool, now: Timestamp) -
         .map(|mount| mount.source.display().to_string())
         .map(|mount| if whole { mount } else { cut(&mount, MOUNT_CHARS) })
         .collect();
+    let health = container.health().filter(|_| matches!(status, Status::Running)).map(|health| health.status);
     json!({
         "ID": if whole { &record.id } else { record.short_id() },
         "Image": if whole { &record.image } else { image },
@@ -84,7 +86,8 @@ fn fields(container: &Container, status: &Status, whole: bool, now: Timestamp) -
         "RunningFor": format!("{} ago", since(record.created, now)),
         "Ports": "",
         "State": state(status),
-        "Status": told(record.started, status, now),
+        "Status": told(record.started, status, now) + &health_words(health.as_deref()),
+        "HealthStatus": health.as_deref().unwrap_or_default(),
         "Size": "0B",
         "Names": record.name,
         "Labels": labels.join(","),
@@ -114,6 +117,15 @@ fn told(started: Option<Timestamp>, status: &Status, now: Timestamp) -> String {
             format!("Up {}", started.map_or_else(|| "Less than a second".into(), |at| since(at, now)))
         }
         Status::Exited(exit) => format!("Exited ({}) {} ago", exit.code, since(exit.finished, now)),
+    }
+}
+
+/// Docker's words behind the status.
+fn health_words(health: Option<&str>) -> String {
+    match health {
+        None => String::new(),
+        Some("starting") => " (health: starting)".into(),
+        Some(status) => format!(" ({status})"),
     }
 }
 
@@ -162,6 +174,7 @@ struct Filters {
     statuses: Vec<String>,
     codes: Vec<i32>,
     ancestors: Vec<String>,
+    healths: Vec<String>,
     before: Option<Timestamp>,
     since: Option<Timestamp>,
     /// Those that do not run are asked for too.
@@ -175,7 +188,7 @@ impl Filters {
             let wrong = |why: &str| {
                 Failure::new(
                     format!("invalid filter `{text}`: {why}"),
-                    "filters are id, name, label, status, exited, ancestor, before and since, each with =VALUE",
+                    "filters are id, name, label, status, exited, ancestor, health, before and since, each with =VALUE",
                 )
             };
             let (key, value) = text.split_once('=').ok_or_else(|| wrong("it has no `=`"))?;
@@ -199,6 +212,7 @@ impl Filters {
                     filters.codes.push(value.parse().map_err(|_| wrong("the exit code is not a number"))?);
                 }
                 "ancestor" => filters.ancestors.push(value),
+                "health" => filters.healths.push(value),
                 "before" => filters.before = Some(created()?),
                 "since" => filters.since = Some(created()?),
                 _ => return Err(wrong("unknown key")),
@@ -220,6 +234,9 @@ impl Filters {
             && any(&self.names, &|name| name_fits(&record.name, name))
             && any(&self.statuses, &|wanted| wanted == state(status))
             && any(&self.ancestors, &|image| is_of(record, image))
+            && any(&self.healths, &|wanted| {
+                container.health().map_or_else(|| "none".into(), |health| health.status) == wanted
+            })
             && (self.codes.is_empty() || code.is_some_and(|code| self.codes.contains(&code)))
             && self.labels.iter().all(|label| match label.split_once('=') {
                 Some((key, value)) => record.labels.get(key).is_some_and(|has| has == value),

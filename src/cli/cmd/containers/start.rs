@@ -8,13 +8,14 @@ use std::path::Path;
 
 use jiff::Timestamp;
 
+use crate::config::Profile;
 use crate::launch;
 use crate::runtime::{self, Container, DetachKeys, Draft, Ending, Record, RuntimeError};
 use crate::sched::{self, JobFacts};
 
 use super::super::Session;
 use super::super::run::{Prepared, Way, prepare};
-use super::{attach, each, shelf};
+use super::{attach, each, health, shelf};
 use crate::cli::args::{self, Command, ContainerCommand, ContainerVerb, RunArgs, StartArgs};
 use crate::cli::failure::Failure;
 use crate::cli::term;
@@ -223,6 +224,9 @@ fn make(
     let image_signal = Some(config.stop_signal.clone()).filter(|signal| !signal.is_empty());
     record.stop_signal = keep.stop_signal.clone().or(image_signal);
     record.stop_seconds = keep.stop_timeout;
+    // The image's own check counts for who expects what docker does.
+    let is_docker = session.settings.run.profile.value == Profile::Docker;
+    record.health = health::check(&keep.process, prepared.image.raw_config().filter(|_| is_docker))?;
     record.auto_remove = args.rm;
     record.detached = detached;
     record.stays = prepared.stays;

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::io::Read;
 
+use super::model::{Item, Kind};
 use super::*;
 use crate::base::tree::{NodeId, NodeKind};
 use crate::tarlayer::testing::{Member, archive, dir, file, hard_link, member, pax, symlink};
@@ -11,24 +12,6 @@ mod hiding;
 mod links;
 mod names;
 mod storing;
-
-/// An entry of a layer in few words.
-#[derive(Debug, Clone)]
-pub(super) struct Item {
-    pub(super) path: String,
-    pub(super) kind: Kind,
-    pub(super) mode: u32,
-}
-
-#[derive(Debug, Clone)]
-pub(super) enum Kind {
-    File(String),
-    Directory,
-    Symlink(String),
-    Hard(String),
-    Whiteout,
-    Opaque,
-}
 
 impl Item {
     fn member(&self) -> Member {

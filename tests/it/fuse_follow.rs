@@ -1,0 +1,73 @@
+//! Readers of whole trees, whom the server gives files before they ask.
+
+use super::squashfs_read::Noise;
+use super::support::image::TestImage;
+use super::support::layers::Tar;
+use super::support::sandbox::Sandbox;
+
+const DIRECTORIES: usize = 6;
+const FILES: usize = 60;
+
+/// The path and the content of each file, in the order of their names.
+fn files() -> Vec<(String, String)> {
+    let mut noise = Noise::new(11);
+    let mut files = Vec::new();
+    for directory in 0..DIRECTORIES {
+        for file in 0..FILES {
+            let words = match file % 15 {
+                3 => 0,
+                7 => 20_000,
+                // Longer than what is given.
+                11 => 120_000,
+                _ => noise.below(4000),
+            };
+            let text = (0..words).map(|_| format!("{} ", noise.below(100_000))).collect();
+            files.push((format!("tree/{directory}/{file:02}"), text));
+        }
+    }
+    files
+}
+
+#[test]
+fn readers_of_a_tree_are_given_files_unasked() {
+    need!(userns, fuse, tool "busybox");
+    let sandbox = Sandbox::new();
+    let files = files();
+    let mut image = TestImage::busybox();
+    let mut tar = Tar::new();
+    for (index, (path, text)) in files.iter().enumerate() {
+        tar = tar.file(path, 0o644, text);
+        if index % 20 == 0 {
+            tar = tar.symlink(&format!("{path}.link"), "..").directory(&format!("{path}.d"), 0o755);
+        }
+    }
+    image.layers.push(tar.finish());
+    image.convert(&sandbox, "box.sif");
+    let read = |script: &str| {
+        let run = sandbox.slipway(["run", "box.sif", "sh", "-c", script]).env("SLIPWAY_FUSE_STATS", "stats");
+        let text = run.succeed();
+        sandbox.assert_nothing_left();
+        let stats = std::fs::read_to_string(sandbox.path("home/stats")).unwrap();
+        std::fs::remove_file(sandbox.path("home/stats")).unwrap();
+        let given = stats.split("before they were asked for: ").nth(1).and_then(|rest| rest.lines().next());
+        assert!(stats.contains("EIO: 0\n"), "{stats}");
+        (text, given.unwrap().parse::<usize>().unwrap())
+    };
+    let whole: String = files.iter().map(|(_, text)| text.as_str()).collect();
+    // The pause lets the server start its threads.
+    let (text, given) = read("find /tree -type f | sort >/tmp/list; sleep 0.1; xargs cat </tmp/list");
+    assert!(text == whole, "other content, {given} given");
+    assert!(given > 50 && given <= files.len(), "{given}");
+    // Directories that were never listed: the kernel does not know their files.
+    let names = "for d in 0 1 2 3 4 5; do for f in $(seq -w 0 59); do cat /tree/$d/$f; done; done";
+    let (text, _) = read(names);
+    assert!(text == whole, "other content, with names that were not listed");
+    // Backwards, and one in nine: no run.
+    let (text, given) = read("sleep 0.1; find /tree -type f | sort -r | awk 'NR % 9 == 1' | xargs cat");
+    let some: String = files.iter().rev().step_by(9).map(|(_, text)| text.as_str()).collect();
+    assert!(text == some, "other content, backwards");
+    assert_eq!(given, 0);
+    // Many at a time.
+    let (text, _) = read("sleep 0.1; find /tree -type f | xargs -P 8 -n 16 cat | wc -c");
+    assert_eq!(text.trim(), whole.len().to_string());
+}
