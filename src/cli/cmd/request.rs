@@ -57,6 +57,13 @@ pub(super) fn request(args: &RunArgs, command: &[OsString], ground: &Ground<'_>)
         return Err(Failure::new(message, hint));
     }
     let mut warnings = judged.told;
+    let resources = args.resources.resources();
+    if !resources.is_empty() {
+        warnings.push(
+            "limits of CPU, memory and processes are those of the job: no control group is made for the container"
+                .into(),
+        );
+    }
     let (volumes, memory_mounts) = places::mounts(args, ground)?;
     let network = network::choose(args, ground, &mut warnings)?;
     let privileges = privileges::choose(args, ground, &mut warnings)?;
@@ -82,7 +89,7 @@ pub(super) fn request(args: &RunArgs, command: &[OsString], ground: &Ground<'_>)
         private_pids: is_private_pid(args.keep.process.pid.as_deref())?,
         init: args.keep.process.init,
         limits: limits(&args.ulimit, &mut warnings)?,
-        resources: args.resources.resources(),
+        resources,
         ipc: ipc(args, is_docker, &mut warnings)?,
         devices: privileges.devices,
         capabilities: privileges.capabilities,
