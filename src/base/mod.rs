@@ -2,6 +2,7 @@
 //!
 //! Nothing here touches files, network, environment, processes or the clock.
 
+pub mod below;
 pub mod digest;
 pub mod hint;
 pub mod hostlist;
@@ -13,6 +14,7 @@ pub mod relpath;
 pub mod sizes;
 pub mod tree;
 
+pub use below::is_below;
 pub use digest::{Digest, Hasher};
 pub use hint::Hint;
 pub use hostlist::{Hostlist, HostlistError};

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{Mount, MountBuilder};
 
+use crate::base::is_below;
 use crate::config::Profile;
 use crate::grants::Grants;
 use crate::oci::RunConfig;
@@ -90,7 +91,7 @@ impl Table {
     fn binds(&self, path: &Path) -> bool {
         self.rows
             .iter()
-            .any(|(mount, _)| mount.typ().as_deref() == Some("bind") && path.starts_with(mount.destination()))
+            .any(|(mount, _)| mount.typ().as_deref() == Some("bind") && is_below(path, mount.destination()))
     }
 
     /// Parents before children, so that no mount hides one made before it; otherwise in the order of asking.
@@ -269,7 +270,7 @@ pub(super) fn choose_cwd(
 }
 
 fn is_images_own(path: &Path) -> bool {
-    IMAGE_OWN.iter().any(|own| path.starts_with(own))
+    IMAGE_OWN.iter().any(|own| is_below(path, Path::new(own)))
 }
 
 /// The links that `/dev` has on every Linux.

@@ -46,21 +46,6 @@ pub(super) struct Arguments {
     pub(super) command: Command,
 }
 
-/// `slipway run …`, by itself.
-#[derive(Debug, Parser)]
-#[command(
-    name = "slipway-run",
-    bin_name = "slipway run",
-    about = "Run a command in an image",
-    max_term_width = 100,
-    disable_help_flag = true
-)]
-struct RunLine {
-    /// Its flags.
-    #[command(flatten)]
-    args: RunArgs,
-}
-
 /// The verbs.
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -223,6 +208,9 @@ pub(super) struct RunArgs {
     /// Record anew which blocks of the image this start reads, for the next start of the same command
     #[arg(long)]
     pub(super) record_hot: bool,
+    /// Share no user namespace and no mount of the image with other containers of this job
+    #[arg(long)]
+    pub(super) no_join: bool,
     /// Print the steps of the launch and run nothing
     #[arg(long)]
     pub(super) plan: bool,
@@ -384,16 +372,31 @@ pub(super) enum Stop {
     Usage(String),
 }
 
+/// `run` alone, which a job may start thousands of times: to build the flags of every verb takes longer than to read those
+/// of one.
+#[derive(Debug, Parser)]
+#[command(name = "slipway")]
+struct RunAlone {
+    #[command(subcommand)]
+    verb: RunVerb,
+}
+
+#[derive(Debug, Subcommand)]
+enum RunVerb {
+    #[command(disable_help_flag = true)]
+    Run(Box<RunArgs>),
+}
+
 /// Parses the words of the command line, the program's name first.
 pub(super) fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Arguments, Stop> {
     let words: Vec<OsString> = words.into_iter().collect();
-    let parsed = match words.get(1) {
-        // A start pays for what is set up: without the flags of all other verbs it is much less.
-        Some(verb) if verb == "run" => RunLine::try_parse_from(words.into_iter().skip(1))
-            .map(|line| Arguments { command: Command::Run(Box::new(line.args)) }),
-        _ => Arguments::try_parse_from(words),
-    };
-    parsed.map_err(|error| {
+    if words.get(1).is_some_and(|verb| verb == "run")
+        && let Ok(RunAlone { verb: RunVerb::Run(args) }) = RunAlone::try_parse_from(&words)
+    {
+        return Ok(Arguments { command: Command::Run(args) });
+    }
+    // Help and errors come from the whole.
+    Arguments::try_parse_from(words).map_err(|error| {
         let text = error.render().to_string();
         if error.use_stderr() { Stop::Usage(text) } else { Stop::Text(text) }
     })
@@ -407,24 +410,6 @@ mod tests {
     fn the_definition_is_sound() {
         use clap::CommandFactory as _;
         Arguments::command().debug_assert();
-        RunLine::command().debug_assert();
-    }
-
-    #[test]
-    fn run_by_itself_is_the_same_verb() {
-        use clap::CommandFactory as _;
-        let mut all = Arguments::command();
-        all.build();
-        let mut verb = all.find_subcommand_mut("run").unwrap().clone();
-        let mut alone = RunLine::command();
-        alone.build();
-        assert_eq!(alone.render_help().to_string(), verb.render_help().to_string());
-        let Err(Stop::Usage(text)) =
-            parse(["slipway", "run", "--gpus", "all", "--nv", "x"].map(OsString::from))
-        else {
-            panic!()
-        };
-        assert!(text.contains("Usage: slipway run "), "{text}");
     }
 
     #[test]

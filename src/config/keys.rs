@@ -57,6 +57,7 @@ pub(super) const KEYS: &[Key] = &[
     key!(fuse.threads),
     key!(fuse.cache),
     key!(fuse.no_open),
+    key!(launch.linger),
     key!(registry.insecure),
     key!(registry.mirrors),
     key!(registry.connect_timeout_seconds),

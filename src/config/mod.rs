@@ -35,9 +35,10 @@ pub use error::ConfigError;
 pub use merge::Step;
 pub use place::Place;
 pub use settings::{
-    ConvertSettings, FuseSettings, GpuSettings, RegistrySettings, RunSettings, Settings, StoreSettings,
+    ConvertSettings, FuseSettings, GpuSettings, LaunchSettings, RegistrySettings, RunSettings, Settings,
+    StoreSettings,
 };
-pub use value::{GpuDefault, NoOpen, Profile, Size};
+pub use value::{GpuDefault, Linger, NoOpen, Profile, Size};
 
 /// Where a site keeps its file.
 pub const SYSTEM_FILE: &str = "/etc/slipway/slipway.toml";

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use crate::base::Sourced;
 use crate::squashfs::compress::Compressor;
 
-use super::value::{GpuDefault, NoOpen, Profile, Size};
+use super::value::{GpuDefault, Linger, NoOpen, Profile, Size};
 
 /// All settings.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -16,6 +16,8 @@ pub struct Settings {
     pub convert: ConvertSettings,
     /// How images are served.
     pub fuse: FuseSettings,
+    /// What starts share.
+    pub launch: LaunchSettings,
     /// How registries are spoken to.
     pub registry: RegistrySettings,
     /// What a container gets.
@@ -55,6 +57,13 @@ pub struct FuseSettings {
     pub cache: Sourced<Size>,
     /// Whether the kernel opens files without asking the server.
     pub no_open: Sourced<NoOpen>,
+}
+
+/// Table `launch`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LaunchSettings {
+    /// How long a keeper stays when the last container has ended.
+    pub linger: Sourced<Linger>,
 }
 
 /// Table `registry`.
@@ -125,6 +134,12 @@ impl Default for FuseSettings {
             cache: Sourced::default_value(Size(256 << 20)),
             no_open: Sourced::default_value(NoOpen::Auto),
         }
+    }
+}
+
+impl Default for LaunchSettings {
+    fn default() -> Self {
+        Self { linger: Sourced::default_value(Linger::Auto) }
     }
 }
 

@@ -54,6 +54,7 @@ convert.max_bytes = "1TiB"  # built-in default
 fuse.threads = 0  # built-in default
 fuse.cache = "64MiB"  # environment variable SLIPWAY_FUSE_CACHE
 fuse.no_open = "auto"  # built-in default
+launch.linger = "auto"  # built-in default
 registry.insecure = ["a:5000", "b"]  # flag --insecure
 registry.mirrors = []  # built-in default
 registry.connect_timeout_seconds = 10  # built-in default
@@ -122,6 +123,11 @@ fn says_what_is_wrong_and_where() {
     check(
         "[registry]\ninsecure = [\"a\",\n 5]\n",
         "/etc/slipway.toml:2: `registry.insecure` is a list of strings, not a list with `5`",
+        None,
+    );
+    check(
+        "[launch]\nlinger = \"long\"\n",
+        "/etc/slipway.toml:2: `launch.linger` is \"auto\" or a number of seconds, not `\"long\"`",
         None,
     );
     check(

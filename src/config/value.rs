@@ -227,6 +227,41 @@ pub enum NoOpen {
 
 words!(NoOpen, "\"auto\", \"on\" or \"off\"", "auto" => Auto, "on" => On, "off" => Off);
 
+/// How long a keeper stays when the last container has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Linger {
+    /// A minute in a batch script or an allocation's shell; elsewhere none is made.
+    Auto,
+    /// So many seconds wherever later starts can use it; 0 makes none.
+    Seconds(u32),
+}
+
+impl Value for Linger {
+    const EXPECTED: &'static str = "\"auto\" or a number of seconds";
+
+    fn from_raw(raw: &Raw) -> Option<Self> {
+        match raw {
+            Raw::Integer(seconds) => u32::try_from(*seconds).ok().map(Self::Seconds),
+            Raw::Text(text) => Self::from_text(text),
+            _ => None,
+        }
+    }
+
+    fn from_text(text: &str) -> Option<Self> {
+        match text {
+            "auto" => Some(Self::Auto),
+            seconds => seconds.parse().ok().map(Self::Seconds),
+        }
+    }
+
+    fn to_toml(&self) -> String {
+        match self {
+            Self::Auto => quoted("auto"),
+            Self::Seconds(seconds) => seconds.to_string(),
+        }
+    }
+}
+
 /// A set of defaults.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Profile {

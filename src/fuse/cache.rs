@@ -93,13 +93,10 @@ impl Cache {
         loop {
             let mut shard = self.shard(place);
             match shard.slots.get_mut(&place) {
-                Some(Slot::Ready { block, used, given_bytes }) => {
+                Some(Slot::Ready { block, used, .. }) => {
                     *used = true;
-                    *given_bytes = given_bytes.saturating_add(wanted_bytes);
                     let block = block.clone();
-                    if *given_bytes >= block.len() {
-                        shard.let_go(place);
-                    }
+                    shard.gave(place, wanted_bytes);
                     return Ok((block, How::Hit));
                 }
                 Some(Slot::Loading(flight)) => {
@@ -119,6 +116,11 @@ impl Cache {
                 }
             }
         }
+    }
+
+    /// Notes that so many bytes of the block went to the kernel.
+    pub(super) fn gave(&self, place: BlockPlace, bytes: usize) {
+        self.shard(place).gave(place, bytes);
     }
 
     /// Takes it on to load the block at `place` before anyone asks; `None` if it is at hand or being loaded.
@@ -153,6 +155,15 @@ impl Cache {
 }
 
 impl Shard {
+    fn gave(&mut self, place: BlockPlace, bytes: usize) {
+        if let Some(Slot::Ready { block, given_bytes, .. }) = self.slots.get_mut(&place) {
+            *given_bytes = given_bytes.saturating_add(bytes);
+            if *given_bytes >= block.len() {
+                self.let_go(place);
+            }
+        }
+    }
+
     /// A block that was given away whole stays for a short while: some of its bytes may have been given twice.
     fn let_go(&mut self, place: BlockPlace) {
         if self.given.contains(&place) {

@@ -1,8 +1,9 @@
 //! File content: the blocks under a stretch of a file, borrowed from the cache, never copied here.
 
+use std::collections::HashMap;
 use std::io::IoSlice;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use super::Tuning;
 use super::buffers::{Buffer, Buffers};
@@ -25,6 +26,8 @@ const MAX_TABLE_BYTES: u64 = 16 << 20;
 /// So many threads are busy with the requests that the kernel has in flight for one reader. (Tried: on two CPUs, following
 /// runs took a fifth more CPU, since blocks were copied on another CPU than they were unpacked on, and was not faster.)
 const BUSY_THREADS: usize = 2;
+/// Blocks of a hot list that are fetched together when others have gone.
+const HOT_STEP_BLOCKS: usize = 64;
 /// Blocks that one thread unpacks of those that were read together.
 const BLOCKS_AT_A_TIME: usize = 4;
 /// Buffers that wait for their next use.
@@ -38,6 +41,16 @@ pub(super) enum Piece {
     Bytes { block: Block, start: usize, end: usize },
     /// So many zeros.
     Hole(usize),
+}
+
+impl Piece {
+    /// How many bytes it is.
+    pub(super) fn length(&self) -> usize {
+        match self {
+            Self::Bytes { start, end, .. } => end - start,
+            Self::Hole(count) => *count,
+        }
+    }
 }
 
 /// File content of one image.
@@ -59,6 +72,10 @@ pub(super) struct Content {
     pub(super) recorder: Option<Recorder>,
     /// What a former start has read.
     hot: Vec<BlockPlace>,
+    /// So many of them have been fetched.
+    hot_fetched: AtomicUsize,
+    /// Where each of them stands in the list, once someone asks.
+    hot_positions: OnceLock<HashMap<BlockPlace, usize>>,
 }
 
 /// Neighbouring blocks as the image has them.
@@ -90,6 +107,8 @@ impl Content {
             drop_packed: tuning.drop_packed,
             recorder,
             hot: hot.unwrap_or_default(),
+            hot_fetched: AtomicUsize::new(0),
+            hot_positions: OnceLock::new(),
         })
     }
 
@@ -111,12 +130,38 @@ impl Content {
         if tables.end.saturating_sub(tables.start) <= MAX_TABLE_BYTES {
             self.pool.submit(self, Work::Warm(tables));
         }
-        // No more than fits beside what is read meanwhile: a block that is driven out is loaded twice.
-        let most = self.cache.most_blocks(self.block_bytes) * 3 / 4;
-        let (first, rest) = self.hot.split_at(most.min(self.hot.len()));
+        let (first, rest) = self.hot.split_at(self.most_hot().min(self.hot.len()));
+        self.hot_fetched.store(first.len(), Ordering::Relaxed);
         self.pool.fetch_hot(self, first);
-        // The rest needs no room of ours to be near when it is asked for.
+        // The rest comes when there is room for it, and is near then.
         self.pool.warm_hot(self, rest);
+    }
+
+    /// Most blocks of the hot list that are fetched ahead of the start: no more than fits beside what is read meanwhile. A
+    /// block that is driven out is loaded twice.
+    fn most_hot(&self) -> usize {
+        self.cache.most_blocks(self.block_bytes) * 3 / 4
+    }
+
+    /// Fetches what comes next in a hot list for which there was no room, now that this block is read and those before it
+    /// are gone.
+    fn fetch_more_hot(self: &Arc<Self>, place: BlockPlace) {
+        let fetched = self.hot_fetched.load(Ordering::Relaxed);
+        if fetched == 0 || fetched >= self.hot.len() {
+            return;
+        }
+        let positions =
+            self.hot_positions.get_or_init(|| (0..).zip(&self.hot).map(|(at, place)| (*place, at)).collect());
+        let Some(position) = positions.get(&place) else { return };
+        let upto = (position + self.most_hot()).min(self.hot.len());
+        if upto < fetched + HOT_STEP_BLOCKS && upto < self.hot.len() {
+            return;
+        }
+        if upto > fetched
+            && self.hot_fetched.compare_exchange(fetched, upto, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+        {
+            self.pool.fetch_hot(self, &self.hot[fetched..upto]);
+        }
     }
 
     /// The bytes of file `id` from `offset` on, `count` of them or up to the file's end, as pieces behind `out`.
@@ -132,6 +177,10 @@ impl Content {
         if offset < end {
             self.look_ahead(id, file, offset / block_bytes, (end - 1) / block_bytes);
             self.stats.add(Count::ServedBytes, end - offset);
+            let own = file.blocks.get(to_usize(offset / block_bytes)?).copied();
+            if let Some(place) = own.or(file.tail.map(|(place, _)| place)) {
+                self.fetch_more_hot(place);
+            }
         }
         self.gather(file, offset..end, out)
     }
@@ -172,6 +221,12 @@ impl Content {
             at = block_start + upto as u64;
         }
         Ok(())
+    }
+
+    /// Notes that bytes of a block went to the kernel unasked.
+    pub(super) fn gave(&self, place: BlockPlace, bytes: usize) {
+        self.stats.add(Count::GivenBytes, bytes as u64);
+        self.cache.gave(place, bytes);
     }
 
     fn block(&self, place: BlockPlace, length: usize, wanted_bytes: usize) -> Result<Block, Unreadable> {

@@ -1,12 +1,14 @@
-//! Mount points that the image lacks, added to the nodes before the first request.
+//! Mount points that the image lacks, added to the nodes before the first request, or later on a keeper's word.
 
 use super::nodes::{Node, Nodes};
 use super::{ServeError, Synthetic, SyntheticKind};
 use crate::base::RelPath;
 use crate::squashfs::read::InodeKind;
 
-/// Adds a mount point that is not there, with the directories above it.
-pub(super) fn graft(nodes: &mut Nodes, point: &Synthetic) -> Result<(), ServeError> {
+/// Adds a mount point that is not there, with the directories above it. Gives the directory in which the first of them is
+/// new, and its name there; `None` if nothing had to be added.
+pub(super) fn graft(nodes: &Nodes, point: &Synthetic) -> Result<Option<(u64, Box<[u8]>)>, ServeError> {
+    let mut new = None;
     let mut at = Nodes::root();
     let mut path = RelPath::root();
     let mut names = point.path.components().peekable();
@@ -20,10 +22,13 @@ pub(super) fn graft(nodes: &mut Nodes, point: &Synthetic) -> Result<(), ServeErr
                 }
                 id
             }
-            None => nodes.add(at, name, wanted),
+            None => {
+                new.get_or_insert((at, name.into()));
+                nodes.add(at, name, wanted)
+            }
         };
     }
-    Ok(())
+    Ok(new)
 }
 
 /// Why nothing can be mounted there, if so: a directory is mounted on a directory, and a file on anything that is no

@@ -22,8 +22,8 @@ use std::sync::{Mutex, PoisonError};
 use crate::squashfs::format::Superblock;
 use crate::squashfs::read::BlockPlace;
 
-/// Most blocks of a list: 512 MiB of content in blocks of 128 KiB.
-pub(super) const MAX_BLOCKS: usize = 4096;
+/// Most blocks of a list: 1 GiB of content in blocks of 128 KiB. An import of `torch` reads 4,600.
+pub(super) const MAX_BLOCKS: usize = 8192;
 /// How long a start lasts, in seconds: what is read later is the work itself.
 pub(super) const RECORD_SECONDS: u64 = 60;
 /// Longest file that can be a list, in bytes: two numbers and their separators a line.

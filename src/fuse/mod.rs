@@ -10,6 +10,7 @@ mod answer;
 mod buffers;
 mod cache;
 mod content;
+mod control;
 mod follow;
 mod graft;
 mod hot;
@@ -34,6 +35,8 @@ use crate::sys::{Errno, process, socket};
 
 use content::Content;
 use nodes::Nodes;
+
+pub use control::{DONE, GRAFT, MAX_MESSAGE_BYTES, decode_points, encode_points};
 
 /// Memory for decompressed metadata, in bytes: all of an image with some 300,000 files.
 const METADATA_BYTES: usize = 16 << 20;
@@ -133,6 +136,13 @@ impl Hint for ServeError {
     }
 }
 
+/// Whom a server listens to: the kernel, and a keeper if there is one.
+#[derive(Debug, Clone, Copy)]
+struct Lines<'a> {
+    devices: &'a [OwnedFd],
+    control: Option<&'a OwnedFd>,
+}
+
 /// A loaded image, ready to serve.
 #[derive(Debug)]
 pub struct Server {
@@ -144,9 +154,9 @@ impl Server {
     /// Opens the image and adds the mount points.
     pub fn load(spec: ServerSpec) -> Result<Self, ServeError> {
         let reader = Reader::open_with_memory(spec.image, METADATA_BYTES)?;
-        let mut nodes = Nodes::new(reader.clone())?;
+        let nodes = Nodes::new(reader.clone())?;
         for point in &spec.synthetic {
-            graft::graft(&mut nodes, point)?;
+            graft::graft(&nodes, point)?;
         }
         let shared = serve::Shared {
             nodes,
@@ -165,9 +175,10 @@ impl Server {
     /// Serves until the kernel ends the connection (ENODEV): one thread for each fd.
     ///
     /// All fds are of one connection, so requests that one thread cannot take are taken by the others: a thread that
-    /// cannot be started, or ends by an error, is missed only if it is the last.
-    pub fn run(self, devices: Vec<OwnedFd>) -> Result<(), ServeError> {
-        let result = self.serve(&devices, 0);
+    /// cannot be started, or ends by an error, is missed only if it is the last. Over `control`, a keeper can have mount
+    /// points added ([`GRAFT`]).
+    pub fn run(self, devices: Vec<OwnedFd>, control: Option<&OwnedFd>) -> Result<(), ServeError> {
+        let result = self.serve(&Lines { devices: &devices, control }, 0);
         self.finish();
         result.map_err(|errno| ServeError::Device { errno })
     }
@@ -183,14 +194,14 @@ impl Server {
     }
 
     /// `deaths` is the number of servers of this connection that were killed.
-    fn serve(&self, devices: &[OwnedFd], deaths: u32) -> Result<(), Errno> {
+    fn serve(&self, lines: &Lines<'_>, deaths: u32) -> Result<(), Errno> {
         let shared = &self.shared;
-        let (first, others) = devices.split_first().ok_or(Errno::EBADF)?;
-        if serve::serve_first(shared, first)? == serve::First::End {
+        let (first, others) = lines.devices.split_first().ok_or(Errno::EBADF)?;
+        if serve::serve_first(shared, first, lines.control)? == serve::First::End {
             return Ok(());
         }
-        let standby = self.tuning.standby.then(|| standby::start(self, devices, deaths)).flatten();
-        shared.content.open_pool(devices.len());
+        let standby = self.tuning.standby.then(|| standby::start(self, lines, deaths)).flatten();
+        shared.content.open_pool(lines.devices.len());
         // The reporter ends when our end of this line closes.
         let line = socket::pair().ok();
         let results: Vec<Result<(), Errno>> = std::thread::scope(|scope| {
@@ -204,7 +215,12 @@ impl Server {
             let follower = follower.spawn_scoped(scope, || shared.follower.run(shared, first));
             let our_end = line.and_then(|(ours, theirs)| {
                 let reporter = std::thread::Builder::new().name("slipway-report".to_owned());
-                let watch = move || process::watch_report_signal(&theirs, || shared.report());
+                let standby = standby.as_ref();
+                let control = lines.control;
+                let watch = move || {
+                    let answer = |line: &OwnedFd| control::answer(shared, line, first, standby);
+                    process::watch_report_signal(&theirs, control, || shared.report(), answer)
+                };
                 reporter.spawn_scoped(scope, watch).ok().map(|_| ours)
             });
             drop(follower);

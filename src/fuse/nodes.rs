@@ -11,7 +11,7 @@
 //! | 2^62 + n | a mount point that was added |
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use super::SyntheticKind;
 use super::wire::Attr;
@@ -46,11 +46,17 @@ pub(super) mod kind {
 pub(super) struct Nodes {
     reader: Reader,
     root_reference: u64,
-    added: Vec<Added>,
-    /// Names that directories have beyond the image's, by the directory's id.
-    added_names: HashMap<u64, Vec<AddedName>>,
+    added: RwLock<AddedNodes>,
     files: Mutex<Kept<FileMap>>,
     listings: Mutex<Kept<Vec<DirectoryEntry>>>,
+}
+
+/// What is there beyond the image. It only grows.
+#[derive(Debug, Default)]
+struct AddedNodes {
+    nodes: Vec<Added>,
+    /// Names that directories have beyond the image's, by the directory's id.
+    names: HashMap<u64, Vec<AddedName>>,
 }
 
 /// A mount point that the image lacks.
@@ -135,8 +141,7 @@ impl Nodes {
         Ok(Self {
             root_reference: reader.superblock().root_inode,
             reader,
-            added: Vec::new(),
-            added_names: HashMap::new(),
+            added: RwLock::default(),
             files: Mutex::default(),
             listings: Mutex::default(),
         })
@@ -149,7 +154,7 @@ impl Nodes {
 
     /// How many nodes there are.
     pub(super) fn count(&self) -> u64 {
-        u64::from(self.reader.superblock().inode_count) + self.added.len() as u64
+        u64::from(self.reader.superblock().inode_count) + self.added_count() as u64
     }
 
     /// The node of an id that the kernel was told.
@@ -163,7 +168,16 @@ impl Nodes {
 
     fn added_index(&self, id: u64) -> Option<Added> {
         let index = usize::try_from(id.checked_sub(FIRST_ADDED)?).ok()?;
-        self.added.get(index).copied()
+        self.with_added(|added| added.nodes.get(index).copied())
+    }
+
+    fn with_added<T>(&self, look: impl FnOnce(&AddedNodes) -> T) -> T {
+        look(&self.added.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// How many mount points, and directories above them, were added.
+    pub(super) fn added_count(&self) -> usize {
+        self.with_added(|added| added.nodes.len())
     }
 
     fn id_of(&self, reference: u64) -> u64 {
@@ -177,18 +191,23 @@ impl Nodes {
         {
             return Ok(Some(self.id_of(reference)));
         }
-        Ok(self.names_added_to(id).iter().find(|(added, _)| **added == *name).map(|(_, id)| *id))
+        Ok(self.with_added(|added| {
+            let names = added.names.get(&id)?;
+            names.iter().find(|(added, _)| **added == *name).map(|(_, id)| *id)
+        }))
     }
 
-    fn names_added_to(&self, id: u64) -> &[AddedName] {
-        self.added_names.get(&id).map_or(&[], Vec::as_slice)
+    fn names_added_to(&self, id: u64) -> Vec<AddedName> {
+        self.with_added(|added| added.names.get(&id).cloned().unwrap_or_default())
     }
 
-    /// Adds a node to a directory that has no such name.
-    pub(super) fn add(&mut self, parent: u64, name: &[u8], kind: SyntheticKind) -> u64 {
-        let id = FIRST_ADDED + self.added.len() as u64;
-        self.added.push(Added { kind, parent });
-        self.added_names.entry(parent).or_default().push((name.into(), id));
+    /// Adds a node to a directory that has no such name. Ids follow each other, so that a server and its spare that add
+    /// the same nodes in the same order agree on them.
+    pub(super) fn add(&self, parent: u64, name: &[u8], kind: SyntheticKind) -> u64 {
+        let mut added = self.added.write().unwrap_or_else(PoisonError::into_inner);
+        let id = FIRST_ADDED + added.nodes.len() as u64;
+        added.nodes.push(Added { kind, parent });
+        added.names.entry(parent).or_default().push((name.into(), id));
         id
     }
 
@@ -219,7 +238,7 @@ impl Nodes {
         }
         lock(&self.listings).forget(id, listing.len());
         for (at, (name, added)) in
-            (listing.len()..).zip(self.names_added_to(id)).skip(skip.saturating_sub(listing.len()))
+            (listing.len()..).zip(&self.names_added_to(id)).skip(skip.saturating_sub(listing.len()))
         {
             let node = Node::Added(
                 self.added_index(*added).unwrap_or(Added { kind: SyntheticKind::File, parent: id }),

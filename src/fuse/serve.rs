@@ -1,12 +1,12 @@
 //! The loop of one server thread, and the answer to each request.
 
 use std::io::IoSlice;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::content::{Content, Piece, to_parts};
 use super::follow::Follower;
@@ -17,7 +17,7 @@ use super::wire::{self, Dirent, Request, init, opcode};
 use crate::base::tree::Xattrs;
 use crate::squashfs::format::{Superblock, limits::MAX_NAME_BYTES};
 use crate::squashfs::read::{Inode, InodeKind, ReadError};
-use crate::sys::{Errno, fuse_dev};
+use crate::sys::{Errno, access, fuse_dev, process};
 
 /// Room for one request. The kernel demands 8 KiB (`FUSE_MIN_READ_BUFFER`) and fills more with forgotten nodes only.
 const REQUEST_BYTES: usize = 64 * 1024;
@@ -58,7 +58,10 @@ pub(super) enum Answer {
 /// thread could be started, and a process with one thread can still make a standby.
 const FIRST_REQUESTS: u32 = 128;
 /// Nobody asks for so long, in milliseconds: then there is time for both.
-const FIRST_PAUSE_MS: u16 = 10;
+const FIRST_PAUSE_MS: u64 = 10;
+/// So long the server looks again and again before it sleeps: in the beginning the next request comes at once, and to wake
+/// takes longer than to answer it.
+const FIRST_LOOK: Duration = Duration::from_micros(100);
 /// … and after so long there is time for neither, and others wait.
 const FIRST_MS: u128 = 50;
 
@@ -92,19 +95,39 @@ pub(super) fn serve(shared: &Shared, device: &OwnedFd) -> Result<(), Errno> {
 }
 
 /// Serves the beginning. A start with a hot list is a long one, and its beginning ends when the kernel has said its first
-/// words: each millisecond is one in which blocks could be unpacked.
-pub(super) fn serve_first(shared: &Shared, device: &OwnedFd) -> Result<First, Errno> {
+/// words: each millisecond is one in which blocks could be unpacked. What a keeper wants is not for this thread: telling the
+/// kernel of new names can wait for a directory's lock, whose holder waits for an answer from here. So it ends the beginning,
+/// too.
+pub(super) fn serve_first(
+    shared: &Shared,
+    device: &OwnedFd,
+    control: Option<&OwnedFd>,
+) -> Result<First, Errno> {
+    let pause = Duration::from_millis(FIRST_PAUSE_MS);
+    // Where there is one CPU, whoever would ask needs it.
+    let looks = process::cpu_count() > 1;
     let mut desk = Desk::new();
     let start = Instant::now();
     let mut count = 0;
     while count < FIRST_REQUESTS {
-        match fuse_dev::has_request(device, FIRST_PAUSE_MS) {
-            Ok(true) => {}
+        let knows_kernel = shared.kernel_flags.load(Ordering::Acquire) != 0;
+        let control = control.filter(|_| knows_kernel).map(AsFd::as_fd);
+        let waits_for = [Some(device.as_fd()), control];
+        let mut found = [false, false];
+        let since = Instant::now();
+        while looks && found == [false, false] && since.elapsed() < FIRST_LOOK {
+            found = access::wait_any(waits_for, Some(Duration::ZERO))?;
+            std::thread::yield_now();
+        }
+        if found == [false, false] {
+            found = access::wait_any(waits_for, Some(pause))?;
+        }
+        match found {
+            [_, true] => break,
+            [true, _] => {}
             // The kernel's first words are on their way.
-            Ok(false) if shared.kernel_flags.load(Ordering::Acquire) == 0 => continue,
-            Ok(false) => break,
-            Err(Errno::EINTR) => continue,
-            Err(errno) => return Err(errno),
+            [false, false] if !knows_kernel => continue,
+            [false, false] => break,
         }
         if !shared.serve_one(device, &mut desk)? {
             return Ok(First::End);
@@ -172,11 +195,7 @@ impl Shared {
 }
 
 fn reply(device: &OwnedFd, unique: u64, body: &[u8], pieces: &[Piece]) -> Result<(), Errno> {
-    let piece_bytes = |piece: &Piece| match piece {
-        Piece::Bytes { start, end, .. } => end - start,
-        Piece::Hole(count) => *count,
-    };
-    let length = body.len() + pieces.iter().map(piece_bytes).sum::<usize>();
+    let length = body.len() + pieces.iter().map(Piece::length).sum::<usize>();
     let header = wire::answer_header(unique, 0, length);
     fuse_dev::write_answer(device, &to_parts(&header, body, pieces))
 }
@@ -221,6 +240,8 @@ impl Shared {
                 if offset == 0 {
                     self.follower.note(&self.nodes, request.node_id);
                 }
+                let block_bytes = self.superblock.block_bytes.into();
+                self.follower.note_part((request.node_id, &file), block_bytes, offset, pieces);
             }
             opcode::READDIR => self.list(request, false, body)?,
             opcode::READDIRPLUS => self.list(request, true, body)?,

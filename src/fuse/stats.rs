@@ -29,11 +29,13 @@ pub(super) enum Count {
     PackedBytes,
     /// Files that the kernel got before it asked.
     Given,
+    /// Bytes of blocks that it got with the rest of the block.
+    GivenBytes,
     /// Requests that were answered with EIO.
     Failures,
 }
 
-const COUNTS: usize = 8;
+const COUNTS: usize = 9;
 /// Requests by what they ask, as the report names them.
 const CLASSES: [&str; 5] = ["lookup", "attributes", "read", "list", "other"];
 
@@ -131,7 +133,8 @@ impl Stats {
         let [served, packed, failures] =
             [Count::ServedBytes, Count::PackedBytes, Count::Failures].map(|what| self.count(what));
         line(format_args!("bytes: {served} served, {packed} read from the image\n"));
-        line(format_args!("files given before they were asked for: {}\n", self.count(Count::Given)));
+        let (files, rests) = (self.count(Count::Given), self.count(Count::GivenBytes));
+        line(format_args!("given before they were asked for: {files} files, and {rests} bytes of others\n"));
         line(format_args!("requests answered with EIO: {failures}\n"));
         text
     }

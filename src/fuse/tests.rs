@@ -179,3 +179,26 @@ fn no_request_panics() {
         let _ = ask(&shared, opcode, node_id, &body);
     }
 }
+
+#[test]
+fn a_keeper_can_add_mount_points_later() {
+    let shared = shared(true);
+    let add = |points: &[u8]| control::add(&shared, points);
+    let root = nodes::Nodes::root();
+    assert_eq!(id_of(&shared, root, b"new"), 0);
+    assert_eq!(
+        add(b"dnew/er\0fd/x\0"),
+        Ok(vec![(root, b"new".as_slice().into()), (id_of(&shared, root, b"d"), b"x".as_slice().into())])
+    );
+    let new = id_of(&shared, root, b"new");
+    assert_ne!(id_of(&shared, new, b"er"), 0);
+    // What is there already is no news, and what cannot be there is an error.
+    assert_eq!(add(b"dnew/er\0dnew\0da\0"), Ok(Vec::new()));
+    assert_eq!(
+        add(b"ffile/x\0"),
+        Err("`/file/x` cannot be a mount point: the image has a regular file at `/file`".to_owned())
+    );
+    assert_eq!(add(b"nonsense"), Err("not understood".to_owned()));
+    let many: Vec<u8> = (0..1 << 12).flat_map(|number| format!("dm{number}\0").into_bytes()).collect();
+    assert_eq!(add(&many), Err("too many mount points".to_owned()));
+}

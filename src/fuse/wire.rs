@@ -137,13 +137,17 @@ pub(super) fn answer_header(unique: u64, error: i32, body_bytes: usize) -> [u8; 
     header
 }
 
-/// The beginning of a message that gives the kernel content of a file unasked (`FUSE_NOTIFY_STORE`): `size_bytes` of them
-/// follow.
-pub(super) fn store_notice(node_id: u64, size_bytes: u32) -> ([u8; ANSWER_HEADER_BYTES], [u8; 24]) {
+/// The beginning of a message that gives the kernel content of a file unasked (`FUSE_NOTIFY_STORE`): `size_bytes` of it,
+/// from `offset` on, follow.
+pub(super) fn store_notice(
+    node_id: u64,
+    offset: u64,
+    size_bytes: u32,
+) -> ([u8; ANSWER_HEADER_BYTES], [u8; 24]) {
     const FUSE_NOTIFY_STORE: i32 = 4;
     let mut out = [0; 24];
     out[..8].copy_from_slice(&node_id.to_ne_bytes());
-    // The offset is 0.
+    out[8..16].copy_from_slice(&offset.to_ne_bytes());
     out[16..20].copy_from_slice(&size_bytes.to_ne_bytes());
     let length = usize::try_from(size_bytes).unwrap_or(usize::MAX).saturating_add(out.len());
     (answer_header(0, FUSE_NOTIFY_STORE, length), out)
@@ -153,6 +157,23 @@ pub(super) fn store_notice(node_id: u64, size_bytes: u32) -> ([u8; ANSWER_HEADER
 pub(super) fn resend_notice() -> [u8; ANSWER_HEADER_BYTES] {
     const FUSE_NOTIFY_RESEND: i32 = 7;
     answer_header(0, FUSE_NOTIFY_RESEND, 0)
+}
+
+/// The message that has the kernel forget the attributes and the listing of a directory (`FUSE_NOTIFY_INVAL_INODE`).
+pub(super) fn forget_listing_notice(directory: u64) -> Vec<u8> {
+    const FUSE_NOTIFY_INVAL_INODE: i32 = 2;
+    // struct fuse_notify_inval_inode_out: node, offset, length; -1 is all.
+    let body = [directory.to_ne_bytes(), 0_i64.to_ne_bytes(), (-1_i64).to_ne_bytes()].concat();
+    [answer_header(0, FUSE_NOTIFY_INVAL_INODE, body.len()).as_slice(), &body].concat()
+}
+
+/// The message that has the kernel forget that a name is not there (`FUSE_NOTIFY_INVAL_ENTRY`).
+pub(super) fn forget_name_notice(directory: u64, name: &[u8]) -> Vec<u8> {
+    const FUSE_NOTIFY_INVAL_ENTRY: i32 = 3;
+    // struct fuse_notify_inval_entry_out: directory, length of the name, flags; then the name and a NUL.
+    let length = u32::try_from(name.len()).unwrap_or(u32::MAX);
+    let body = [&directory.to_ne_bytes(), length.to_ne_bytes().as_slice(), &[0; 4], name, &[0]].concat();
+    [answer_header(0, FUSE_NOTIFY_INVAL_ENTRY, body.len()).as_slice(), &body].concat()
 }
 
 /// What the kernel is told about an inode.

@@ -13,6 +13,7 @@ use crate::plan::{LaunchPlan, Op, Upper};
 use crate::sys::ns::{IdMap, Isolation, SingleThreaded};
 use crate::sys::{self, Errno, fuse_dev, mount, process, pty};
 
+use super::keeper::{self, Joined, Sharing};
 use super::server::{self, FileServer};
 use super::{LaunchError, exec, outside, words};
 
@@ -31,6 +32,8 @@ pub struct Context<'a> {
     pub image: &'a crate::image::Image,
     /// Tells the user what could not be had and was left out.
     pub warn: fn(&str),
+    /// Whether user namespace and mount of the image may be shared, and with whom.
+    pub sharing: Sharing,
     /// Where the workload's terminal goes, for a plan that makes one.
     pub console: Option<&'a OwnedFd>,
 }
@@ -45,6 +48,7 @@ impl Context<'_> {
             image: self.image,
             warn: self.warn,
             console,
+            sharing: self.sharing.clone(),
         }
     }
 }
@@ -80,8 +84,12 @@ struct Done<'a> {
 
 /// Does the steps, and gives what is to be executed.
 fn run_steps<'a>(plan: &'a LaunchPlan, context: &Context<'_>) -> Result<Done<'a>, LaunchError> {
+    let witness = SingleThreaded::witness().ok_or(LaunchError::Threads)?;
+    // The one thing that is decided here: who is there to share with is known only now. The steps are the same.
+    let joined = keeper::enter(&witness, plan, context);
     let mut state = State {
-        witness: SingleThreaded::witness().ok_or(LaunchError::Threads)?,
+        witness,
+        joined,
         server: None,
         staging: None,
         init: false,
@@ -133,6 +141,8 @@ fn stop_for_test(step: usize) {
 
 struct State {
     witness: SingleThreaded,
+    /// What a keeper has handed out; without it this process makes its own.
+    joined: Option<Joined>,
     server: Option<FileServer>,
     /// Where the new root is mounted until the pivot.
     staging: Option<PathBuf>,
@@ -148,16 +158,20 @@ impl State {
     fn step(&mut self, op: &Op, plan: &LaunchPlan, context: &Context<'_>) -> sys::Result<()> {
         match op {
             Op::NewNamespaces { uid, gid, uid_inside, gid_inside, network, host_name, ipc, pid } => {
-                // Before the namespaces: the server lives in the host's.
-                self.server = Some(server::start(&self.witness, plan, context)?);
                 let more = Isolation { network: *network, host_name: *host_name, ipc: *ipc, pid: *pid };
-                sys::ns::unshare_user_and_mount(&self.witness, more)?;
-                sys::ns::write_id_maps(&IdMap {
-                    uid_outside: *uid,
-                    uid_inside: *uid_inside,
-                    gid_outside: *gid,
-                    gid_inside: *gid_inside,
-                })?;
+                if let Some(joined) = &self.joined {
+                    sys::ns::join_user_and_unshare_mount(&self.witness, &joined.user, more)?;
+                } else {
+                    // Before the namespaces: the server lives in the host's.
+                    self.server = Some(server::start(&self.witness, plan, context)?);
+                    sys::ns::unshare_user_and_mount(&self.witness, more)?;
+                    sys::ns::write_id_maps(&IdMap {
+                        uid_outside: *uid,
+                        uid_inside: *uid_inside,
+                        gid_outside: *gid,
+                        gid_inside: *gid_inside,
+                    })?;
+                }
                 if *pid {
                     self.report = Some(outside::enter_pid_namespace(&self.witness)?);
                 }
@@ -170,7 +184,7 @@ impl State {
             Op::LoopbackUp => sys::ns::bring_loopback_up(),
             Op::Limit { name, soft, hard } => process::set_limit(name, *soft, *hard),
             Op::SlavePropagation => mount::make_all_slave(),
-            Op::MountImage { upper, .. } => self.mount_image(upper.as_ref(), context),
+            Op::MountImage { upper, .. } => self.mount_image(upper.as_ref()),
             Op::PivotRoot => {
                 let old = Path::new(HOST_DIRECTORY.trim_start_matches('/'));
                 let staging = self.staging.as_deref().ok_or(Errno::EINVAL)?;
@@ -243,38 +257,69 @@ impl State {
 
     /// Mounts the image on a staging directory; with `upper`, a tmpfs comes there first, with the image and the
     /// writable view of it side by side.
-    fn mount_image(&mut self, upper: Option<&Upper>, context: &Context<'_>) -> sys::Result<()> {
-        let (uid, gid) = process::own_ids();
-        let device = fuse_dev::open_device()?;
-        let mut result = Err(Errno::ENOENT);
-        for place in STAGING.map(Path::new) {
-            // Mounting over the directory that holds the changes would hide it.
-            if matches!(upper, Some(Upper::Directory { path }) if path.starts_with(place)) {
-                continue;
+    fn mount_image(&mut self, upper: Option<&Upper>) -> sys::Result<()> {
+        // A copy can be attached once, so it must not be lost on a directory that will not do.
+        let device = match self.joined {
+            Some(_) => None,
+            None => Some(fuse_dev::open_device()?),
+        };
+        let mount_on = |place: &Path| match (&self.joined, &device) {
+            (Some(joined), _) => mount::attach(&joined.image, place),
+            (None, Some(device)) => {
+                let (uid, gid) = process::own_ids();
+                fuse_dev::mount_read_only(device, place, uid, gid)
             }
-            result = match upper {
-                None => fuse_dev::mount_read_only(&device, place, uid, gid),
-                Some(upper) => stage_writable(&device, place, upper, (uid, gid)),
-            };
-            self.staging = Some(if upper.is_some() { place.join(MERGED) } else { place.to_path_buf() });
-            if !matches!(result, Err(Errno::ENOENT | Errno::ENOTDIR | Errno::EACCES)) {
-                break;
-            }
+            (None, None) => Err(Errno::EINVAL),
+        };
+        // Mounting over the directory that holds the changes would hide it.
+        let hides =
+            |place: &Path| matches!(upper, Some(Upper::Directory { path }) if path.starts_with(place));
+        let place = on_staging(|place| match upper {
+            _ if hides(place) => Err(Errno::ENOENT),
+            None => mount_on(place),
+            Some(upper) => stage_writable(place, upper, &mount_on),
+        })?;
+        self.staging = Some(if upper.is_some() { place.join(MERGED) } else { place.to_path_buf() });
+        if let (Some(device), Some(server)) = (device, &self.server) {
+            serve_by(server.line(), device, server.threads)?;
         }
-        result?;
-        let mut devices: Vec<OwnedFd> = Vec::with_capacity(context.serve.threads);
-        for _ in 1..context.serve.threads {
-            devices.push(fuse_dev::clone_device(&device)?);
-        }
-        devices.insert(0, device);
-        self.server.as_ref().ok_or(Errno::EINVAL)?.hand_over(&devices)?;
-        // From here on only the server holds the connection.
-        drop(devices);
         match (upper, &self.staging) {
             (Some(upper), Some(merged)) => mount_overlay(merged, upper),
             _ => Ok(()),
         }
     }
+}
+
+/// Mounts on the first staging directory that will do.
+fn on_staging(mount_on: impl Fn(&Path) -> sys::Result<()>) -> sys::Result<&'static Path> {
+    let mut result = Err(Errno::ENOENT);
+    for place in STAGING.map(Path::new) {
+        result = mount_on(place).map(|()| place);
+        if !matches!(result, Err(Errno::ENOENT | Errno::ENOTDIR | Errno::EACCES)) {
+            break;
+        }
+    }
+    result
+}
+
+/// Hands a mounted device, and one more for each further thread, to the server at the other end of `line`. From there on
+/// only the server holds the connection.
+fn serve_by(line: &OwnedFd, device: OwnedFd, threads: usize) -> sys::Result<()> {
+    let mut devices: Vec<OwnedFd> = Vec::with_capacity(threads);
+    for _ in 1..threads {
+        devices.push(fuse_dev::clone_device(&device)?);
+    }
+    devices.insert(0, device);
+    server::hand_over(line, &devices)
+}
+
+/// Mounts the image that the server at the other end of `line` serves, for a keeper. Says where.
+pub(super) fn mount_served(threads: usize, line: &OwnedFd) -> sys::Result<&'static Path> {
+    let device = fuse_dev::open_device()?;
+    let (uid, gid) = process::own_ids();
+    let place = on_staging(|place| fuse_dev::mount_read_only(&device, place, uid, gid))?;
+    serve_by(line, device, threads)?;
+    Ok(place)
 }
 
 /// A terminal of the container's own set of them; its other side goes to who looks after it.
@@ -294,7 +339,11 @@ const MERGED: &str = "merged";
 const SCRATCH_BYTES: u64 = 1 << 20;
 
 /// A tmpfs with the image mounted in it, and room for the changes where they are kept in memory.
-fn stage_writable(device: &OwnedFd, place: &Path, upper: &Upper, (uid, gid): (u32, u32)) -> sys::Result<()> {
+fn stage_writable(
+    place: &Path,
+    upper: &Upper,
+    mount_image: &impl Fn(&Path) -> sys::Result<()>,
+) -> sys::Result<()> {
     let size_bytes = match upper {
         Upper::Memory { size_bytes } => *size_bytes,
         Upper::Directory { .. } => Some(SCRATCH_BYTES),
@@ -303,7 +352,7 @@ fn stage_writable(device: &OwnedFd, place: &Path, upper: &Upper, (uid, gid): (u3
     for name in [LOWER, UPPER, WORK, MERGED] {
         make_directory(&place.join(name))?;
     }
-    fuse_dev::mount_read_only(device, &place.join(LOWER), uid, gid)
+    mount_image(&place.join(LOWER))
 }
 
 fn mount_overlay(merged: &Path, upper: &Upper) -> sys::Result<()> {

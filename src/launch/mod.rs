@@ -15,6 +15,7 @@
 
 mod apply;
 mod exec;
+mod keeper;
 mod outside;
 mod prepare;
 mod private;
@@ -24,6 +25,7 @@ mod words;
 
 pub use apply::{Context, UPPER, apply, visit};
 pub use exec::become_workload;
+pub use keeper::{Scope, Sharing, sweep as sweep_keepers};
 pub use prepare::{caller, home_of, image_files, look_up, small_file};
 pub use private::{PrivateView, private_view};
 pub use server::Settings as ServeSettings;

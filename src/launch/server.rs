@@ -4,9 +4,10 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
 
 use crate::fuse::{Server, ServerSpec, Synthetic, SyntheticKind, Tuning};
+use crate::host::{self, LaunchFacts};
 use crate::plan::{LaunchPlan, MountPoint, Op, PathKind};
 use crate::sys::landlock::{self, Fence};
-use crate::sys::ns::SingleThreaded;
+use crate::sys::ns::{IdMap, SingleThreaded};
 use crate::sys::{Errno, Result, process, socket};
 
 use super::Context;
@@ -17,27 +18,120 @@ const COMPLAINT_BYTES: usize = 4096;
 /// How to serve.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Server threads, each with a device fd of its own; at least 1, at most [`socket::MAX_FDS`].
+    /// Server threads, each with a device fd of its own, at most [`socket::MAX_FDS`]; 0 means one for each CPU that the
+    /// server may use, up to [`MAX_THREADS`].
     pub threads: usize,
     /// Memory for decompressed blocks, in bytes.
     pub cache_bytes: usize,
-    /// Answer OPEN with ENOSYS, where the kernel is known good.
-    pub no_open: bool,
+    /// Answer OPEN with ENOSYS; nothing said means where the kernel is known good.
+    pub no_open: Option<bool>,
     /// Hot list, standby, report.
     pub tuning: Tuning,
+}
+
+/// Most threads of a server where nobody says: more only take turns on the image's file.
+const MAX_THREADS: usize = 16;
+
+/// What a server needs to know of the machine. A start that joins does without, and does not look.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Settled {
+    pub(super) threads: usize,
+    /// The number of threads follows the number of CPUs.
+    pub(super) follows_cpus: bool,
+    no_open: bool,
+}
+
+impl Settings {
+    /// Looks at the machine for what the settings leave open.
+    pub(super) fn settle(&self) -> Settled {
+        let facts = LaunchFacts::read(Path::new("/"));
+        let threads = match self.threads {
+            0 => usize::try_from(facts.cpus.allowed()).unwrap_or(1).min(MAX_THREADS),
+            threads => threads,
+        };
+        let no_open = self.no_open.unwrap_or_else(|| host::no_open_is_safe(&facts.kernel));
+        Settled { threads: threads.clamp(1, socket::MAX_FDS), follows_cpus: self.threads == 0, no_open }
+    }
+}
+
+impl Settled {
+    /// As many threads as this process has CPUs now, where they follow them.
+    pub(super) fn threads_now(&self) -> usize {
+        if self.follows_cpus {
+            process::cpu_count().clamp(self.threads, MAX_THREADS.max(self.threads))
+        } else {
+            self.threads
+        }
+    }
 }
 
 /// Our end of the line to the server.
 #[derive(Debug)]
 pub(super) struct FileServer {
     socket: OwnedFd,
+    /// How many devices it can use.
+    pub(super) threads: usize,
 }
 
 /// What the plan says of the file system to serve.
-struct View<'a> {
+#[derive(Debug)]
+pub(super) struct View<'a> {
     mount_points: &'a [MountPoint],
     /// User and group id as the namespace of the mount has them.
     owner: (u32, u32),
+}
+
+impl<'a> View<'a> {
+    /// The view of a plan.
+    pub(super) fn of(plan: &'a LaunchPlan) -> Self {
+        let mut view = View { mount_points: &[], owner: process::own_ids() };
+        for op in &plan.ops {
+            match op {
+                Op::MountImage { mount_points, .. } => view.mount_points = mount_points,
+                Op::NewNamespaces { uid_inside, gid_inside, .. } => view.owner = (*uid_inside, *gid_inside),
+                _ => {}
+            }
+        }
+        view
+    }
+
+    /// Its mount points, as the server takes them.
+    pub(super) fn points(&self) -> Vec<Synthetic> {
+        self.mount_points.iter().map(to_synthetic).collect()
+    }
+}
+
+/// A mount point of a plan as the server takes it.
+pub(super) fn to_synthetic(point: &MountPoint) -> Synthetic {
+    Synthetic {
+        path: point.path.clone(),
+        kind: match point.kind {
+            PathKind::Directory => SyntheticKind::Directory,
+            PathKind::File => SyntheticKind::File,
+        },
+    }
+}
+
+/// The id map that a step writes, if it is the one that does.
+pub(super) fn id_map(op: &Op) -> Option<IdMap> {
+    match op {
+        Op::NewNamespaces { uid, gid, uid_inside, gid_inside, .. } => Some(IdMap {
+            uid_outside: *uid,
+            uid_inside: *uid_inside,
+            gid_outside: *gid,
+            gid_inside: *gid_inside,
+        }),
+        _ => None,
+    }
+}
+
+/// Whom a server gets its devices from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Client {
+    /// A container that starts alone, and says nothing more.
+    Container,
+    /// A keeper, which may have mount points added.
+    Keeper,
 }
 
 /// Starts the server process. It opens the image at once and then waits for the device fds; if this process ends before
@@ -48,26 +142,25 @@ pub(super) fn start(
     context: &Context<'_>,
 ) -> Result<FileServer> {
     let (ours, theirs) = socket::pair()?;
-    let mut view = View { mount_points: &[], owner: process::own_ids() };
-    for op in &plan.ops {
-        match op {
-            Op::MountImage { mount_points, .. } => view.mount_points = mount_points,
-            Op::NewNamespaces { uid_inside, gid_inside, .. } => view.owner = (*uid_inside, *gid_inside),
-            _ => {}
-        }
+    let view = View::of(plan);
+    let settled = context.serve.settle();
+    process::spawn_detached(witness, || serve(&theirs, &view, context, settled, Client::Container))?;
+    Ok(FileServer { socket: ours, threads: settled.threads })
+}
+
+/// Gives a server its device fds. Two processes hold them until the caller drops its own.
+pub(super) fn hand_over(line: &OwnedFd, devices: &[OwnedFd]) -> Result<()> {
+    match socket::send(line, b"devices", devices) {
+        // The server is gone already; the next look into the image fails, and then its complaint is read.
+        Err(Errno::EPIPE) => Ok(()),
+        other => other,
     }
-    process::spawn_detached(witness, || serve(&theirs, &view, context))?;
-    Ok(FileServer { socket: ours })
 }
 
 impl FileServer {
-    /// Gives the server its device fds. Two processes hold them until the caller drops its own.
-    pub(super) fn hand_over(&self, devices: &[OwnedFd]) -> Result<()> {
-        match socket::send(&self.socket, b"devices", devices) {
-            // The server is gone already; the next look into the image fails, and then its complaint is read.
-            Err(Errno::EPIPE) => Ok(()),
-            other => other,
-        }
+    /// The line that devices are handed over on.
+    pub(super) fn line(&self) -> &OwnedFd {
+        &self.socket
     }
 
     /// What a server that could not serve has said. Waits only if the server is still there and silent, which cannot
@@ -81,7 +174,13 @@ impl FileServer {
 }
 
 /// The server's whole life. Runs in its own process; the exit status is for nobody.
-fn serve(socket: &OwnedFd, view: &View<'_>, context: &Context<'_>) -> i32 {
+pub(super) fn serve(
+    socket: &OwnedFd,
+    view: &View<'_>,
+    context: &Context<'_>,
+    settled: Settled,
+    client: Client,
+) -> i32 {
     process::forget_command_line();
     process::set_name(c"slipway-fuse");
     process::ignore_signals();
@@ -91,24 +190,13 @@ fn serve(socket: &OwnedFd, view: &View<'_>, context: &Context<'_>) -> i32 {
         // The launcher may be gone, and then nobody wants to know.
         let _ = socket::send(socket, text.as_bytes(), &[]);
     };
-    let settled = process::keep_only_fds(&[socket.as_fd(), context.image.file.fd()])
-        .and_then(|()| process::change_directory(std::path::Path::new("/")));
-    if let Err(errno) = settled {
+    let ready = process::keep_only_fds(&[socket.as_fd(), context.image.file.fd()])
+        .and_then(|()| process::change_directory(Path::new("/")));
+    if let Err(errno) = ready {
         complain(format!("the file server cannot leave its caller: {}", errno.desc()));
         return 1;
     }
     let (uid, gid) = view.owner;
-    let synthetic = view
-        .mount_points
-        .iter()
-        .map(|point| Synthetic {
-            path: point.path.clone(),
-            kind: match point.kind {
-                PathKind::Directory => SyntheticKind::Directory,
-                PathKind::File => SyntheticKind::File,
-            },
-        })
-        .collect();
     let report = context.serve.tuning.report.clone();
     let report = report.unwrap_or_else(|| format!("/tmp/slipway-fuse-{}.stats", std::process::id()).into());
     let tuning = Tuning { report: Some(report), ..context.serve.tuning.clone() };
@@ -118,11 +206,11 @@ fn serve(socket: &OwnedFd, view: &View<'_>, context: &Context<'_>) -> i32 {
     }
     let server = Server::load(ServerSpec {
         image: context.image.partition(),
-        synthetic,
+        synthetic: view.points(),
         uid,
         gid,
         cache_bytes: context.serve.cache_bytes,
-        no_open: context.serve.no_open,
+        no_open: settled.no_open,
         tuning,
     });
     let server = match server {
@@ -133,7 +221,10 @@ fn serve(socket: &OwnedFd, view: &View<'_>, context: &Context<'_>) -> i32 {
         }
     };
     match socket::receive(socket, COMPLAINT_BYTES) {
-        Ok(Some((_, devices))) if !devices.is_empty() => i32::from(server.run(devices).is_err()),
+        Ok(Some((_, devices))) if !devices.is_empty() => {
+            let control = (client == Client::Keeper).then_some(socket);
+            i32::from(server.run(devices, control).is_err())
+        }
         _ => 1,
     }
 }

@@ -1,9 +1,8 @@
 //! A linter for finished plans: what must hold for any plan, whoever made it.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
-use crate::base::Hint;
+use crate::base::{Hint, is_below};
 use crate::bundle::HOST_DIRECTORY;
 
 use super::{LaunchPlan, Op};
@@ -29,13 +28,13 @@ pub fn check(plan: &LaunchPlan) -> Result<(), Flaw> {
     let mut stage = Stage::Outside;
     let mut no_new_privileges = false;
     // Every mount so far, and whether it is a tmpfs of ours.
-    let mut mounts: BTreeMap<&Path, bool> = BTreeMap::new();
+    let mut mounts: Vec<(&Path, bool)> = Vec::new();
     let last = plan.ops.len();
     for (index, op) in plan.ops.iter().enumerate() {
         let step = index + 1;
         let demand = |holds: bool, rule: &'static str| if holds { Ok(()) } else { Err(Flaw { step, rule }) };
         let in_tmpfs = |path: &Path| {
-            let above = mounts.iter().filter(|(place, _)| path.starts_with(place) && path != **place);
+            let above = mounts.iter().filter(|(place, _)| is_below(path, place) && *path != **place);
             above.max_by_key(|(place, _)| place.components().count()).is_some_and(|(_, is_tmpfs)| *is_tmpfs)
         };
         match op {
@@ -58,20 +57,23 @@ pub fn check(plan: &LaunchPlan) -> Result<(), Flaw> {
             Op::Tmpfs { target, .. } => {
                 demand(stage == Stage::Building, "mounts lie between the pivot and the detach")?;
                 demand(is_clean(target), "a target is absolute, clean and not the root")?;
-                mounts.insert(target, true);
+                mounts.push((target, true));
             }
             Op::Terminals { target } | Op::MessageQueues { target } | Op::ProcessFiles { target } => {
                 demand(stage == Stage::Building, "mounts lie between the pivot and the detach")?;
                 demand(is_clean(target), "a target is absolute, clean and not the root")?;
-                mounts.insert(target, false);
+                mounts.push((target, false));
             }
             Op::Bind { target, source, from_run, .. } => {
                 demand(stage == Stage::Building, "mounts lie between the pivot and the detach")?;
                 demand(is_clean(target), "a target is absolute, clean and not the root")?;
-                demand(!target.starts_with(HOST_DIRECTORY), "nothing is bound into the host's tree")?;
+                demand(
+                    !is_below(target, Path::new(HOST_DIRECTORY)),
+                    "nothing is bound into the host's tree",
+                )?;
                 demand(source.is_absolute(), "a source is absolute")?;
                 demand(!from_run || in_tmpfs(source), "a source of ours lies in a tmpfs of ours")?;
-                mounts.insert(target, false);
+                mounts.push((target, false));
             }
             Op::MakeDirectory { target } | Op::MakeFile { target, .. } | Op::MakeLink { target, .. } => {
                 demand(stage == Stage::Building, "files are made between the pivot and the detach")?;

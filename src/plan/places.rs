@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::base::RelPath;
+use crate::base::{RelPath, is_below};
 use crate::bundle::{Bundle, HOST_DIRECTORY, Mount, Why};
 
 use super::{Facts, PlanError};
@@ -83,7 +83,7 @@ impl<'a> Places<'a> {
     }
 
     fn add(&mut self, new: Place<'a>, notes: &mut Vec<String>) {
-        if let Some(old) = self.rows.iter_mut().find(|old| old.at == new.at) {
+        if let Some(old) = self.rows.iter_mut().find(|old| is_below(&new.at, &old.at) && old.at == new.at) {
             let is_direct = new.mount.destination() == &new.at;
             let new_wins =
                 new.rank() > old.rank() || (new.rank() == old.rank() && (is_direct || new.is_asked()));
@@ -107,7 +107,7 @@ impl<'a> Places<'a> {
         let above = self
             .rows
             .iter()
-            .filter(|place| path != place.mount.destination() && path.starts_with(place.mount.destination()))
+            .filter(|place| is_below(path, place.mount.destination()) && path != place.mount.destination())
             .max_by_key(|place| place.mount.destination().components().count());
         if let Some(above) = above {
             let rest = path.strip_prefix(above.mount.destination()).unwrap_or(path);
@@ -121,13 +121,13 @@ impl<'a> Places<'a> {
     pub(super) fn above(&self, at: &Path) -> Option<&Place<'a>> {
         self.rows
             .iter()
-            .filter(|place| at != place.at && at.starts_with(&place.at))
+            .filter(|place| is_below(at, &place.at) && at != place.at)
             .max_by_key(|place| place.at.components().count())
     }
 
     /// The mount at a place itself.
     pub(super) fn at(&self, at: &Path) -> Option<&Place<'a>> {
-        self.rows.iter().find(|place| place.at == at)
+        self.rows.iter().find(|place| is_below(at, &place.at) && place.at == at)
     }
 
     /// All of them, in the order of mounting.

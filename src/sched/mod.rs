@@ -43,6 +43,17 @@ pub struct JobFacts {
     pub gpus: JobGpus,
 }
 
+impl JobFacts {
+    /// Whether this is a step that `srun` has started, and not a batch script or the shell of an allocation.
+    #[must_use]
+    pub fn is_in_step(&self) -> bool {
+        /// Slurm's numbers for what is no step of `srun`: batch script, interactive step, extern step (slurm.h).
+        const FIRST_SPECIAL_STEP: u32 = 0xffff_fff0;
+        let number = self.step_id.as_deref().and_then(|id| id.parse::<u32>().ok());
+        number.is_some_and(|number| number < FIRST_SPECIAL_STEP)
+    }
+}
+
 /// A batch scheduler that Slipway understands.
 pub trait Scheduler: Sync + Debug {
     /// Short name, as [`JobFacts::scheduler`] shows it.
@@ -145,6 +156,15 @@ mod tests {
         let none = read_job(&environment(&[("CUDA_VISIBLE_DEVICES", "3"), ("SLURM_PROCID", "1")]), nowhere);
         assert_eq!((none.scheduler.as_str(), none.job_id, none.gpus.in_job), ("none", None, false));
         assert_eq!(none.gpus.visible.as_deref(), Some("3"));
+    }
+
+    #[test]
+    fn only_steps_of_srun_are_steps() {
+        let step = |id: Option<&str>| {
+            JobFacts { step_id: id.map(str::to_owned), ..JobFacts::default() }.is_in_step()
+        };
+        assert!(step(Some("0")) && step(Some("12")));
+        assert!(!step(None) && !step(Some("4294967290")) && !step(Some("batch")));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd};
-use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::Path;
 
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
@@ -24,8 +24,33 @@ pub fn try_lock(fd: BorrowedFd<'_>) -> Result<bool> {
     }
 }
 
+/// As [`try_lock`], but waits for whoever has it.
+pub fn lock(fd: BorrowedFd<'_>) -> Result<()> {
+    loop {
+        // SAFETY: plain numbers, and the fd is open as long as it is borrowed.
+        match Errno::result(unsafe { libc::flock(fd.as_raw_fd(), libc::LOCK_EX) }) {
+            Err(Errno::EINTR) => {}
+            other => return other.map(drop),
+        }
+    }
+}
+
+/// Gives a lock back before the fd is closed.
+pub fn unlock(fd: BorrowedFd<'_>) -> Result<()> {
+    // SAFETY: plain numbers, and the fd is open as long as it is borrowed.
+    Errno::result(unsafe { libc::flock(fd.as_raw_fd(), libc::LOCK_UN) }).map(drop)
+}
+
+/// Removes a name from an opened directory, wherever that is mounted, or if it is mounted nowhere any more.
+pub fn remove_from(directory: BorrowedFd<'_>, name: &str) -> Result<()> {
+    nix::unistd::unlinkat(directory, name, nix::unistd::UnlinkatFlags::NoRemoveDir)
+}
+
 /// Flag of an open that fails where the last name is a symbolic link.
 pub const NO_FOLLOW: i32 = libc::O_NOFOLLOW;
+
+/// Flags of an open of a directory and of nothing else: it does not wait for the writer of a pipe.
+pub const DIRECTORY_ONLY: i32 = libc::O_NOFOLLOW | libc::O_DIRECTORY | libc::O_NONBLOCK;
 
 /// Makes a new name durable. Some file systems refuse to sync a directory; they have no later moment to offer.
 #[expect(clippy::disallowed_methods, reason = "opens the directory that it syncs")]
@@ -43,14 +68,22 @@ pub fn sync_parent(path: &Path) -> io::Result<()> {
 #[derive(Debug)]
 pub struct ReadFile {
     file: File,
-    size_bytes: u64,
+    facts: std::fs::Metadata,
 }
 
 impl ReadFile {
     /// Takes an opened file and asks for its size.
     pub fn new(file: File) -> io::Result<Self> {
-        let size_bytes = file.metadata()?.len();
-        Ok(Self { file, size_bytes })
+        let facts = file.metadata()?;
+        Ok(Self { file, facts })
+    }
+
+    /// What tells this content from any other on this node: the file, its size, when it was changed.
+    #[must_use]
+    pub fn identity(&self) -> String {
+        let facts = &self.facts;
+        let times = (facts.mtime(), facts.mtime_nsec(), facts.ctime(), facts.ctime_nsec());
+        format!("{} {} {} {times:?}", facts.dev(), facts.ino(), facts.len())
     }
 
     /// The file's descriptor.
@@ -66,7 +99,7 @@ impl ReadAt for ReadFile {
     }
 
     fn size_bytes(&self) -> u64 {
-        self.size_bytes
+        self.facts.len()
     }
 
     fn done_with(&self, offset: u64, size_bytes: u64) {

@@ -1,12 +1,11 @@
 //! The kernel side of FUSE: opening `/dev/fuse`, giving each server thread a queue of its own, mounting.
 
 use std::io::IoSlice;
-use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::path::Path;
 
 use nix::fcntl::{OFlag, open};
 use nix::mount::{MsFlags, mount};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::Mode;
 
 use super::Result;
@@ -52,12 +51,6 @@ pub fn mount_read_only(device: &OwnedFd, target: &Path, uid: u32, gid: u32) -> R
 /// Waits for the next request of the kernel and says how many bytes it has. `buf` must be larger than any request.
 pub fn read_request(device: &OwnedFd, buf: &mut [u8]) -> Result<usize> {
     nix::unistd::read(device, buf)
-}
-
-/// Waits until there is a request or the connection has ended, at most `timeout_ms`; `false` if neither came.
-pub fn has_request(device: &OwnedFd, timeout_ms: u16) -> Result<bool> {
-    let mut fds = [PollFd::new(device.as_fd(), PollFlags::POLLIN)];
-    poll(&mut fds, PollTimeout::from(timeout_ms)).map(|count| count > 0)
 }
 
 /// Hands an answer to the kernel: all parts are one message, and it is taken whole or not at all.

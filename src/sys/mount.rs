@@ -1,6 +1,7 @@
 //! Mounts, by mount(2) and where the kernel has it mount_setattr(2). Every path is one of the caller's mount namespace.
 
 use std::ffi::CString;
+use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
@@ -153,6 +154,44 @@ pub fn pivot(new_root: &Path, put_old: &Path) -> Result<()> {
             nix::unistd::chdir("/")
         }
     }
+}
+
+/// Makes `new_root`, a mount point, the root of this namespace and lets go of everything else in it.
+pub fn keep_only(new_root: &Path) -> Result<()> {
+    nix::unistd::chdir(new_root)?;
+    // The old root lies on top of the new one for a moment, and is taken away from there.
+    nix::unistd::pivot_root(".", ".")?;
+    umount2(".", MntFlags::MNT_DETACH)?;
+    nix::unistd::chdir("/")
+}
+
+/// A copy of the mount at `path` that hangs nowhere yet (open_tree, 5.2): whoever gets the fd and has the same user
+/// namespace can [`attach`] it, once.
+pub fn copy(path: &Path) -> Result<OwnedFd> {
+    let path = CString::new(path.as_os_str().as_bytes()).map_err(|_| Errno::EINVAL)?;
+    let flags = libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC;
+    // SAFETY: `path` is NUL terminated and lives during the call.
+    let result = unsafe { libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, path.as_ptr(), flags) };
+    let fd = RawFd::try_from(Errno::result(result)?).map_err(|_| Errno::EBADF)?;
+    // SAFETY: the kernel has just made this fd, and nobody else knows its number.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Mounts a copy that [`copy`] made on `target`, a directory of this namespace.
+pub fn attach(tree: &OwnedFd, target: &Path) -> Result<()> {
+    let target = CString::new(target.as_os_str().as_bytes()).map_err(|_| Errno::EINVAL)?;
+    // SAFETY: both strings are NUL terminated and live during the call.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_move_mount,
+            tree.as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_FDCWD,
+            target.as_ptr(),
+            libc::MOVE_MOUNT_F_EMPTY_PATH,
+        )
+    };
+    Errno::result(result).map(drop)
 }
 
 /// Takes the mount at `target`, and all below it, out of this namespace; what is still in use goes when it is free.

@@ -64,12 +64,28 @@ pub struct Isolation {
 ///
 /// ENOSPC means a limit (`user.max_user_namespaces`), not a disk; EPERM means that a policy forbids it.
 pub fn unshare_user_and_mount(_witness: &SingleThreaded, more: Isolation) -> Result<()> {
-    let mut flags = CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS;
+    unshare(CloneFlags::CLONE_NEWUSER | mount_and(more))
+}
+
+/// The same in a user namespace that another process has made: this process joins it, and then leaves the mount
+/// namespace that it was started in for a copy. EPERM means that the user namespace is not the caller's.
+pub fn join_user_and_unshare_mount(_witness: &SingleThreaded, user: &OwnedFd, more: Isolation) -> Result<()> {
+    setns(user, CloneFlags::CLONE_NEWUSER)?;
+    unshare(mount_and(more))
+}
+
+fn mount_and(more: Isolation) -> CloneFlags {
+    let mut flags = CloneFlags::CLONE_NEWNS;
     flags.set(CloneFlags::CLONE_NEWNET, more.network);
     flags.set(CloneFlags::CLONE_NEWUTS, more.host_name);
     flags.set(CloneFlags::CLONE_NEWIPC, more.ipc);
     flags.set(CloneFlags::CLONE_NEWPID, more.pid);
-    unshare(flags)
+    flags
+}
+
+/// The user namespace of this process, as something that can be handed to others.
+pub fn own_user_namespace() -> Result<OwnedFd> {
+    fs::File::open("/proc/self/ns/user").map(OwnedFd::from).map_err(|error| to_errno(&error))
 }
 
 /// Names the host in this process's namespace.

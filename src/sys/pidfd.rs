@@ -130,6 +130,35 @@ fn pidfd_open(pid: i32) -> Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
+/// This process, as something that another can wait for (pidfd_open, Linux 5.3).
+pub fn own_handle() -> Result<OwnedFd> {
+    pidfd_open(nix::unistd::getpid().as_raw())
+}
+
+/// The nearest process above this one that has one of these names, as something to wait for.
+#[must_use]
+pub fn ancestor_named(names: &[&str]) -> Option<OwnedFd> {
+    let mut pid = nix::unistd::getppid().as_raw();
+    while pid > 1 {
+        let stat = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
+        let (name, parent) = name_and_parent(&stat)?;
+        if names.iter().any(|wanted| wanted.as_bytes() == name) {
+            return pidfd_open(pid).ok();
+        }
+        pid = parent;
+    }
+    None
+}
+
+/// Name and parent in the text of `/proc/PID/stat`.
+fn name_and_parent(stat: &[u8]) -> Option<(&[u8], i32)> {
+    let start = stat.iter().position(|byte| *byte == b'(')? + 1;
+    let end = stat.iter().rposition(|byte| *byte == b')')?;
+    let text = std::str::from_utf8(stat.get(end + 1..)?).ok()?;
+    let parent = text.split_ascii_whitespace().nth(1)?.parse().ok()?;
+    Some((stat.get(start..end)?, parent))
+}
+
 /// kill(2) for one process, also with the real-time signals.
 pub fn send_signal(pid: i32, number: i32) -> Result<()> {
     if pid <= 0 {
@@ -186,6 +215,16 @@ mod tests {
         assert_eq!(start_ticks(&stat("sleep", "Z")), None);
         assert_eq!(start_ticks(b"7 (x) S 1"), None);
         assert_eq!(start_ticks(b""), None);
+    }
+
+    #[test]
+    fn reads_name_and_parent() {
+        let check = |stat: &[u8], expected| assert_eq!(name_and_parent(stat), expected);
+        check(b"7 (slurmstepd) S 3 7 7 0", Some((b"slurmstepd".as_slice(), 3)));
+        check(b"7 (a) S 9 (b) R 4 1", Some((b"a) S 9 (b".as_slice(), 4)));
+        check(b"7 (x", None);
+        check(b"", None);
+        assert!(ancestor_named(&["no-such-program-1"]).is_none());
     }
 
     #[test]

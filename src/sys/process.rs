@@ -21,17 +21,26 @@ pub type Child = Pid;
 /// `work` returns the exit status. It runs in a copy of this process, which has one thread, so it may allocate and
 /// start threads.
 pub fn spawn_detached(witness: &SingleThreaded, work: impl FnOnce() -> i32) -> Result<()> {
+    let mut work = Some(work);
+    spawn_each_detached(witness, &mut [&mut || work.take().map_or(1, |work| work())])
+}
+
+/// As [`spawn_detached`], for several processes at once, by way of one that ends.
+pub fn spawn_each_detached(witness: &SingleThreaded, works: &mut [&mut dyn FnMut() -> i32]) -> Result<()> {
     let _waitable = WaitableChildren::new()?;
     let child = fork_child(witness, || {
         if setsid().is_err() {
             return 1;
         }
-        // SAFETY: this process has one thread (it is a fresh fork).
-        match unsafe { fork() } {
-            Err(_) => 1,
-            Ok(ForkResult::Parent { .. }) => 0,
-            Ok(ForkResult::Child) => end_now(work()),
+        for work in works {
+            // SAFETY: this process has one thread (it is a fresh fork).
+            match unsafe { fork() } {
+                Err(_) => return 1,
+                Ok(ForkResult::Parent { .. }) => {}
+                Ok(ForkResult::Child) => end_now(work()),
+            }
         }
+        0
     })?;
     match wait(child)? {
         0 => Ok(()),
@@ -288,22 +297,55 @@ pub fn hold_report_signal() {
     let _ = unsafe { sigaction(Signal::SIGUSR1, &default) };
 }
 
-/// Calls `on_signal` for each SIGUSR1 that [`hold_report_signal`] holds, until the other end of the socket `end` closes.
-pub fn watch_report_signal(end: &OwnedFd, on_signal: impl Fn()) -> Result<()> {
-    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+/// Calls `on_signal` for each SIGUSR1 that [`hold_report_signal`] holds, and `on_message` when the socket `messages` has
+/// something or has closed, which is watched until that says no; until the other end of the socket `end` closes.
+pub fn watch_report_signal(
+    end: &OwnedFd,
+    mut messages: Option<&OwnedFd>,
+    on_signal: impl Fn(),
+    on_message: impl Fn(&OwnedFd) -> bool,
+) -> Result<()> {
     let signals = SignalFd::with_flags(&SigSet::from(Signal::SIGUSR1), SfdFlags::SFD_CLOEXEC)?;
     loop {
-        let waiting = PollFlags::POLLIN;
-        let mut fds = [PollFd::new(signals.as_fd(), waiting), PollFd::new(end.as_fd(), waiting)];
-        match poll(&mut fds, PollTimeout::NONE) {
-            Err(Errno::EINTR) => continue,
-            other => other?,
-        };
-        if fds[1].any() != Some(false) {
+        let fds = [Some(signals.as_fd()), Some(end.as_fd()), messages.map(AsFd::as_fd)];
+        let [signal, ended, message] = super::access::wait_any(fds, None)?;
+        if ended {
             return Ok(());
         }
-        signals.read_signal()?;
-        on_signal();
+        if signal {
+            signals.read_signal()?;
+            on_signal();
+        }
+        if message {
+            messages = messages.filter(|line| on_message(line));
+        }
+    }
+}
+
+/// Lets this process run on every CPU that its cgroup has, where the caller was bound to some of them.
+pub fn use_every_cpu() {
+    let mut all = nix::sched::CpuSet::new();
+    for cpu in 0..nix::sched::CpuSet::count() {
+        // It fails for numbers beyond the set's own size only.
+        let _ = all.set(cpu);
+    }
+    // A kernel that refuses leaves the process where it is.
+    let _ = nix::sched::sched_setaffinity(Pid::from_raw(0), &all);
+}
+
+/// How many CPUs this process may run on; 0 if the kernel has more than it can say here.
+#[must_use]
+pub fn cpu_count() -> usize {
+    let Ok(set) = nix::sched::sched_getaffinity(Pid::from_raw(0)) else { return 0 };
+    (0..nix::sched::CpuSet::count()).filter(|cpu| set.is_set(*cpu) == Ok(true)).count()
+}
+
+/// Raises the soft limit of open files to the hard one.
+pub fn use_every_fd() {
+    use nix::sys::resource::{getrlimit, setrlimit};
+    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        // A kernel that refuses leaves the limit as it is.
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
     }
 }
 

@@ -3,11 +3,13 @@
 
 use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
+use std::time::Duration;
 
 use nix::sys::socket::{
     AddressFamily, Backlog, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr,
-    recvmsg, sendmsg, socketpair,
+    recvmsg, sendmsg, setsockopt, socketpair, sockopt,
 };
+use nix::sys::time::TimeVal;
 
 use super::{Errno, Result};
 
@@ -17,6 +19,14 @@ pub const MAX_FDS: usize = 64;
 /// Two connected sockets that keep message borders, closed on exec.
 pub fn pair() -> Result<(OwnedFd, OwnedFd)> {
     socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
+}
+
+/// From here on [`receive`] and [`send`] give up with EAGAIN after so long.
+pub fn set_patience(line: &OwnedFd, patience: Duration) -> Result<()> {
+    let seconds = i64::try_from(patience.as_secs()).map_err(|_| Errno::EINVAL)?;
+    let time = TimeVal::new(seconds, patience.subsec_micros().into());
+    setsockopt(line, sockopt::ReceiveTimeout, &time)?;
+    setsockopt(line, sockopt::SendTimeout, &time)
 }
 
 /// A socket that waits by the name `name` in an opened directory for those who connect. An older one of that name goes.
@@ -31,7 +41,7 @@ pub fn listen_in(directory: BorrowedFd<'_>, name: &str) -> Result<OwnedFd> {
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let socket = nix::sys::socket::socket(AddressFamily::Unix, SockType::SeqPacket, flags, None)?;
     nix::sys::socket::bind(socket.as_raw_fd(), &UnixAddr::new(place.as_str())?)?;
-    nix::sys::socket::listen(&socket, Backlog::new(16)?)?;
+    nix::sys::socket::listen(&socket, Backlog::MAXCONN)?;
     Ok(socket)
 }
 

@@ -1,4 +1,4 @@
-//! Readers of whole trees, whom the server gives files before they ask.
+//! Content that the server gives before it is asked for: to readers of whole trees, and to those of parts of blocks.
 
 use super::squashfs_read::Noise;
 use super::support::image::TestImage;
@@ -49,25 +49,35 @@ fn readers_of_a_tree_are_given_files_unasked() {
         sandbox.assert_nothing_left();
         let stats = std::fs::read_to_string(sandbox.path("home/stats")).unwrap();
         std::fs::remove_file(sandbox.path("home/stats")).unwrap();
-        let given = stats.split("before they were asked for: ").nth(1).and_then(|rest| rest.lines().next());
+        let given =
+            stats.split("before they were asked for: ").nth(1).and_then(|rest| rest.split(' ').next());
         assert!(stats.contains("EIO: 0\n"), "{stats}");
-        (text, given.unwrap().parse::<usize>().unwrap())
+        let rests = stats.split(" files, and ").nth(1).and_then(|rest| rest.split(' ').next());
+        (text, given.unwrap().parse::<usize>().unwrap(), rests.unwrap().parse::<usize>().unwrap())
     };
     let whole: String = files.iter().map(|(_, text)| text.as_str()).collect();
     // The pause lets the server start its threads.
-    let (text, given) = read("find /tree -type f | sort >/tmp/list; sleep 0.1; xargs cat </tmp/list");
+    let (text, given, _) = read("find /tree -type f | sort >/tmp/list; sleep 0.1; xargs cat </tmp/list");
     assert!(text == whole, "other content, {given} given");
     assert!(given > 50 && given <= files.len(), "{given}");
     // Directories that were never listed: the kernel does not know their files.
     let names = "for d in 0 1 2 3 4 5; do for f in $(seq -w 0 59); do cat /tree/$d/$f; done; done";
-    let (text, _) = read(names);
+    let (text, _, _) = read(names);
     assert!(text == whole, "other content, with names that were not listed");
     // Backwards, and one in nine: no run.
-    let (text, given) = read("sleep 0.1; find /tree -type f | sort -r | awk 'NR % 9 == 1' | xargs cat");
+    let (text, given, _) = read("sleep 0.1; find /tree -type f | sort -r | awk 'NR % 9 == 1' | xargs cat");
     let some: String = files.iter().rev().step_by(9).map(|(_, text)| text.as_str()).collect();
     assert!(text == some, "other content, backwards");
     assert_eq!(given, 0);
+    // Parts of a long file, out of order: the rest of each block comes with them, and is the right one.
+    let (path, long) = files.iter().find(|(path, _)| path.ends_with("/11")).unwrap();
+    let parts: Vec<usize> = (0..long.len() / 131_072).rev().map(|block| block * 4 + 1).collect();
+    let reads = parts.iter().map(|part| format!("dd if=/{path} bs=32k skip={part} count=1 2>/dev/null; "));
+    let (text, _, rests) = read(&format!("sleep 0.1; {} cat /{path}", reads.collect::<String>()));
+    let some: String = parts.iter().map(|part| &long[part * 32_768..(part + 1) * 32_768]).collect();
+    assert!(parts.len() > 3 && text == some + long, "other content, in parts");
+    assert!(rests > 90_000, "{rests} bytes given");
     // Many at a time.
-    let (text, _) = read("sleep 0.1; find /tree -type f | xargs -P 8 -n 16 cat | wc -c");
+    let (text, _, _) = read("sleep 0.1; find /tree -type f | xargs -P 8 -n 16 cat | wc -c");
     assert_eq!(text.trim(), whole.len().to_string());
 }

@@ -131,7 +131,7 @@ impl Mounted {
         let mut devices: Vec<OwnedFd> =
             (1..variant.threads).map(|_| fuse_dev::clone_device(&device).unwrap()).collect();
         devices.push(device);
-        Self { place: place.to_owned(), server: std::thread::spawn(move || server.run(devices)) }
+        Self { place: place.to_owned(), server: std::thread::spawn(move || server.run(devices, None)) }
     }
 
     /// Unmounts; the server must end by that alone.

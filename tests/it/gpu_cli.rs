@@ -101,6 +101,7 @@ fn gpus_lists_what_the_node_has() {
     let (host, home) = (Host::build("dgx-h100"), home());
     let output = slipway(&host, home.path(), &["gpus", "--json"])
         .env("SLURM_JOB_ID", "1")
+        .env("SLIPWAY_LAUNCH_LINGER", "0")
         .env("SLURM_STEP_GPUS", "2")
         .output()
         .unwrap();
@@ -150,6 +151,7 @@ fn container_has_exactly_the_gpus_of_the_job() {
                   LD_PRELOAD='libcuda.so libnvidia-ml.so.1' /bin/true && echo loaded";
     let output = slipway(&host, home.path(), &["run", sif.to_str().unwrap(), "/bin/sh", "-c", script])
         .env("SLURM_JOB_ID", "1")
+        .env("SLIPWAY_LAUNCH_LINGER", "0")
         .env("SLURM_STEP_GPUS", "2,5")
         .env("CUDA_VISIBLE_DEVICES", "5")
         .output()

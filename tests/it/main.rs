@@ -24,6 +24,8 @@ mod fuse_torture;
 mod gpu;
 mod gpu_cli;
 mod image_verbs;
+mod keeper;
+mod keeper_slurm;
 mod launch_hygiene;
 mod layer_cases;
 mod ldcache;

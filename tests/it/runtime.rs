@@ -428,6 +428,7 @@ fn a_step_is_told_what_becomes_of_its_containers() {
     let start = |name: &str, step: &str| {
         let words = ["run", "-d", "--name", name, "box.sif", "sleep", "1000"];
         let run = yard.sandbox.slipway(words).env("SLIPWAY_RUNTIME_DIR", &yard.state);
+        let run = run.env("SLIPWAY_LAUNCH_LINGER", "0");
         run.env("SLURM_JOB_ID", "17").env("SLURM_STEP_ID", step).run()
     };
     let output = start("step", "0");

@@ -158,7 +158,7 @@ left() {
         [ "$(readlink "/proc/$pid/exe")" != "$(command -v slipway)" ] || cat "/proc/$pid/comm"
     done
 }
-slipway run train.sif sh -c 'echo ran'
+slipway run --no-join train.sif sh -c 'echo ran'
 # The server ends by itself a moment after the container.
 for try in $(seq 1000); do
     [ -n "$(left)" ] || break

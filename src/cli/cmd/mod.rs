@@ -27,6 +27,7 @@ mod request;
 pub(super) mod rmi;
 pub(super) mod run;
 pub(super) mod save;
+mod sharing;
 pub(super) mod shell;
 pub(super) mod tag;
 pub(super) mod volume;
@@ -38,7 +39,7 @@ use std::time::Duration;
 
 use crate::config::{NoOpen, Settings, Sources, default_files};
 use crate::fuse::Tuning;
-use crate::host::{self, LaunchFacts};
+use crate::host::LaunchFacts;
 use crate::launch::ServeSettings;
 use crate::oci::Platform;
 use crate::registry::{Client, ClientOptions, CredentialSources, Proxies, TrustSources};
@@ -46,9 +47,6 @@ use crate::store::Store;
 
 use super::args::ConversionArgs;
 use super::failure::Failure;
-
-/// Most server threads: more only take turns on the image's file.
-const MAX_SERVER_THREADS: usize = 16;
 
 /// What every verb starts from: the environment and the settings.
 #[derive(Debug)]
@@ -111,16 +109,15 @@ impl Session {
 
     fn serve_settings(&self) -> ServeSettings {
         let settings = &self.settings.fuse;
-        let facts = LaunchFacts::read(Path::new("/"));
         let no_open = match settings.no_open.value {
-            NoOpen::Auto => host::no_open_is_safe(&facts.kernel),
-            NoOpen::On => true,
-            NoOpen::Off => false,
+            NoOpen::Auto => None,
+            NoOpen::On => Some(true),
+            NoOpen::Off => Some(false),
         };
         let report = self.env.get(OsStr::new("SLIPWAY_FUSE_STATS")).filter(|path| !path.is_empty());
         let cwd = std::env::current_dir().unwrap_or_default();
         ServeSettings {
-            threads: threads(settings.threads.value, &facts).min(MAX_SERVER_THREADS),
+            threads: to_usize(settings.threads.value),
             cache_bytes: usize::try_from(settings.cache.value.0).unwrap_or(usize::MAX),
             no_open,
             tuning: Tuning {

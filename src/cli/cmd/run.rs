@@ -7,14 +7,14 @@ use std::path::{Path, PathBuf};
 use crate::bundle;
 use crate::config::Profile;
 use crate::image::Image;
-use crate::launch::{self, Context, ServeSettings};
+use crate::launch::{self, Context, ServeSettings, Sharing};
 use crate::oci::Platform;
 use crate::plan::{self, Explanation, ImageSource, LaunchPlan};
 use crate::runtime::{self, Container};
 use crate::squashfs::read::Reader;
 
 use super::request::{Ground, Kept};
-use super::{Session, containers, hot, locate, request};
+use super::{Session, containers, hot, locate, request, sharing};
 use crate::cli::args::RunArgs;
 use crate::cli::failure::Failure;
 use crate::cli::term;
@@ -33,6 +33,7 @@ pub(super) struct Prepared {
     pub(super) stays: bool,
     explanation: Explanation,
     serve: ServeSettings,
+    sharing: Sharing,
 }
 
 /// How a container is started.
@@ -54,6 +55,7 @@ impl Prepared {
             serve: self.serve.clone(),
             image: &self.image,
             warn: term::warn,
+            sharing: self.sharing.clone(),
             console: None,
         }
     }
@@ -122,11 +124,15 @@ pub(super) fn prepare(args: &RunArgs, session: &Session, way: Way<'_>) -> Result
         check_platform(&image, &name, &Platform::parse(text)?)?;
     }
     let made = make_plan(args, command, session, &image, &name, way)?;
+    let Made { mut plan, explanation, id, volumes, stays } = made;
+    let sharing = sharing::sharing(args, session);
+    if args.plan {
+        plan.notes.extend(sharing.describe(&plan, &image));
+    }
     let mut serve = session.serve_settings();
     serve.tuning.record_hot = args.record_hot;
     serve.tuning.hot_list = hot::list(&image.path, args, command, session);
-    let Made { plan, explanation, id, volumes, stays } = made;
-    Ok(Prepared { name, image, plan, id, volumes, stays, explanation, serve })
+    Ok(Prepared { name, image, plan, id, volumes, stays, explanation, serve, sharing })
 }
 
 /// A plan, and what else was decided on the way.

@@ -55,6 +55,12 @@ impl Slurm {
 
     /// Submits a script as the sandbox's user from its home, and waits for the end of the job.
     pub(crate) fn run_job(&self, sandbox: &Sandbox, script: &Path, env: &[(&str, &str)]) -> JobEnd {
+        let id = self.submit(sandbox, script, env);
+        self.wait(&id)
+    }
+
+    /// Submits a script as the sandbox's user from its home; gives the job's id.
+    pub(crate) fn submit(&self, sandbox: &Sandbox, script: &Path, env: &[(&str, &str)]) -> String {
         let mut run = sandbox
             .command("sbatch", ["--parsable"])
             .args([script])
@@ -63,10 +69,20 @@ impl Slurm {
         for (name, value) in env {
             run = run.env(name, value);
         }
-        let id = run.succeed().trim().to_owned();
+        run.succeed().trim().to_owned()
+    }
+
+    /// Cancels a job, and says how it ended.
+    pub(crate) fn cancel(&self, id: &str) -> JobEnd {
+        let status = Command::new("scancel").arg(id).env("SLURM_CONF", self.conf()).status().unwrap();
+        assert!(status.success());
+        self.wait(id)
+    }
+
+    fn wait(&self, id: &str) -> JobEnd {
         let mut end = None;
         wait_until("the job ends", || {
-            end = self.job_end(&id);
+            end = self.job_end(id);
             end.is_some()
         });
         end.unwrap()

@@ -101,7 +101,10 @@ pub(in crate::cli::cmd) fn count(session: &Session) -> Result<(usize, usize), Fa
 /// The caller's containers on this node.
 pub(super) fn shelf(session: &Session) -> Shelf {
     let in_job = sched::read_job(&session.env, Path::new("/")).job_id.is_some();
-    Shelf::new(private_directories(&session.env, in_job))
+    let directories = private_directories(&session.env, in_job);
+    // Whoever looks at containers puts right what killed processes have left, and so it is with what they share.
+    directories.iter().for_each(|directory| crate::launch::sweep_keepers(directory));
+    Shelf::new(directories)
 }
 
 /// A container that must run.

@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use crate::config::Profile;
 use crate::launch;
 use crate::runtime::{self, Container, DetachKeys, Draft, Ending, Record, RuntimeError};
-use crate::sched::{self, JobFacts};
+use crate::sched;
 
 use super::super::Session;
 use super::super::run::{Prepared, Way, prepare};
@@ -20,8 +20,6 @@ use crate::cli::args::{self, Command, ContainerCommand, ContainerVerb, RunArgs, 
 use crate::cli::failure::Failure;
 use crate::cli::term;
 
-/// Slurm's numbers for what is no step of `srun`: batch script, interactive step, extern step (slurm.h).
-const FIRST_SPECIAL_STEP: u32 = 0xffff_fff0;
 /// Variables with these beginnings tell about the job: a later start takes the later job's.
 const OF_THE_JOB: [&[u8]; 4] =
     [b"SLURM", b"CUDA_VISIBLE_DEVICES", b"GPU_DEVICE_ORDINAL", b"ROCR_VISIBLE_DEVICES"];
@@ -47,7 +45,7 @@ pub(in crate::cli::cmd) fn run_kept(
         take_back(&container, args);
         return Err(of_start(error));
     }
-    if is_in_step(&sched::read_job(&session.env, Path::new("/"))) {
+    if sched::read_job(&session.env, Path::new("/")).is_in_step() {
         term::note(&"note: the container ends with this job step: Slurm kills what a step has started");
     }
     term::print(&format_args!("{}\n", container.record.id))
@@ -294,12 +292,6 @@ fn host_name() -> Option<String> {
     Some(text.trim().to_owned())
 }
 
-/// Whether this is a step that `srun` has started.
-fn is_in_step(job: &JobFacts) -> bool {
-    let number = job.step_id.as_deref().and_then(|id| id.parse::<u32>().ok());
-    number.is_some_and(|number| number < FIRST_SPECIAL_STEP)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -314,14 +306,5 @@ mod tests {
         let env = environment(made, &now);
         let pairs: Vec<_> = env.iter().map(|(name, value)| (name.to_str(), value.to_str())).collect();
         assert_eq!(pairs, [(Some("A"), Some("1=2")), (Some("SLURM_JOB_ID"), Some("2"))]);
-    }
-
-    #[test]
-    fn only_sruns_steps_end_early() {
-        let step = |id: Option<&str>| {
-            is_in_step(&JobFacts { step_id: id.map(str::to_owned), ..JobFacts::default() })
-        };
-        assert!(step(Some("0")) && step(Some("12")));
-        assert!(!step(None) && !step(Some("4294967290")) && !step(Some("batch")));
     }
 }
