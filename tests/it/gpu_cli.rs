@@ -212,10 +212,15 @@ fn the_vendors_idioms_run_unchanged() {
     }
     let sif = sif_of(&["/bin/sh", "/bin/ls"], home.path());
     let sif = sif.to_str().unwrap();
+    // Each line is a step of a job of its own: what containers of one job share is held in a namespace that the next built
+    // host is not in.
+    let jobs = std::cell::Cell::new(0_u32);
     let run = |line: &str, script: &str| {
+        jobs.set(jobs.get() + 1);
         let words: Vec<&str> = line.split_whitespace().chain([sif, "/bin/sh", "-c", script]).collect();
         slipway(&host, home.path(), &words)
-            .env("SLURM_JOB_ID", "1")
+            .env("SLURM_JOB_ID", format!("{}{}", std::process::id(), jobs.get()))
+            .env("SLURM_STEP_ID", "0")
             .env("SLURM_STEP_GPUS", "2,5")
             .output()
             .unwrap()
