@@ -34,6 +34,7 @@ pub mod plan;
 pub mod fuse;
 pub mod launch;
 pub mod runtime;
+pub mod unpack;
 
 // floor 6: the command line
 pub mod cli;

@@ -5,13 +5,15 @@
 //! digits as its lower bound has; order and duplicates are kept. Functions (`block{…}`), which only slurmctld can
 //! expand, are refused.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 
 /// Most numbers of one range, and most names that one expression with several groups stands for (Slurm's own limits).
 const MAX_MEMBERS: u64 = 65_536;
 /// Most names of a whole list, so that a short text cannot take much memory.
 const MAX_NAMES: u64 = 1 << 20;
+/// Most bytes of all its names together.
+const MAX_BYTES: u64 = 64 << 20;
 /// Most bracket groups of one name. Slurm's limit on names bounds them, too, unless each has a single member.
 const MAX_GROUPS: usize = 16;
 /// Most digits of a number.
@@ -85,15 +87,16 @@ impl Hostlist {
     pub fn parse(text: &str) -> Result<Self, HostlistError> {
         let mut parser = Parser { text, at: 0 };
         let mut expressions = Vec::new();
-        let mut total = 0;
+        let (mut total, mut bytes) = (0, 0_u64);
         loop {
             let start = parser.at;
             match parser.expression() {
                 Ok(None) => return Ok(Self { expressions }),
                 Ok(Some(parts)) => {
                     total += count(&parts);
+                    bytes = bytes.saturating_add(count(&parts).saturating_mul(longest(&parts)));
                     expressions.push(parts);
-                    if total > MAX_NAMES {
+                    if total > MAX_NAMES || bytes > MAX_BYTES {
                         return Err(parser.error(start, Fault::TooMany));
                     }
                 }
@@ -243,21 +246,39 @@ fn count(parts: &[Part]) -> u64 {
     })
 }
 
+/// Bytes of its longest name, at most.
+fn longest(parts: &[Part]) -> u64 {
+    let length = |part: &Part| match part {
+        Part::Text(text) => text.len(),
+        Part::Ranges(_) => MAX_DIGITS,
+    };
+    parts.iter().map(length).sum::<usize>() as u64
+}
+
+/// Two groups side by side may cut a run of digits anywhere, so that all places where a part can end are followed at once:
+/// the work is bounded by the lengths of both.
 fn matches(parts: &[Part], name: &str) -> bool {
-    match parts.split_first() {
-        None => name.is_empty(),
-        Some((Part::Text(text), rest)) => {
-            name.strip_prefix(text.as_str()).is_some_and(|name| matches(rest, name))
+    let mut places = BTreeSet::from([0]);
+    for part in parts {
+        let mut next = BTreeSet::new();
+        for rest in places.iter().filter_map(|place| name.get(*place..)) {
+            let place = name.len() - rest.len();
+            match part {
+                Part::Text(text) => {
+                    next.extend(rest.starts_with(text.as_str()).then_some(place + text.len()))
+                }
+                Part::Ranges(ranges) => {
+                    let digits = rest.bytes().take_while(u8::is_ascii_digit).take(MAX_DIGITS).count();
+                    let written = |length: &usize| {
+                        rest.get(..*length).is_some_and(|head| ranges.iter().any(|range| range.writes(head)))
+                    };
+                    next.extend((1..=digits).filter(written).map(|length| place + length));
+                }
+            }
         }
-        Some((Part::Ranges(ranges), rest)) => {
-            let digits = name.bytes().take_while(u8::is_ascii_digit).take(MAX_DIGITS).count();
-            // Two groups side by side may cut a run of digits anywhere.
-            (1..=digits).any(|length| {
-                let (head, tail) = name.split_at(length);
-                ranges.iter().any(|range| range.writes(head)) && matches(rest, tail)
-            })
-        }
+        places = next;
     }
+    places.contains(&name.len())
 }
 
 impl Range {
@@ -431,8 +452,11 @@ mod tests {
 
     #[test]
     fn a_short_text_does_not_become_a_long_list() {
-        let text = vec!["n[0-65535]"; 17].join(",");
-        assert_eq!(Hostlist::parse(&text).unwrap_err().reason, Fault::TooMany);
+        for text in [vec!["n[0-65535]"; 17].join(","), format!("{}[0-65535]", "n".repeat(2000))] {
+            assert_eq!(Hostlist::parse(&text).unwrap_err().reason, Fault::TooMany);
+        }
+        let groups = Hostlist::parse(&"[1,11,111]".repeat(9)).unwrap();
+        assert!(!groups.contains(&format!("{}2", "1".repeat(300))));
     }
 
     #[test]

@@ -5,7 +5,9 @@ mod files;
 mod images;
 mod isolation;
 mod leftover;
+mod listing;
 mod processes;
+mod prune;
 mod resources;
 mod volumes;
 
@@ -15,6 +17,9 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::squashfs::compress::Compressor;
+
+use listing::ListingArgs;
+pub(super) use prune::{ContainerPruneArgs, DfArgs, PruneArgs, SystemArgs, SystemCommand};
 
 pub(super) use containers::{
     AttachArgs, ContainerArgs, ContainerCommand, ContainerVerb, ExecArgs, KeepArgs, LogsArgs, PsArgs,
@@ -94,6 +99,8 @@ pub(super) enum Command {
     Gpus(GpusArgs),
     /// Show what this machine offers and where the store is
     Info(InfoArgs),
+    /// Look at disk space and win it back
+    System(SystemArgs),
     /// Show the configuration and where each value comes from
     Config(ConfigArgs),
 }
@@ -205,6 +212,9 @@ pub(super) struct RunArgs {
     /// The container as a thing with a name.
     #[command(flatten)]
     pub(super) keep: KeepArgs,
+    /// Choose how the image becomes the root; the default serves it where that works, else unpacks it
+    #[arg(long, value_name = "HOW", value_enum)]
+    pub(super) rootfs: Option<RootFsChoice>,
     /// Record anew which blocks of the image this start reads, for the next start of the same command
     #[arg(long)]
     pub(super) record_hot: bool,
@@ -228,6 +238,17 @@ pub(super) struct RunArgs {
         value_name = "IMAGE [COMMAND]"
     )]
     pub(super) words: Vec<OsString>,
+}
+
+/// How an image becomes the root.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum RootFsChoice {
+    /// Served where /dev/fuse can be opened, else unpacked
+    Auto,
+    /// Served by our own file server
+    Fuse,
+    /// Unpacked to a directory of this node
+    Unpack,
 }
 
 /// Flags of every verb that makes a run file.
@@ -308,6 +329,12 @@ pub(super) struct ConvertArgs {
     /// How the file is made.
     #[command(flatten)]
     pub(super) conversion: ConversionArgs,
+    /// Lay a .sif or squashfs file, or an image of the store, out anew: what a start reads first and side by side
+    #[arg(long, conflicts_with_all = ["platform", "compression"])]
+    pub(super) optimize: bool,
+    /// Optimize for the start that this list was recorded of; else for all recorded ones (can be repeated)
+    #[arg(long, value_name = "FILE", requires = "optimize")]
+    pub(super) hot: Vec<PathBuf>,
     /// Where the image is: docker-archive:FILE, oci:DIR[:TAG], docker://NAME; for a bundle also a .sif or a name
     #[arg(value_name = "SOURCE")]
     pub(super) source: String,

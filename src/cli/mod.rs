@@ -11,12 +11,13 @@ mod term;
 
 use std::process::ExitCode;
 
-use args::{Command, ConfigCommand, ContainerCommand, ImageCommand, Stop};
+use args::{Command, ConfigCommand, ContainerCommand, ImageCommand, Stop, SystemCommand};
 use failure::Failure;
 
 /// The whole program: parses, acts, prints, and says how it ended.
 #[must_use]
 pub fn main() -> ExitCode {
+    crate::sys::process::report_file_size_limits();
     let arguments = match args::parse(std::env::args_os()) {
         Ok(arguments) => arguments,
         Err(Stop::Text(text)) => return end(term::print(&text), true),
@@ -40,7 +41,7 @@ fn act(command: &Command) -> Result<(), Failure> {
             ContainerCommand::Inspect(args) => {
                 cmd::inspect::run(args, cmd::inspect::Kind::Container, &session)
             }
-            ContainerCommand::Prune(_) => cmd::containers::prune(&session),
+            ContainerCommand::Prune(args) => cmd::prune::containers(args, &session),
         },
         Command::Shell(args) => cmd::shell::run(args, &session),
         Command::Import(args) => cmd::import::run(args, &session),
@@ -59,6 +60,7 @@ fn act(command: &Command) -> Result<(), Failure> {
             ImageCommand::Push(args) => cmd::push::run(args, &session),
             ImageCommand::Save(args) => cmd::save::run(args, &session),
             ImageCommand::Load(args) => cmd::load::run(args, &session),
+            ImageCommand::Prune(args) => cmd::prune::images(args, &session),
         },
         Command::Rmi(args) => cmd::rmi::run(args, &session),
         Command::Tag(args) => cmd::tag::run(args, &session),
@@ -69,6 +71,11 @@ fn act(command: &Command) -> Result<(), Failure> {
         Command::Login(args) => cmd::login::login(args, &session),
         Command::Logout(args) => cmd::login::logout(args, &session),
         Command::Volume(args) => cmd::volume::run(&args.command, &session),
+        Command::System(args) => match &args.command {
+            SystemCommand::Df(args) => cmd::prune::df(args, &session),
+            SystemCommand::Prune(args) => cmd::prune::system(args, &session),
+            SystemCommand::Info(args) => cmd::info::run(args, &session),
+        },
         Command::Info(args) => cmd::info::run(args, &session),
         Command::Gpus(args) => cmd::gpus::run(args, &session),
         Command::Config(args) => match &args.command {

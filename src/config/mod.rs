@@ -38,7 +38,7 @@ pub use settings::{
     ConvertSettings, FuseSettings, GpuSettings, LaunchSettings, RegistrySettings, RunSettings, Settings,
     StoreSettings,
 };
-pub use value::{GpuDefault, Linger, NoOpen, Profile, Size};
+pub use value::{GpuDefault, Linger, NoOpen, NodeDirectory, Profile, RootFs, Size};
 
 /// Where a site keeps its file.
 pub const SYSTEM_FILE: &str = "/etc/slipway/slipway.toml";
@@ -127,6 +127,14 @@ impl Settings {
             origin: dir.origin.clone(),
             variable,
         })?;
+        let dir = &mut self.launch.unpack_dir;
+        if let NodeDirectory::Path(path) = &mut dir.value {
+            *path = expand::path(path, env).map_err(|variable| ConfigError::Variable {
+                key: "launch.unpack_dir",
+                origin: dir.origin.clone(),
+                variable,
+            })?;
+        }
         let binds = &mut self.run.binds;
         for bind in &mut binds.value {
             *bind = expand::text(bind, env).map_err(|variable| ConfigError::Variable {

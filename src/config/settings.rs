@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use crate::base::Sourced;
 use crate::squashfs::compress::Compressor;
 
-use super::value::{GpuDefault, Linger, NoOpen, Profile, Size};
+use super::value::{GpuDefault, Linger, NoOpen, NodeDirectory, Profile, RootFs, Size};
 
 /// All settings.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -16,7 +16,7 @@ pub struct Settings {
     pub convert: ConvertSettings,
     /// How images are served.
     pub fuse: FuseSettings,
-    /// What starts share.
+    /// How containers are started, and what starts share.
     pub launch: LaunchSettings,
     /// How registries are spoken to.
     pub registry: RegistrySettings,
@@ -64,6 +64,12 @@ pub struct FuseSettings {
 pub struct LaunchSettings {
     /// How long a keeper stays when the last container has ended.
     pub linger: Sourced<Linger>,
+    /// How an image becomes the root.
+    pub rootfs: Sourced<RootFs>,
+    /// Where images are unpacked.
+    pub unpack_dir: Sourced<NodeDirectory>,
+    /// How long an unpacked image is kept that nobody uses, in hours.
+    pub unpack_keep_hours: Sourced<u32>,
 }
 
 /// Table `registry`.
@@ -139,7 +145,12 @@ impl Default for FuseSettings {
 
 impl Default for LaunchSettings {
     fn default() -> Self {
-        Self { linger: Sourced::default_value(Linger::Auto) }
+        Self {
+            linger: Sourced::default_value(Linger::Auto),
+            rootfs: Sourced::default_value(RootFs::Auto),
+            unpack_dir: Sourced::default_value(NodeDirectory::Auto),
+            unpack_keep_hours: Sourced::default_value(24),
+        }
     }
 }
 

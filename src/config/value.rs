@@ -262,6 +262,47 @@ impl Value for Linger {
     }
 }
 
+/// How an image becomes the root.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RootFs {
+    /// Served where `/dev/fuse` can be opened, else unpacked.
+    Auto,
+    /// Served by our own file server.
+    Fuse,
+    /// Unpacked to a directory of the node.
+    Unpack,
+}
+
+words!(RootFs, "\"auto\", \"fuse\" or \"unpack\"", "auto" => Auto, "fuse" => Fuse, "unpack" => Unpack);
+
+/// A directory, or one that is chosen on each node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NodeDirectory {
+    /// Chosen on the node.
+    Auto,
+    /// This one.
+    Path(PathBuf),
+}
+
+impl Value for NodeDirectory {
+    const EXPECTED: &'static str = "\"auto\" or a path in quotes that begins with `/`, `~` or a variable";
+
+    fn from_raw(raw: &Raw) -> Option<Self> {
+        if let Raw::Text(text) = raw { Self::from_text(text) } else { None }
+    }
+
+    fn from_text(text: &str) -> Option<Self> {
+        if text == "auto" { Some(Self::Auto) } else { PathBuf::from_text(text).map(Self::Path) }
+    }
+
+    fn to_toml(&self) -> String {
+        match self {
+            Self::Auto => quoted("auto"),
+            Self::Path(path) => path.to_toml(),
+        }
+    }
+}
+
 /// A set of defaults.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Profile {

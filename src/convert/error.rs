@@ -5,8 +5,9 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::base::{Digest, Hint};
-use crate::sif::DraftError;
-use crate::squashfs::write::WriteError;
+use crate::image::ImageError;
+use crate::sif::{DraftError, SifError};
+use crate::squashfs::write::{RelayError, WriteError};
 use crate::store::Layer;
 use crate::tarlayer::{MergeError, TarError};
 
@@ -173,6 +174,31 @@ pub enum ConvertError {
         /// The cause.
         source: io::Error,
     },
+    /// An image that was to be laid out anew cannot be read or written.
+    #[error("optimizing `{}`: {source}", path.display())]
+    Relay {
+        /// The image.
+        path: PathBuf,
+        /// The cause.
+        source: RelayError,
+    },
+    /// Its SIF cannot be read.
+    #[error("optimizing `{}`: {source}", path.display())]
+    Source {
+        /// The image.
+        path: PathBuf,
+        /// The cause.
+        source: SifError,
+    },
+    /// It has more than its root file system.
+    #[error("cannot optimize `{}`: it has a second partition, which would be lost", path.display())]
+    SecondPartition {
+        /// The image.
+        path: PathBuf,
+    },
+    /// The image cannot be opened or used.
+    #[error(transparent)]
+    Image(#[from] ImageError),
     /// No thread could be started.
     #[error("cannot start a thread to read {layer}: {source}")]
     Thread {
@@ -218,11 +244,16 @@ impl Hint for ConvertError {
                 Some("make the image again with `--output type=oci-archive,compression=zstd`".into())
             }
             Self::Write { source, .. } => source.hint(),
+            Self::Relay { source, .. } => source.hint(),
+            Self::Source { source, .. } => source.hint(),
+            Self::Image(source) => source.hint(),
+            Self::SecondPartition { .. } => Some("use the image as it is".into()),
             Self::Merge { source, .. } | Self::Tree { source } => source.hint(),
             Self::Create { source, .. } | Self::Output { source, .. } => match source.kind() {
                 io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
                     Some("make room there or write the image elsewhere".into())
                 }
+                io::ErrorKind::FileTooLarge => Some("raise `ulimit -f`".into()),
                 io::ErrorKind::NotFound => Some("make the directory first".into()),
                 _ => None,
             },

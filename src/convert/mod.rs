@@ -11,18 +11,21 @@
 //!   the caller as owner anyway. Owners for a re-push stand in the layers, which the store keeps.
 //! - Memory is bounded by buffers and by the number of entries, not by sizes.
 
-#![expect(clippy::disallowed_methods, reason = "writes the converted file")]
-
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::Path;
+use std::sync::Arc;
 
 use crate::base::Digest;
+use crate::base::read_at::Window;
 use crate::base::tree::Tree;
 use crate::oci::ImageConfig;
 use crate::sif::{self, Draft, DraftObject, ObjectKind, PARTITION_ALIGN_BYTES, ZERO_TIME};
+use crate::squashfs::bound::Bound;
+use crate::squashfs::read::Reader;
 use crate::squashfs::sums::Sums;
 use crate::squashfs::write::{self, Finished, WriteError, Writer};
 use crate::store::{Fresh, Layer, LayerSet, Target};
+use crate::sys::file::ReadFile;
 use crate::tarlayer::Limits;
 
 mod apptainer;
@@ -30,12 +33,15 @@ mod created;
 mod error;
 mod graft;
 mod layers;
+mod loader_cache;
+mod optimize;
 mod output;
 mod stream;
 mod warning;
 
 pub use crate::tarlayer::Encoding;
 pub use error::{ConvertError, LayerName};
+pub use optimize::{Optimized, optimize};
 pub use warning::{Warning, WarningKind};
 
 /// Counts up whenever the same image would give other bytes than before; part of the key of a stored run file.
@@ -171,7 +177,7 @@ pub fn convert_arriving(
     graft::give_to_root(&mut tree);
     add_apptainer_files(&mut tree, &mut writer, &facts, mtime).map_err(write_error)?;
     let finished = writer.finish_with_sums(&tree).map_err(write_error)?;
-    let sif_bytes = wrap(finished, &draft, fresh, path)?;
+    let sif_bytes = wrap(finished, &draft, &config.architecture, fresh, path)?;
     on_event(Event::Finished);
     Ok(Report { sif_bytes, tar_bytes: merged.tar_bytes, entries: merged.entries, warnings })
 }
@@ -184,12 +190,15 @@ fn output_error(path: &Path) -> impl Fn(std::io::Error) -> ConvertError {
 fn wrap(
     finished: Finished<output::Growing>,
     draft: &Draft,
+    architecture: &str,
     fresh: Fresh,
     path: &Path,
 ) -> Result<u64, ConvertError> {
     let Finished { mut out, size_bytes, sums } = finished;
     let padded_bytes = size_bytes.next_multiple_of(PARTITION_ALIGN_BYTES);
-    let behind = objects_behind(&sums);
+    let inside = ReadFile::new(out.try_clone().map_err(output_error(path))?).map_err(output_error(path))?;
+    let inside = Window::new(inside, draft.partition_offset_bytes(), size_bytes);
+    let behind = objects_behind(&sums, inside, architecture);
     let head = draft.head_with(padded_bytes, &behind)?;
     let padding_bytes = padded_bytes - size_bytes;
     let mut write = || {
@@ -209,8 +218,15 @@ fn wrap(
 }
 
 /// Our objects that depend on the squashfs.
-fn objects_behind(sums: &Sums) -> Vec<DraftObject> {
-    vec![DraftObject { kind: ObjectKind::GenericRaw, name: sif::SUMS, data: sums.to_bytes() }]
+fn objects_behind(sums: &Sums, squashfs: Window<ReadFile>, architecture: &str) -> Vec<DraftObject> {
+    let raw = |name, data| DraftObject { kind: ObjectKind::GenericRaw, name, data };
+    let mut objects = vec![raw(sif::SUMS, sums.to_bytes())];
+    let reader = Reader::open(Arc::new(squashfs)).ok();
+    if let Some(data) = reader.and_then(|reader| loader_cache::prepare(&reader, architecture)) {
+        let bound = Bound { tables: sums.tables, first_block: sums.first_block, data: &data };
+        objects.push(raw(sif::LOADER_CACHE, bound.to_bytes(sif::LOADER_CACHE_KIND)));
+    }
+    objects
 }
 
 /// The recipe and the documents, sorted by name as Apptainer writes them.

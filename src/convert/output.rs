@@ -21,6 +21,11 @@ impl Growing {
         Self { file, fresh_bytes: 0 }
     }
 
+    /// The same file, to read in it.
+    pub(super) fn try_clone(&self) -> io::Result<File> {
+        self.file.try_clone()
+    }
+
     pub(super) fn into_file(self) -> File {
         self.file
     }

@@ -5,9 +5,12 @@ use super::{ServeError, Synthetic, SyntheticKind};
 use crate::base::RelPath;
 use crate::squashfs::read::InodeKind;
 
+/// A directory, by its id, and a name in it.
+type Name = (u64, Box<[u8]>);
+
 /// Adds a mount point that is not there, with the directories above it. Gives the directory in which the first of them is
 /// new, and its name there; `None` if nothing had to be added.
-pub(super) fn graft(nodes: &Nodes, point: &Synthetic) -> Result<Option<(u64, Box<[u8]>)>, ServeError> {
+pub(super) fn graft(nodes: &Nodes, point: &Synthetic) -> Result<Option<Name>, ServeError> {
     let mut new = None;
     let mut at = Nodes::root();
     let mut path = RelPath::root();

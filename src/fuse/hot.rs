@@ -87,6 +87,11 @@ pub(super) fn read(path: &Path, superblock: &Superblock) -> Option<Vec<BlockPlac
     parse(&text, &head(superblock))
 }
 
+/// Writes a list of the image with this superblock.
+pub(super) fn write_list(path: &Path, superblock: &Superblock, places: &[BlockPlace]) -> io::Result<()> {
+    write(path, &to_text(&head(superblock), places))
+}
+
 fn head(superblock: &Superblock) -> String {
     format!("{FORMAT} {} {} {}", superblock.bytes_used, superblock.inode_count, superblock.mtime)
 }

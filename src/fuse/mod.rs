@@ -24,17 +24,19 @@ mod stats;
 mod tests;
 mod wire;
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32};
 
 use crate::base::{Hint, ReadAt, RelPath};
-use crate::squashfs::read::Reader;
+use crate::squashfs::format::Superblock;
+use crate::squashfs::read::{BlockPlace, Reader};
 use crate::sys::{Errno, process, socket};
 
 use content::Content;
 use nodes::Nodes;
+pub use nodes::shown_permissions;
 
 pub use control::{DONE, GRAFT, MAX_MESSAGE_BYTES, decode_points, encode_points};
 
@@ -136,6 +138,21 @@ impl Hint for ServeError {
     }
 }
 
+/// The hot list at `path`, if there is one and it is of the image with this superblock.
+#[must_use]
+pub fn read_hot_list(path: &std::path::Path, superblock: &Superblock) -> Option<Vec<BlockPlace>> {
+    hot::read(path, superblock)
+}
+
+/// Writes a hot list of the image with this superblock.
+pub fn write_hot_list(
+    path: &std::path::Path,
+    superblock: &Superblock,
+    places: &[BlockPlace],
+) -> std::io::Result<()> {
+    hot::write_list(path, superblock, places)
+}
+
 /// Whom a server listens to: the kernel, and a keeper if there is one.
 #[derive(Debug, Clone, Copy)]
 struct Lines<'a> {
@@ -210,12 +227,21 @@ impl Server {
                 thread.spawn_scoped(scope, move || serve::serve(shared, device)).ok()
             };
             let others: Vec<_> = others.iter().filter_map(start).collect();
+            // A killed server's follower may wait for a page until someone answers the READ that has locked it. That is
+            // the spare, which must hear of the death meanwhile; without a spare nothing comes before it is asked for.
+            let standby = standby.as_ref();
             let follower = std::thread::Builder::new().name("slipway-follow".to_owned());
-            // Without it, nothing comes before it is asked for.
-            let follower = follower.spawn_scoped(scope, || shared.follower.run(shared, first));
+            let follower = standby.map(|standby| {
+                let listeners: Vec<_> =
+                    [Some(standby.line()), lines.control.map(AsFd::as_fd)].into_iter().flatten().collect();
+                follower.spawn_scoped(scope, move || {
+                    if process::leave_fds_to_others(&listeners).is_ok() {
+                        shared.follower.run(shared, first);
+                    }
+                })
+            });
             let our_end = line.and_then(|(ours, theirs)| {
                 let reporter = std::thread::Builder::new().name("slipway-report".to_owned());
-                let standby = standby.as_ref();
                 let control = lines.control;
                 let watch = move || {
                     let answer = |line: &OwnedFd| control::answer(shared, line, first, standby);

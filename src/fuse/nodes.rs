@@ -393,19 +393,27 @@ fn mode_of(node: &Node) -> u32 {
     match node {
         Node::Added(Added { kind: SyntheticKind::Directory, .. }) => kind::DIRECTORY | 0o755,
         Node::Added(Added { kind: SyntheticKind::File, .. }) => kind::FILE | 0o644,
-        Node::Image(inode) => {
-            let kind = match inode.kind {
-                InodeKind::Directory(_) => kind::DIRECTORY,
-                InodeKind::File(_) => kind::FILE,
-                InodeKind::Symlink(_) => kind::SYMLINK,
-                InodeKind::CharDevice { .. } => kind::CHAR_DEVICE,
-                InodeKind::BlockDevice { .. } => kind::BLOCK_DEVICE,
-                InodeKind::Fifo => kind::FIFO,
-                InodeKind::Socket => kind::SOCKET,
-            };
-            kind | u32::from(inode.mode)
-        }
+        Node::Image(inode) => stored_mode(inode),
     }
+}
+
+fn stored_mode(inode: &Inode) -> u32 {
+    let kind = match inode.kind {
+        InodeKind::Directory(_) => kind::DIRECTORY,
+        InodeKind::File(_) => kind::FILE,
+        InodeKind::Symlink(_) => kind::SYMLINK,
+        InodeKind::CharDevice { .. } => kind::CHAR_DEVICE,
+        InodeKind::BlockDevice { .. } => kind::BLOCK_DEVICE,
+        InodeKind::Fifo => kind::FIFO,
+        InodeKind::Socket => kind::SOCKET,
+    };
+    kind | u32::from(inode.mode)
+}
+
+/// The permissions that an inode is shown with (`0o7777`), to its one owner.
+#[must_use]
+pub fn shown_permissions(inode: &Inode) -> u32 {
+    shown_mode(stored_mode(inode)) & 0o7777
 }
 
 /// The kind, as in a mode, of a kind in a listing.

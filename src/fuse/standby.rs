@@ -11,7 +11,7 @@
 //! As long as the server lives, the spare reads no request. It exists only where the kernel can hand out again what was
 //! read and not answered (6.9): elsewhere a process that holds the fds would turn the server's death into a hang.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::sync::atomic::Ordering;
 
 use super::control::{self, GRAFT, MAX_MESSAGE_BYTES};
@@ -82,6 +82,11 @@ impl Standby {
     pub(super) fn tell(&self, message: &[u8]) {
         // A spare that is gone takes nothing over.
         let _ = socket::send(&self.line, message, &[]);
+    }
+
+    /// The line by whose end the spare knows of the server's.
+    pub(super) fn line(&self) -> BorrowedFd<'_> {
+        self.line.as_fd()
     }
 
     /// The mount has ended.

@@ -61,7 +61,7 @@ pub struct Memory {
 }
 
 /// The settings that limit user namespaces; `None` where this kernel has no such setting.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Userns {
     /// `user.max_user_namespaces`; 0 forbids them, as RHEL 7 did.
     pub max_user_namespaces: Option<u64>,
@@ -105,7 +105,6 @@ impl HostFacts {
     #[must_use]
     pub fn read(root: &Path) -> Self {
         let LaunchFacts { kernel, cpus } = LaunchFacts::read(root);
-        let number = |path: &str| read_line(&root.join(path)).and_then(|text| text.parse().ok());
         Self {
             kernel,
             cpus,
@@ -113,13 +112,30 @@ impl HostFacts {
             hostname: read_line(&root.join("proc/sys/kernel/hostname")).unwrap_or_default(),
             boot_id: read_line(&root.join("proc/sys/kernel/random/boot_id")).unwrap_or_default(),
             memory: read_memory(),
-            userns: Userns {
-                max_user_namespaces: number("proc/sys/user/max_user_namespaces"),
-                unprivileged_userns_clone: number("proc/sys/kernel/unprivileged_userns_clone"),
-                apparmor_restrict: number("proc/sys/kernel/apparmor_restrict_unprivileged_userns"),
-            },
+            userns: Userns::read(root),
             fuse: try_fuse(&root.join("dev/fuse")),
         }
+    }
+}
+
+impl Userns {
+    /// Reads the settings below `root`, which is `/` but for tests.
+    #[must_use]
+    pub fn read(root: &Path) -> Self {
+        let number = |path: &str| read_line(&root.join(path)).and_then(|text| text.parse().ok());
+        Self {
+            max_user_namespaces: number("proc/sys/user/max_user_namespaces"),
+            unprivileged_userns_clone: number("proc/sys/kernel/unprivileged_userns_clone"),
+            apparmor_restrict: number("proc/sys/kernel/apparmor_restrict_unprivileged_userns"),
+        }
+    }
+}
+
+impl FuseDevice {
+    /// Tries to open this machine's device.
+    #[must_use]
+    pub fn of_this_machine() -> Self {
+        try_fuse(Path::new("/dev/fuse"))
     }
 }
 

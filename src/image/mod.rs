@@ -14,6 +14,8 @@ use std::sync::Arc;
 use crate::base::{Hint, ReadAt};
 use crate::oci::ImageConfig;
 use crate::sif::SifError;
+use crate::squashfs::bound::Bound;
+use crate::squashfs::read::{ReadError, Reader};
 use crate::squashfs::sums::{Sums, SumsError};
 use crate::sys::file::ReadFile;
 
@@ -49,6 +51,8 @@ pub struct Image {
     raw_config: Option<Vec<u8>>,
     /// Where the sums of the squashfs lie.
     sums: Option<Stretch>,
+    /// Where the loader's cache lies that was prepared for it.
+    loader_cache: Option<Stretch>,
 }
 
 /// A stretch of a file.
@@ -89,6 +93,8 @@ pub struct Contents {
     pub architecture: Option<String>,
     /// Where the sums of the squashfs lie, if the file carries them.
     pub sums: Option<Stretch>,
+    /// Where the loader's cache lies that was prepared for it, if the file carries one.
+    pub loader_cache: Option<Stretch>,
 }
 
 /// Why a file of a known format cannot be used.
@@ -129,6 +135,21 @@ pub enum FormatError {
         /// The cause.
         source: SumsError,
     },
+    /// Our own object beside the squashfs is damaged.
+    #[error("object `{name}` is damaged")]
+    DamagedObject {
+        /// Name of the object.
+        name: &'static str,
+    },
+    /// Our own object is of another squashfs.
+    #[error("object `{name}` belongs to another squashfs than the one in the file")]
+    ForeignObject {
+        /// Name of the object.
+        name: &'static str,
+    },
+    /// The squashfs is damaged.
+    #[error(transparent)]
+    Squashfs(#[from] ReadError),
     /// A config object is no image config.
     #[error("object `{name}` is not a valid image config: {source}")]
     Config {
@@ -151,9 +172,16 @@ impl Hint for FormatError {
     fn hint(&self) -> Option<String> {
         match self {
             Self::Sif(error) => error.hint(),
-            Self::CutShort { .. } | Self::NoSquashfs { .. } | Self::Sums { .. } | Self::Config { .. } => {
-                Some("download or copy the file again".into())
-            }
+            Self::Squashfs(error) => error.hint(),
+            Self::ForeignObject { .. } => Some(
+                "make the image again, or copy it again; if its file system was exchanged on purpose, remove the object"
+                    .into(),
+            ),
+            Self::CutShort { .. }
+            | Self::NoSquashfs { .. }
+            | Self::Sums { .. }
+            | Self::DamagedObject { .. }
+            | Self::Config { .. } => Some("download or copy the file again".into()),
             Self::ObjectTooLarge { .. } | Self::Read { .. } => None,
         }
     }
@@ -234,6 +262,7 @@ impl Image {
             architecture: contents.architecture,
             raw_config: contents.raw_config,
             sums: contents.sums,
+            loader_cache: contents.loader_cache,
         })
     }
 
@@ -245,17 +274,40 @@ impl Image {
             let raw = read_stretch(&*self.file, place, name, MAX_SUMS_BYTES)?;
             Sums::parse(&raw).map_err(|source| FormatError::Sums { name, source })
         };
-        read().map(Some).map_err(|source| ImageError::Unusable {
-            path: self.path.clone(),
-            format: "SIF",
-            source,
-        })
+        read().map(Some).map_err(|source| self.unusable(source))
     }
 
     /// The squashfs as a file of its own.
     #[must_use]
     pub fn partition(&self) -> Arc<dyn ReadAt> {
         Arc::new(crate::base::read_at::Window::new(self.file.clone(), self.offset_bytes, self.size_bytes))
+    }
+
+    /// The loader's cache that was prepared for the image, where its own is missing or stale. It must be that of the
+    /// squashfs, whose reader this is: all tables are read for that.
+    pub fn loader_cache(&self, reader: &Reader) -> Result<Option<Vec<u8>>, ImageError> {
+        let Some(place) = self.loader_cache else { return Ok(None) };
+        let name = crate::sif::LOADER_CACHE;
+        let read = || {
+            let raw = read_stretch(&*self.file, place, name, MAX_CONFIG_BYTES)?;
+            let bound = Bound::parse(&raw, crate::sif::LOADER_CACHE_KIND);
+            let bound = bound.ok_or(FormatError::DamagedObject { name })?;
+            if reader.table_digest(bound.first_block)? != bound.tables {
+                return Err(FormatError::ForeignObject { name });
+            }
+            Ok(bound.data.to_vec())
+        };
+        read().map(Some).map_err(|source| self.unusable(source))
+    }
+
+    fn unusable(&self, source: FormatError) -> ImageError {
+        ImageError::Unusable { path: self.path.clone(), format: "SIF", source }
+    }
+
+    /// Whether it is a squashfs alone.
+    #[must_use]
+    pub fn is_bare(&self) -> bool {
+        self.offset_bytes == 0
     }
 
     /// The whole OCI image config, byte for byte as it came from the registry; only a SIF of ours carries it.

@@ -17,13 +17,15 @@ fn read(file: &dyn ReadAt) -> Result<Contents, FormatError> {
         _ => None,
     };
     let (config, raw_config) = read_config(file, &sif)?;
+    let own = |name| sif.find_raw(name).filter(|object| object.group == primary.group).map(stretch_of);
     Ok(Contents {
         offset_bytes: primary.offset_bytes,
         size_bytes: primary.size_bytes,
         config,
         raw_config,
         architecture: architecture.map(str::to_owned),
-        sums: sif.find_raw(sif::SUMS).filter(|object| object.group == primary.group).map(stretch_of),
+        sums: own(sif::SUMS),
+        loader_cache: own(sif::LOADER_CACHE),
     })
 }
 

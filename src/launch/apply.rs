@@ -15,11 +15,11 @@ use crate::sys::{self, Errno, fuse_dev, mount, process, pty};
 
 use super::keeper::{self, Joined, Sharing};
 use super::server::{self, FileServer};
-use super::{LaunchError, exec, outside, words};
+use super::{LaunchError, exec, outside, unpacked, words};
 
 /// Directories on which the image may be mounted for the moment before it becomes the root. Any will do that exists:
 /// after the pivot the mount is gone from it.
-const STAGING: [&str; 5] = ["/tmp", "/mnt", "/var/tmp", "/run", "/usr"];
+pub(super) const STAGING: [&str; 5] = ["/tmp", "/mnt", "/var/tmp", "/run", "/usr"];
 
 /// What applying needs beside the plan.
 #[derive(Debug)]
@@ -30,6 +30,8 @@ pub struct Context<'a> {
     pub serve: server::Settings,
     /// The opened image.
     pub image: &'a crate::image::Image,
+    /// Holds the unpacked tree that the plan has as its root, until the mount does.
+    pub lease: Option<std::os::fd::BorrowedFd<'a>>,
     /// Tells the user what could not be had and was left out.
     pub warn: fn(&str),
     /// Whether user namespace and mount of the image may be shared, and with whom.
@@ -46,6 +48,7 @@ impl Context<'_> {
             image_name: self.image_name,
             serve: self.serve.clone(),
             image: self.image,
+            lease: self.lease,
             warn: self.warn,
             console,
             sharing: self.sharing.clone(),
@@ -163,7 +166,9 @@ impl State {
                     sys::ns::join_user_and_unshare_mount(&self.witness, &joined.user, more)?;
                 } else {
                     // Before the namespaces: the server lives in the host's.
-                    self.server = Some(server::start(&self.witness, plan, context)?);
+                    if plan.ops.iter().any(|op| matches!(op, Op::MountImage { .. })) {
+                        self.server = Some(server::start(&self.witness, plan, context)?);
+                    }
                     sys::ns::unshare_user_and_mount(&self.witness, more)?;
                     sys::ns::write_id_maps(&IdMap {
                         uid_outside: *uid,
@@ -185,6 +190,11 @@ impl State {
             Op::Limit { name, soft, hard } => process::set_limit(name, *soft, *hard),
             Op::SlavePropagation => mount::make_all_slave(),
             Op::MountImage { upper, .. } => self.mount_image(upper.as_ref()),
+            Op::MountDirectory { directory, mount_points, upper } => {
+                let root = unpacked::mount(directory, mount_points, upper.as_ref())?;
+                self.staging = Some(root);
+                Ok(())
+            }
             Op::PivotRoot => {
                 let old = Path::new(HOST_DIRECTORY.trim_start_matches('/'));
                 let staging = self.staging.as_deref().ok_or(Errno::EINVAL)?;
@@ -330,33 +340,42 @@ fn make_console(whose: &OwnedFd) -> sys::Result<()> {
 }
 
 /// Names in the scratch directory of a writable root.
-const LOWER: &str = "lower";
+pub(super) const LOWER: &str = "lower";
 /// The directory, below the one of a writable root, that holds the changes.
 pub const UPPER: &str = "upper";
 const WORK: &str = "work";
-const MERGED: &str = "merged";
+pub(super) const MERGED: &str = "merged";
 /// Size of the scratch directory where it holds nothing but mount points.
 const SCRATCH_BYTES: u64 = 1 << 20;
 
-/// A tmpfs with the image mounted in it, and room for the changes where they are kept in memory.
+/// A tmpfs with places for the layers, and room for the changes where they are kept in memory.
+pub(super) fn make_scratch(place: &Path, upper: Option<&Upper>) -> sys::Result<()> {
+    let size_bytes = match upper {
+        Some(Upper::Memory { size_bytes }) => *size_bytes,
+        Some(Upper::Directory { .. }) | None => Some(SCRATCH_BYTES),
+    };
+    mount::tmpfs(place, 0o755, size_bytes)?;
+    [LOWER, UPPER, WORK, MERGED].into_iter().try_for_each(|name| make_directory(&place.join(name)))
+}
+
+/// The same with the image mounted in it.
 fn stage_writable(
     place: &Path,
     upper: &Upper,
     mount_image: &impl Fn(&Path) -> sys::Result<()>,
 ) -> sys::Result<()> {
-    let size_bytes = match upper {
-        Upper::Memory { size_bytes } => *size_bytes,
-        Upper::Directory { .. } => Some(SCRATCH_BYTES),
-    };
-    mount::tmpfs(place, 0o755, size_bytes)?;
-    for name in [LOWER, UPPER, WORK, MERGED] {
-        make_directory(&place.join(name))?;
-    }
+    make_scratch(place, Some(upper))?;
     mount_image(&place.join(LOWER))
 }
 
 fn mount_overlay(merged: &Path, upper: &Upper) -> sys::Result<()> {
     let scratch = merged.parent().ok_or(Errno::EINVAL)?;
+    let (changes, work) = upper_directories(scratch, upper)?;
+    mount::overlay(&[&scratch.join(LOWER)], Some((&changes, &work)), merged)
+}
+
+/// Where the changes go and the kernel's scratch directory beside them, for the scratch directory of a launch.
+pub(super) fn upper_directories(scratch: &Path, upper: &Upper) -> sys::Result<(PathBuf, PathBuf)> {
     let changes = match upper {
         Upper::Memory { .. } => scratch,
         Upper::Directory { path } => {
@@ -366,10 +385,10 @@ fn mount_overlay(merged: &Path, upper: &Upper) -> sys::Result<()> {
             path
         }
     };
-    mount::overlay(&scratch.join(LOWER), &changes.join(UPPER), &changes.join(WORK), merged)
+    Ok((changes.join(UPPER), changes.join(WORK)))
 }
 
-fn make_directory(target: &Path) -> sys::Result<()> {
+pub(super) fn make_directory(target: &Path) -> sys::Result<()> {
     match fs::DirBuilder::new().mode(0o755).create(target) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         other => other.map_err(|error| to_errno(&error)),
@@ -386,7 +405,7 @@ fn bind(source: &Path, target: &Path, read_only: bool, from_run: bool) -> sys::R
     if read_only { mount::make_read_only(target) } else { Ok(()) }
 }
 
-fn make_file(target: &Path, mode: u32, content: &[u8]) -> sys::Result<()> {
+pub(super) fn make_file(target: &Path, mode: u32, content: &[u8]) -> sys::Result<()> {
     use std::io::Write as _;
     let mut file = fs::OpenOptions::new()
         .write(true)

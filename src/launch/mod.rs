@@ -21,6 +21,7 @@ mod prepare;
 mod private;
 mod server;
 mod supervise;
+mod unpacked;
 mod words;
 
 pub use apply::{Context, UPPER, apply, visit};

@@ -1,7 +1,8 @@
 //! What an errno means at the step where it came. Many mislead: ENOSPC of unshare is a limit, not a disk.
 
-use std::fs;
+use std::path::Path;
 
+use crate::host::Userns;
 use crate::plan::Op;
 use crate::sys::Errno;
 
@@ -17,6 +18,11 @@ pub(super) fn explain(op: &Op, errno: Errno) -> String {
         (Op::NewNamespaces { .. }, Errno::EAGAIN) => "too many processes of this user",
         (Op::NewNamespaces { .. }, Errno::EMFILE | Errno::ENFILE) => "too many open files",
         (Op::MountImage { .. }, Errno::ENOSPC) => "the limit of mounts is reached",
+        (Op::MountDirectory { .. }, Errno::EPERM | Errno::ENODEV | Errno::EINVAL) => {
+            "the kernel cannot lay mount points below a directory here (overlay in a user namespace, Linux 5.11)"
+        }
+        (Op::MountDirectory { .. }, Errno::ENOENT) => "the unpacked tree is gone",
+        (Op::MountDirectory { .. }, Errno::ENOSPC) => "the limit of mounts is reached",
         (Op::MountImage { upper: Some(_), .. }, Errno::EINVAL) => {
             "the kernel cannot put a writable layer there (overlay with `userxattr`, Linux 5.11)"
         }
@@ -32,6 +38,7 @@ pub(super) fn explain(op: &Op, errno: Errno) -> String {
             Op::Tmpfs { .. } | Op::Bind { .. } | Op::Terminals { .. } | Op::MessageQueues { .. },
             Errno::ENOSPC,
         ) => "the limit of mounts is reached",
+        (Op::MakeFile { .. }, Errno::EFBIG) => "the limit of file sizes is too low",
         (Op::MakeFile { .. } | Op::MakeDirectory { .. }, Errno::ENOSPC) => "the tmpfs is full",
         (Op::Bind { .. }, Errno::ENOENT) => "the source or the mount point vanished",
         (Op::Bind { .. }, Errno::ENOTDIR) => "a file meets a directory",
@@ -54,7 +61,15 @@ pub(super) fn hint(op: &Op, errno: Errno) -> Option<String> {
     match (op, errno) {
         (Op::NewNamespaces { .. }, Errno::EAGAIN) => Some("end other processes, or raise `ulimit -u`".into()),
         (_, Errno::EMFILE | Errno::ENFILE) => Some("raise `ulimit -n`".into()),
-        (Op::NewNamespaces { .. }, _) => Some(user_namespace_hint(&Limits::read(), errno)),
+        (_, Errno::EFBIG) => Some("raise `ulimit -f`".into()),
+        (Op::NewNamespaces { .. }, _) => Some(user_namespace_hint(&Userns::read(Path::new("/")), errno)),
+        (Op::MountDirectory { .. }, Errno::EPERM | Errno::ENODEV | Errno::EINVAL) => {
+            Some("use a node where `/dev/fuse` can be opened, with `--rootfs fuse`".into())
+        }
+        (Op::MountDirectory { .. }, Errno::ENOSPC) => {
+            Some("an administrator must raise `fs.mount-max`".into())
+        }
+        (Op::MountDirectory { .. }, Errno::ENOENT) => Some("start it again".into()),
         (Op::MountImage { upper: Some(_), .. }, Errno::EINVAL) => {
             Some("use a directory on a local disk for `--overlay`, or `--writable-tmpfs`".into())
         }
@@ -81,37 +96,18 @@ pub(super) fn hint(op: &Op, errno: Errno) -> Option<String> {
     }
 }
 
-/// The settings that decide about user namespaces, as procfs tells them.
-#[derive(Debug, Default)]
-struct Limits {
-    max_user_namespaces: Option<u64>,
-    unprivileged_clone: Option<u64>,
-    apparmor_restricts: Option<u64>,
-}
-
-impl Limits {
-    fn read() -> Self {
-        let number = |path: &str| fs::read_to_string(path).ok()?.trim().parse().ok();
-        Self {
-            max_user_namespaces: number("/proc/sys/user/max_user_namespaces"),
-            unprivileged_clone: number("/proc/sys/kernel/unprivileged_userns_clone"),
-            apparmor_restricts: number("/proc/sys/kernel/apparmor_restrict_unprivileged_userns"),
-        }
-    }
-}
-
-fn user_namespace_hint(limits: &Limits, errno: Errno) -> String {
+fn user_namespace_hint(limits: &Userns, errno: Errno) -> String {
     if limits.max_user_namespaces == Some(0) {
         return "this node has user.max_user_namespaces = 0; an administrator must set \
                 `sysctl user.max_user_namespaces=15000`"
             .into();
     }
-    if limits.unprivileged_clone == Some(0) {
+    if limits.unprivileged_userns_clone == Some(0) {
         return "this node has kernel.unprivileged_userns_clone = 0; an administrator must set \
                 `sysctl kernel.unprivileged_userns_clone=1`"
             .into();
     }
-    if limits.apparmor_restricts == Some(1) {
+    if limits.apparmor_restrict == Some(1) {
         return "AppArmor restricts user namespaces here; an administrator must allow slipway by a profile or set \
                 `sysctl kernel.apparmor_restrict_unprivileged_userns=0`"
             .into();
@@ -133,22 +129,22 @@ mod tests {
 
     #[test]
     fn says_which_setting_forbids_user_namespaces() {
-        let check = |limits: Limits, errno: Errno, expected: &str| {
+        let check = |limits: Userns, errno: Errno, expected: &str| {
             assert!(user_namespace_hint(&limits, errno).contains(expected), "{limits:?}");
         };
-        let none = Limits::default;
+        let none = Userns::default;
         check(
-            Limits { max_user_namespaces: Some(0), ..none() },
+            Userns { max_user_namespaces: Some(0), ..none() },
             Errno::ENOSPC,
             "user.max_user_namespaces = 0",
         );
-        check(Limits { max_user_namespaces: Some(9), ..none() }, Errno::ENOSPC, "are in use");
+        check(Userns { max_user_namespaces: Some(9), ..none() }, Errno::ENOSPC, "are in use");
         check(
-            Limits { unprivileged_clone: Some(0), ..none() },
+            Userns { unprivileged_userns_clone: Some(0), ..none() },
             Errno::EPERM,
             "unprivileged_userns_clone = 0",
         );
-        check(Limits { apparmor_restricts: Some(1), ..none() }, Errno::EPERM, "AppArmor");
+        check(Userns { apparmor_restrict: Some(1), ..none() }, Errno::EPERM, "AppArmor");
         check(none(), Errno::EPERM, "seccomp");
         let op = Op::NewNamespaces {
             uid: 1,

@@ -46,7 +46,7 @@ pub fn check(plan: &LaunchPlan) -> Result<(), Flaw> {
                 demand(stage == Stage::InNamespaces, "propagation is cut right after the namespaces")?;
                 stage = Stage::Private;
             }
-            Op::MountImage { .. } => {
+            Op::MountImage { .. } | Op::MountDirectory { .. } => {
                 demand(stage == Stage::Private, "nothing is mounted before propagation is cut")?;
                 stage = Stage::ImageMounted;
             }

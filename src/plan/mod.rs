@@ -14,6 +14,7 @@ pub mod seccomp;
 mod show;
 #[cfg(test)]
 mod tests;
+mod unpacked;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -149,6 +150,17 @@ pub enum Op {
         /// The file.
         image: ImageSource,
         /// Mount points that the server adds.
+        mount_points: Vec<MountPoint>,
+        /// Where changes go; without one the root is read-only.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        upper: Option<Upper>,
+    },
+    /// The image's tree, unpacked to a directory of the host, as the new root. It is shared and never written to.
+    MountDirectory {
+        /// The directory.
+        #[serde(serialize_with = "as_path")]
+        directory: PathBuf,
+        /// Mount points that the tree lacks: they lie in a layer below it.
         mount_points: Vec<MountPoint>,
         /// Where changes go; without one the root is read-only.
         #[serde(skip_serializing_if = "Option::is_none")]
@@ -350,6 +362,7 @@ impl LaunchPlan {
                 Op::NewNamespaces { .. }
                     | Op::SlavePropagation
                     | Op::MountImage { .. }
+                    | Op::MountDirectory { .. }
                     | Op::PivotRoot
                     | Op::Tmpfs { .. }
                     | Op::Terminals { .. }
@@ -371,7 +384,9 @@ impl LaunchPlan {
     /// Keeps the changes of a writable root in a directory instead of memory.
     pub fn keep_changes(&mut self, directory: &std::path::Path) {
         for op in &mut self.ops {
-            if let Op::MountImage { upper: Some(upper @ Upper::Memory { .. }), .. } = op {
+            if let Op::MountImage { upper: Some(upper @ Upper::Memory { .. }), .. }
+            | Op::MountDirectory { upper: Some(upper @ Upper::Memory { .. }), .. } = op
+            {
                 *upper = Upper::Directory { path: directory.to_path_buf() };
             }
         }

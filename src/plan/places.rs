@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::base::{RelPath, is_below};
-use crate::bundle::{Bundle, HOST_DIRECTORY, Mount, Why};
+use crate::bundle::{Bundle, Mount, RUN_DIRECTORY, Why};
 
 use super::{Facts, PlanError};
 
@@ -68,7 +68,7 @@ impl<'a> Places<'a> {
             let why = bundle.why.get(mount.destination()).unwrap_or(&DEFAULT);
             let at = places.place_of(mount.destination(), facts)?;
             let place = Place { mount, why, at };
-            if leads_away(&place.at) {
+            if leads_away(&place.at) && !is_run_directory(mount) {
                 let error = PlanError::LeadsAway { asked: place.words(), place: place.at.clone() };
                 if place.is_asked() {
                     return Err(error);
@@ -142,9 +142,16 @@ impl<'a> Places<'a> {
     }
 }
 
-/// Whether nothing can be mounted at a place where an image's links lead: the root itself, or the host's tree.
+/// Whether nothing can be mounted at a place where an image's links lead: the root itself, or Slipway's own places.
 pub(super) fn leads_away(at: &Path) -> bool {
-    at == Path::new("/") || at.starts_with(HOST_DIRECTORY)
+    /// The host's tree and the run directory lie in it.
+    const OWN_DIRECTORY: &str = "/.slipway";
+    at == Path::new("/") || is_below(at, Path::new(OWN_DIRECTORY))
+}
+
+/// The tmpfs of ours that is the run directory.
+fn is_run_directory(mount: &Mount) -> bool {
+    mount.destination() == Path::new(RUN_DIRECTORY) && bind_source(mount).is_none()
 }
 
 /// The mounts of the bundle's spec.

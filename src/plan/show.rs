@@ -19,6 +19,7 @@ impl Op {
             Self::Limit { name, .. } => format!("limit `{name}`"),
             Self::SlavePropagation => "cut mount propagation".into(),
             Self::MountImage { .. } => "mount the image".into(),
+            Self::MountDirectory { .. } => "mount the unpacked image".into(),
             Self::PivotRoot => "enter the image".into(),
             Self::Tmpfs { target, .. } => format!("tmpfs on `{}`", target.display()),
             Self::ProcessFiles { target } => format!("process files on `{}`", target.display()),
@@ -81,11 +82,12 @@ impl fmt::Display for Op {
                     image.size_bytes,
                     mount_points.len()
                 )?;
-                match upper {
-                    None => Ok(()),
-                    Some(Upper::Memory { .. }) => f.write_str(", changes in memory"),
-                    Some(Upper::Directory { path }) => write!(f, ", changes in {}", path.display()),
-                }
+                changes(f, upper.as_ref())
+            }
+            Self::MountDirectory { directory, mount_points, upper } => {
+                let count = mount_points.len();
+                write!(f, "image       unpacked in {}, {count} mount points added", directory.display())?;
+                changes(f, upper.as_ref())
             }
             Self::PivotRoot => f.write_str("pivot       the image is /"),
             Self::Tmpfs { target, mode, size_bytes } => {
@@ -151,6 +153,14 @@ impl fmt::Display for LaunchPlan {
         }
         self.warnings.iter().try_for_each(|warning| writeln!(f, "warning: {warning}"))?;
         self.notes.iter().try_for_each(|note| writeln!(f, "note: {note}"))
+    }
+}
+
+fn changes(f: &mut fmt::Formatter<'_>, upper: Option<&Upper>) -> fmt::Result {
+    match upper {
+        None => Ok(()),
+        Some(Upper::Memory { .. }) => f.write_str(", changes in memory"),
+        Some(Upper::Directory { path }) => write!(f, ", changes in {}", path.display()),
     }
 }
 

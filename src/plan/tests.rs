@@ -249,6 +249,15 @@ fn links_of_the_image_decide_where_mounts_lie() {
         "cannot bind `-v /data:/x`: in this image that place is `/.slipway/host`, where nothing can be mounted"
     );
     assert!(error(&[("x", "", directory)]).contains("in this image that place is `/`"));
+    assert!(error(&[("x", ".slipway/run/files", None)]).contains("where nothing can be mounted"));
+    let bundled = bundle(&[], Grants::default());
+    let made = plan(&bundled, &facts(&bundled, &FILES, &[], &[("home/ada", ".slipway/run", None)])).unwrap();
+    assert_eq!(
+        made.notes,
+        [
+            "left out: cannot bind `/home/ada`: in this image that place is `/.slipway/run`, where nothing can be mounted"
+        ]
+    );
 
     // Our own files do not follow the image there.
     let bundled = bundle(&[], Grants::default());

@@ -92,10 +92,11 @@ pub fn attach(
 ) -> Result<Parting, RuntimeError> {
     let failed = |errno| RuntimeError::Attach { name: container.record.name.clone(), errno };
     let target = container.process();
-    let pass = |number: i32| match &target {
-        // ESRCH: it has just ended, and the line says so in a moment.
-        Some(target) => drop(target.signal(number)),
-        None => {}
+    let pass = |number: i32| {
+        if let Some(target) = &target {
+            // ESRCH: it has just ended, and the line says so in a moment.
+            let _ = target.signal(number);
+        }
     };
     relay(&Link::Monitor(line.0), wishes, outputs, &pass).map_err(failed)
 }

@@ -92,6 +92,7 @@ fn begin(
 ) -> Result<Workload, Failed> {
     // Nothing of the caller's may stay open: `$(slipway run -d …)` would wait for it.
     let mut kept = vec![answers.as_fd(), context.image.file.fd()];
+    kept.extend(context.lease);
     kept.extend(container.lock.as_ref().map(|lock| lock.as_fd()));
     kept.extend(first.as_ref().map(OwnedFd::as_fd));
     process::keep_only_fds(&kept).map_err(|errno| ("closing the caller's files", errno))?;

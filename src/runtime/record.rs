@@ -235,7 +235,8 @@ impl Record {
                 Op::LimitCapabilities { keep, add } => {
                     (self.capabilities, self.added_capabilities) = (keep.bits(), add.bits());
                 }
-                Op::MountImage { upper: Some(Upper::Directory { path }), .. } => {
+                Op::MountImage { upper: Some(Upper::Directory { path }), .. }
+                | Op::MountDirectory { upper: Some(Upper::Directory { path }), .. } => {
                     self.changes = Some(path.clone());
                 }
                 Op::ChangeDirectory { path, .. } => self.cwd.clone_from(path),

@@ -80,10 +80,20 @@ impl Draft {
             time,
         };
         for object in small {
-            draft.push(object.kind, object.name, object.data.len() as u64, 0);
-            draft.data.extend_from_slice(&object.data);
+            draft.add(object.kind, object.name, &object.data)?;
         }
         Ok(draft)
+    }
+
+    /// Places one more small object behind the others.
+    pub fn add(&mut self, kind: ObjectKind, name: &str, data: &[u8]) -> Result<(), DraftError> {
+        let count = self.objects.len() + 2;
+        if count > SLOTS {
+            return Err(DraftError::TooMany { count });
+        }
+        self.push(kind, name, data.len() as u64, 0);
+        self.data.extend_from_slice(data);
+        Ok(())
     }
 
     /// Where the partition begins, in bytes.

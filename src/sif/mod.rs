@@ -41,6 +41,11 @@ pub const IMAGE_CONFIG: &str = "slipway-image-config.json";
 /// Generic raw data (0x4007), which others pass over. It carries a digest of the squashfs's tables: one that does not fit
 /// is an error, not a second truth.
 pub const SUMS: &str = "slipway-sums";
+/// Name of our object with the loader's cache that the image should have, where its own is missing or stale. It is bound
+/// to the squashfs ([`crate::squashfs::bound`]) and lies behind the partition, in its group.
+pub const LOADER_CACHE: &str = "slipway-ld.so.cache";
+/// What the bytes of [`LOADER_CACHE`] begin with.
+pub const LOADER_CACHE_KIND: &[u8; 16] = b"slipway-ldso 1\0\0";
 
 /// Where partitions begin and to what they are padded, in bytes.
 pub const PARTITION_ALIGN_BYTES: u64 = 4096;

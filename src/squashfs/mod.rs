@@ -3,6 +3,7 @@
 //!
 //! Format: <https://dr-emann.github.io/squashfs/> and Linux `fs/squashfs/squashfs_fs.h`.
 
+pub mod bound;
 pub mod compress;
 pub mod format;
 pub mod read;

@@ -19,6 +19,7 @@ mod metadata;
 mod order;
 mod output;
 mod pool;
+mod relay;
 mod tables;
 #[cfg(test)]
 mod tests;
@@ -30,6 +31,7 @@ use self::content::ContentWriter;
 pub use self::error::WriteError;
 use self::output::Output;
 use self::pool::Pool;
+pub use self::relay::{Moved, Relaid, RelayError, relay};
 use super::compress::Compressor;
 use super::format::{METADATA_STORED, SUPERBLOCK_BYTES, Superblock};
 use super::sums::{BlockSum, Sums};
@@ -108,7 +110,7 @@ impl<W: Read + Write + Seek> Writer<W> {
         let (mut out, content) = self.content.finish()?;
         let head = options_block(self.options.compressor);
         out.begin_tables();
-        let superblock = tables::write_tables(&mut out, &content, tree, &self.options)?;
+        let superblock = tables::write_tables(&mut out, &content, tree, &(&self.options).into())?;
         finish_image(out, &superblock, &head, content.sums)
     }
 }

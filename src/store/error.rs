@@ -163,6 +163,9 @@ impl Hint for StoreError {
             Self::Damaged { path, .. } => format!("delete `{}` and pull the image again", path.display()),
             Self::RefVersion { .. } => "use the newer slipway that wrote it, or pull the image again".into(),
             Self::Ref { path, .. } => format!("delete `{}` and pull the image again", path.display()),
+            Self::Io { source, .. } if source.kind() == io::ErrorKind::FileTooLarge => {
+                "raise `ulimit -f`".into()
+            }
             Self::Permission { .. } | Self::Io { .. } | Self::TooLarge { .. } => return None,
         })
     }

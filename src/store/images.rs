@@ -94,6 +94,16 @@ impl Store {
         Target::in_store(self.image_path(key), self.tmp_directory())
     }
 
+    /// Forgets the hot lists of a run file. What cannot be removed is of no use and does no harm.
+    pub(super) fn remove_hot_lists(&self, key: &ImageKey) {
+        let own = format!("{key}.sif.");
+        for entry in std::fs::read_dir(self.root.join("hot")).into_iter().flatten().flatten() {
+            if entry.file_name().as_encoded_bytes().starts_with(own.as_bytes()) {
+                let _ = std::fs::remove_file(entry.path());
+            }
+        }
+    }
+
     /// Forgets a run file; it need not be there.
     pub fn remove_image(&self, key: &ImageKey) -> Result<(), StoreError> {
         let path = self.image_path(key);

@@ -15,6 +15,8 @@ pub struct Removed {
     pub blobs: Vec<Digest>,
     /// The run file.
     pub image: Option<ImageKey>,
+    /// What both took, in bytes.
+    pub bytes: u64,
     /// The run file stayed, since something runs from it.
     pub in_use: bool,
 }
@@ -36,6 +38,7 @@ impl Store {
         }
         for digest in self.parts_of(record)? {
             if !used.contains(&digest) && self.has_blob(&digest) {
+                removed.bytes += size_of(&self.blob_path(&digest));
                 self.remove_blob(&digest)?;
                 removed.blobs.push(digest);
             }
@@ -47,7 +50,9 @@ impl Store {
         if self.is_in_use(&key) {
             removed.in_use = true;
         } else if self.has_image(&key) {
+            removed.bytes += size_of(&self.image_path(&key));
             self.remove_image(&key)?;
+            self.remove_hot_lists(&key);
             removed.image = Some(key);
         }
         Ok(removed)
@@ -74,4 +79,8 @@ impl Store {
         let leases = self.root.join("leases").join(key.as_str());
         fs::read_dir(leases).is_ok_and(|mut leases| leases.next().is_some())
     }
+}
+
+fn size_of(path: &std::path::Path) -> u64 {
+    fs::metadata(path).map_or(0, |facts| facts.len())
 }

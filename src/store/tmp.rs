@@ -9,11 +9,15 @@ use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
 
 use super::StoreError;
 
 /// Numbers the temporary files of this process.
 static COUNTER: AtomicU64 = AtomicU64::new(0);
+
+/// No writer pauses for so long: downloads, conversions and copies write all the time.
+pub(super) const ABANDONED: Duration = Duration::from_secs(3 * 24 * 3600);
 
 /// Begins the names of files that become a user's own, beside which they lie until then.
 const PARTIAL_PREFIX: &str = ".slipway-";
@@ -125,10 +129,43 @@ pub(super) fn sync_parent(path: &Path) -> Result<(), StoreError> {
         .map_err(|error| StoreError::of("sync", path.parent().unwrap_or(path), error))
 }
 
-/// Removes what dead processes of this host left behind. Files of other hosts are let alone, since nothing here says
-/// whether their writers live.
+/// Removes what dead processes of this host left behind. Nothing here says whether writers on other hosts live, or whether
+/// this host has booted since; their files go when nobody has written to them for [`ABANDONED`].
 pub(super) fn remove_stale(directory: &Path) {
     remove_of_dead(directory, |_, name| Some(name));
+    remove_abandoned(directory);
+}
+
+/// Files of other hosts and of earlier boots by their age, as the clock of the file server has it: that of this host may be
+/// another.
+fn remove_abandoned(directory: &Path) {
+    let is_foreign = |entry: &fs::DirEntry| {
+        let name = entry.file_name();
+        name.to_str().is_some_and(|name| {
+            let host = name.split('.').next().unwrap_or_default();
+            host != host_token() && pid_of(name, host).is_some()
+        })
+    };
+    let foreign: Vec<_> =
+        fs::read_dir(directory).into_iter().flatten().flatten().filter(is_foreign).collect();
+    if foreign.is_empty() {
+        return;
+    }
+    let Ok(now) = server_time(directory) else { return };
+    for entry in foreign {
+        let written = entry.metadata().and_then(|facts| facts.modified());
+        if written.is_ok_and(|written| now.duration_since(written).is_ok_and(|age| age > ABANDONED)) {
+            // Another process may have been faster.
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
+/// The time as the file server has it, by a file that is made for it.
+pub(super) fn server_time(directory: &Path) -> Result<SystemTime, StoreError> {
+    let probe = TmpPath::new(directory);
+    let facts = probe.create()?.metadata().and_then(|facts| facts.modified());
+    facts.map_err(|error| StoreError::of("read", probe.path(), error))
 }
 
 /// The same for a directory of the user's, where only partial files are ours. Processes of other users may be hidden
@@ -249,9 +286,12 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let dead = u32::MAX;
         let (own, host) = (std::process::id(), host_token());
-        for name in
-            [format!("{host}.{dead}.0"), format!("{host}.{own}.0"), format!("elsewhere.{dead}.0"), "x".into()]
-        {
+        for name in [
+            format!("{host}.{dead}.0"),
+            format!("{host}.{own}.99"),
+            format!("elsewhere.{dead}.0"),
+            "x".into(),
+        ] {
             fs::write(root.path().join(name), "").unwrap();
         }
         remove_stale(root.path());
@@ -260,9 +300,28 @@ mod tests {
             .map(|e| e.unwrap().file_name().into_string().unwrap())
             .collect();
         left.sort();
-        let mut expected = vec![format!("{host}.{own}.0"), format!("elsewhere.{dead}.0"), "x".into()];
+        let mut expected = vec![format!("{host}.{own}.99"), format!("elsewhere.{dead}.0"), "x".into()];
         expected.sort();
         assert_eq!(left, expected);
+    }
+
+    #[test]
+    fn what_other_hosts_and_boots_left_goes_when_it_is_old() {
+        let root = tempfile::tempdir().unwrap();
+        let (host, boot) = host_token().rsplit_once('-').unwrap();
+        let earlier_boot = format!("{host}-{}.7.0", if boot == "00000000" { "11111111" } else { "00000000" });
+        let names = ["gpu01-0f3c77d1.12.0", &earlier_boot, "not-ours"];
+        let left = |age: Duration| {
+            for name in names {
+                let file = File::create(root.path().join(name)).unwrap();
+                file.set_modified(SystemTime::now() - age).unwrap();
+            }
+            remove_stale(root.path());
+            names.map(|name| exists(&root.path().join(name)))
+        };
+        assert_eq!(left(ABANDONED / 2), [true; 3]);
+        assert_eq!(left(ABANDONED * 2), [false, false, true]);
+        assert_eq!(fs::read_dir(root.path()).unwrap().count(), 1, "no probe stays");
     }
 
     #[test]

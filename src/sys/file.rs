@@ -24,15 +24,29 @@ pub fn try_lock(fd: BorrowedFd<'_>) -> Result<bool> {
     }
 }
 
-/// As [`try_lock`], but waits for whoever has it.
-pub fn lock(fd: BorrowedFd<'_>) -> Result<()> {
+/// Takes the lock of an open file (flock(2)), alone or with others, and waits as long as somebody has it otherwise. A lock
+/// that this fd has is changed.
+pub fn lock(fd: BorrowedFd<'_>, sharing: Sharing) -> Result<()> {
+    let wanted = match sharing {
+        Sharing::Alone => libc::LOCK_EX,
+        Sharing::Together => libc::LOCK_SH,
+    };
     loop {
         // SAFETY: plain numbers, and the fd is open as long as it is borrowed.
-        match Errno::result(unsafe { libc::flock(fd.as_raw_fd(), libc::LOCK_EX) }) {
+        match Errno::result(unsafe { libc::flock(fd.as_raw_fd(), wanted) }) {
             Err(Errno::EINTR) => {}
             other => return other.map(drop),
         }
     }
+}
+
+/// Who may have a lock at the same time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sharing {
+    /// Nobody else.
+    Alone,
+    /// Others that share it.
+    Together,
 }
 
 /// Gives a lock back before the fd is closed.

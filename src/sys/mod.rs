@@ -6,6 +6,7 @@
 #![expect(unsafe_code, reason = "this is the one place for it; each block states its invariants")]
 
 pub mod access;
+pub mod at;
 pub mod file;
 pub mod fuse_dev;
 pub mod landlock;

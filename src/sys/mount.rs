@@ -53,27 +53,38 @@ pub fn process_files(target: &Path) -> Result<()> {
     mount(Some("proc"), target, Some("proc"), flags, None::<&str>)
 }
 
-/// A writable view of `lower` on `target`: changes go to `upper`, and `work` is the kernel's scratch on the same file
-/// system. In a user namespace overlayfs keeps its marks in `user.*` attributes (`userxattr`, 5.11).
-pub fn overlay(lower: &Path, upper: &Path, work: &Path, target: &Path) -> Result<()> {
-    let mut options = b"userxattr,lowerdir=".to_vec();
-    for (name, path) in [("", lower), (",upperdir=", upper), (",workdir=", work)] {
-        options.extend_from_slice(name.as_bytes());
-        // A comma ends an option and a colon a layer; the kernel takes them behind a backslash.
+/// Layers over one another on `target`, the uppermost first. With `changes`, two directories of one file system, the view is
+/// writable: changes go to the first, and the second is the kernel's scratch. In a user namespace overlayfs keeps its marks
+/// in `user.*` attributes (`userxattr`, 5.11). Without `changes` the attributes of the layers mean nothing, and at least two
+/// layers are needed.
+pub fn overlay(layers: &[&Path], changes: Option<(&Path, &Path)>, target: &Path) -> Result<()> {
+    // A comma ends an option and a colon a layer; the kernel takes them behind a backslash.
+    let push = |options: &mut Vec<u8>, path: &Path| {
         for byte in path.as_os_str().as_bytes() {
             if matches!(byte, b',' | b':' | b'\\') {
                 options.push(b'\\');
             }
             options.push(*byte);
         }
+    };
+    let mut options = if changes.is_some() { b"userxattr,lowerdir=".to_vec() } else { b"lowerdir=".to_vec() };
+    for (index, layer) in layers.iter().enumerate() {
+        if index > 0 {
+            options.push(b':');
+        }
+        push(&mut options, layer);
     }
-    mount(
-        Some("overlay"),
-        target,
-        Some("overlay"),
-        MsFlags::MS_NOSUID | MsFlags::MS_NODEV,
-        Some(options.as_slice()),
-    )
+    let mut flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+    match changes {
+        Some((upper, work)) => {
+            options.extend_from_slice(b",upperdir=");
+            push(&mut options, upper);
+            options.extend_from_slice(b",workdir=");
+            push(&mut options, work);
+        }
+        None => flags |= MsFlags::MS_RDONLY,
+    }
+    mount(Some("overlay"), target, Some("overlay"), flags, Some(options.as_slice()))
 }
 
 /// Binds `source` on `target`, with the mounts below it if `recursive`.

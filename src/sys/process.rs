@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, sigaction, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -360,12 +361,41 @@ pub fn share_allocator_arenas() {
     }
 }
 
-/// Gives SIGPIPE its default effect back: Rust's start-up ignores it, and an ignored signal survives exec, so that
-/// `yes | head` in the container would print an error.
+/// Whether SIGXFSZ had its default effect before [`report_file_size_limits`].
+static LIMIT_WAS_FATAL: AtomicBool = AtomicBool::new(false);
+
+/// From here on a write beyond `ulimit -f` fails with EFBIG, which is told, instead of ending this process without a word.
+pub fn report_file_size_limits() {
+    let ignore = SigAction::new(SigHandler::SigIgn, SaFlags::empty(), SigSet::empty());
+    // SAFETY: SIG_IGN runs no code of ours. A failure could only mean that the signal does not exist.
+    if let Ok(before) = unsafe { sigaction(Signal::SIGXFSZ, &ignore) }
+        && matches!(before.handler(), SigHandler::SigDfl)
+    {
+        LIMIT_WAS_FATAL.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Gives the signals that we ignore their default effect back: an ignored signal survives exec. Rust's start-up ignores
+/// SIGPIPE, so that `yes | head` in the container would print an error.
 pub fn restore_signals_for_exec() -> Result<()> {
     let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
+    if LIMIT_WAS_FATAL.load(Ordering::Relaxed) {
+        // SAFETY: SIG_DFL runs no code of ours.
+        unsafe { sigaction(Signal::SIGXFSZ, &default) }?;
+    }
     // SAFETY: SIG_DFL runs no code of ours.
     unsafe { sigaction(Signal::SIGPIPE, &default) }.map(drop)
+}
+
+/// Gives the calling thread a table of fds of its own, in which these are closed. Of a process that is killed, a thread that
+/// waits in the kernel without end keeps its table open, and here whoever listens for the end must not wait for that.
+pub fn leave_fds_to_others(fds: &[BorrowedFd<'_>]) -> Result<()> {
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_FILES)?;
+    for fd in fds {
+        // SAFETY: the number is closed in a table that this thread alone has: the owner, in another thread, keeps its fd.
+        unsafe { libc::close(fd.as_raw_fd()) };
+    }
+    Ok(())
 }
 
 /// Closes every fd of this process but those given; 0, 1 and 2 become `/dev/null`, so that `$(slipway run …)` does not

@@ -265,6 +265,8 @@ fn facts(stat: &nix::sys::stat::FileStat) -> Facts {
         SFlag::S_IFBLK => Kind::BlockDevice { major: device().0, minor: device().1 },
         _ => Kind::File,
     };
+    #[cfg_attr(target_arch = "x86_64", expect(clippy::useless_conversion, reason = "u32 on aarch64"))]
+    let names = u64::from(stat.st_nlink);
     Facts {
         kind,
         mode: stat.st_mode & 0o7777,
@@ -273,8 +275,7 @@ fn facts(stat: &nix::sys::stat::FileStat) -> Facts {
         mtime: stat.st_mtime,
         size_bytes: u64::try_from(stat.st_size).unwrap_or(0),
         identity: (stat.st_dev, stat.st_ino),
-        // The type differs between architectures.
-        names: u64::from(stat.st_nlink),
+        names,
     }
 }
 

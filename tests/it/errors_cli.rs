@@ -232,9 +232,41 @@ fn no_space_for_the_image() {
     );
 }
 
+#[test]
+fn a_limit_of_file_sizes_is_told() {
+    need!(userns, fuse, tool "busybox");
+    let sandbox = Sandbox::new();
+    let image = TestImage::busybox();
+    image.convert(&sandbox, "box.sif");
+    image.save(&sandbox, "image.tar", Shape::Oci);
+    check(
+        &sandbox,
+        sandbox.shell("ulimit -f 0; exec $SLIPWAY convert docker-archive:image.tar small.sif"),
+        1,
+        "converting to `small.sif`: writing the squashfs: File too large (os error 27)",
+        "raise `ulimit -f`, or write the image where larger files can be",
+    );
+    let load = sandbox.shell("ulimit -f 0; exec $SLIPWAY load -i image.tar").run();
+    assert!(load.stderr.contains("File too large (os error 27)\n  hint: raise `ulimit -f`"), "{load}");
+    check(
+        &sandbox,
+        sandbox.shell("ulimit -f 0; exec $SLIPWAY run box.sif true"),
+        125,
+        "cannot start `box.sif`: step N of M, make file `/.slipway/run/files/etc-passwd`: the limit of file sizes is \
+         too low (EFBIG)",
+        "raise `ulimit -f`",
+    );
+    // The workload meets its limit as outside.
+    let script = "ulimit -f 8; exec $SLIPWAY run box.sif sh -c 'exec cat box.sif >large'";
+    let output = sandbox.shell(script).run();
+    assert_eq!((output.code, output.signal), (None, Some(25)), "{output}");
+    let script = "trap '' XFSZ; ulimit -f 8; exec $SLIPWAY run box.sif sh -c 'cat box.sif 2>/dev/null >large; echo not killed'";
+    assert_eq!(sandbox.shell(script).run().stdout, "not killed\n");
+}
+
 /// `slipway run box.sif true` in a namespace where `prepare` was run as its root.
 fn run_where<'a>(sandbox: &'a Sandbox, prepare: &str) -> Run<'a> {
-    let script = format!("{prepare} && exec \"$SLIPWAY\" run box.sif true");
+    let script = format!("{prepare} && exec \"$SLIPWAY\" run --rootfs fuse box.sif true");
     sandbox
         .command("unshare", ["--user", "--map-root-user", "--mount", "/bin/sh", "-euc", &script])
         .env("SLIPWAY", sandbox.program())

@@ -27,11 +27,11 @@ const COVERED: [&str; 10] = [
 
 /// Lists the current directory in the form that [`parse`] reads: what GNU find knows of each path, and the digests. Names
 /// may hold anything but NUL and newline.
-const LIST: &str = r"find . -xdev -mindepth 1 -printf '%y\t%m\t%s\t%i\t%n\t%l\t%P\n'
+pub(super) const LIST: &str = r"find . -xdev -mindepth 1 -printf '%y\t%m\t%s\t%i\t%n\t%l\t%P\n'
 printf '\n'
 find . -xdev -type f -exec sha256sum -z {} +";
 
-fn parse(text: &str) -> BTreeMap<PathBuf, Entry> {
+pub(super) fn parse(text: &str) -> BTreeMap<PathBuf, Entry> {
     let (paths, digests) = text.split_once("\n\n").unwrap();
     let mut found: BTreeMap<PathBuf, Entry> = BTreeMap::new();
     let mut names: BTreeMap<&str, Vec<PathBuf>> = BTreeMap::new();

@@ -1,8 +1,15 @@
 //! Content that the server gives before it is asked for: to readers of whole trees, and to those of parts of blocks.
 
+use std::io::{BufRead as _, BufReader};
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+
+use super::fuse_standby::{kernel_resends, pair};
 use super::squashfs_read::Noise;
 use super::support::image::TestImage;
 use super::support::layers::Tar;
+use super::support::need::tell_skipped;
 use super::support::sandbox::Sandbox;
 
 const DIRECTORIES: usize = 6;
@@ -80,4 +87,39 @@ fn readers_of_a_tree_are_given_files_unasked() {
     // Many at a time.
     let (text, _, _) = read("sleep 0.1; find /tree -type f | xargs -P 8 -n 16 cat | wc -c");
     assert_eq!(text.trim(), whole.len().to_string());
+}
+
+/// A server that is killed while it gives: a page may be locked for a READ that nobody answers any more, and what gives
+/// waits for it inside the kernel.
+#[test]
+fn a_server_that_is_killed_while_it_gives_is_replaced() {
+    need!(userns, fuse, tool "busybox");
+    if !kernel_resends() {
+        tell_skipped("this kernel has no FUSE_NOTIFY_RESEND (6.9)");
+        return;
+    }
+    let sandbox = Sandbox::new();
+    let files = files();
+    let mut image = TestImage::busybox();
+    let tar = files.iter().fold(Tar::new(), |tar, (path, text)| tar.file(path, 0o644, text));
+    image.layers.push(tar.finish());
+    image.convert(&sandbox, "box.sif");
+    let whole: usize = files.iter().map(|(_, text)| text.len()).sum();
+    let rounds =
+        std::env::var("SLIPWAY_TORTURE_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(2);
+    for round in 0..rounds {
+        let script = "find /tree -type f | sort >/tmp/list; echo go; for n in 1 2; do \
+                      xargs -P 4 -n 40 cat </tmp/list | wc -c; done";
+        let mut child = sandbox.slipway(["run", "box.sif", "sh", "-c", script]).spawn();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+        let (server, _) = pair(&sandbox, None);
+        assert_eq!(lines.next().as_deref(), Some("go"));
+        // Not at the same moment of each round.
+        std::thread::sleep(Duration::from_millis(round % 25));
+        kill(server, Signal::SIGKILL).unwrap();
+        let found: Vec<_> = lines.collect();
+        assert_eq!(found, [whole.to_string(), whole.to_string()], "round {round}");
+        assert!(child.wait().unwrap().success());
+        sandbox.assert_nothing_left();
+    }
 }

@@ -39,7 +39,7 @@ fn sandbox() -> (Sandbox, Vec<String>) {
 }
 
 /// FUSE_NOTIFY_RESEND is there since Linux 6.9.
-fn kernel_resends() -> bool {
+pub(crate) fn kernel_resends() -> bool {
     let release = nix::sys::utsname::uname().unwrap().release().to_string_lossy().into_owned();
     let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map_while(|text| text.parse::<u32>().ok());
     (numbers.next(), numbers.next()) >= (Some(6), Some(9))
@@ -51,7 +51,7 @@ fn named(sandbox: &Sandbox, wanted: &str) -> Option<Pid> {
 }
 
 /// The server and its spare, once both are there and the server is not `old`.
-fn pair(sandbox: &Sandbox, old: Option<Pid>) -> (Pid, Pid) {
+pub(crate) fn pair(sandbox: &Sandbox, old: Option<Pid>) -> (Pid, Pid) {
     let mut found = None;
     wait_until("a server and a spare", || {
         let server = named(sandbox, "slipway-fuse").filter(|pid| Some(*pid) != old);

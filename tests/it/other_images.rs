@@ -1,11 +1,16 @@
 //! Images that others have made, from a run to a check: every compressor of `mksquashfs`, enroot's `.sqsh`, and the SIFs of
 //! Apptainer and of Singularity before it.
 
+use super::foreign_image::{LIST, parse};
 use super::squashfs_read::{Noise, pack};
+use super::support::image::{Shape, TestImage};
+use super::support::layers::Tar;
+use super::support::registry::run;
 use super::support::sandbox::Sandbox;
+use super::support::tree;
 
 /// A root with busybox and files of several blocks, below the sandbox.
-fn make_root(sandbox: &Sandbox) {
+pub(super) fn make_root(sandbox: &Sandbox) {
     for directory in ["bin", "etc", "data", "dev", "proc", "sys", "tmp"] {
         sandbox.make_directory(&format!("root/{directory}"));
     }
@@ -26,7 +31,7 @@ const FILES: [&str; 5] = ["bin/busybox", "data/text", "data/noise", "data/zeros"
 /// What `sha256sum` prints of [`FILES`].
 fn sums(sandbox: &Sandbox) -> String {
     let sum = |file: &&str| {
-        let digest = super::support::tree::digest_of(&sandbox.path(&format!("root/{file}")));
+        let digest = tree::digest_of(&sandbox.path(&format!("root/{file}")));
         format!("{}  /{file}\n", digest.hex())
     };
     FILES.iter().map(sum).collect()
@@ -90,7 +95,7 @@ const NO_GROUP: u32 = 0xf000_0000;
 
 /// A SIF as Singularity 3 wrote it: the data from 32768 on, each object on a multiple of 4096, owners, random names, and a
 /// signature that is in no group. From the description of the format, not with our own writer.
-fn old_sif(squashfs: &[u8], run_config: &str) -> Vec<u8> {
+pub(super) fn old_sif(squashfs: &[u8], run_config: &str) -> Vec<u8> {
     const DATA: usize = 32_768;
     let architecture = if cfg!(target_arch = "aarch64") { b"04\0" } else { b"02\0" };
     let partition = [&1_i32.to_le_bytes()[..], &2_i32.to_le_bytes(), architecture].concat();
@@ -184,4 +189,35 @@ fn a_truncated_file_is_refused_before_the_start() {
         check("cut.sqsh", &bare, length, &need);
     }
     sandbox.assert_nothing_left();
+}
+
+/// The other way round: what Apptainer mounts images with sees in ours what we see.
+#[test]
+fn squashfuse_reads_what_we_write() {
+    need!(root, fuse, tool "squashfuse", tool "unsquashfs", tool "busybox");
+    let sandbox = Sandbox::new();
+    let mut image = TestImage::busybox();
+    image.layers.push(Tar::new().file("etc/noise", 0o640, Noise::new(3).bytes(500_000)).finish());
+    for compression in ["zstd", "gzip"] {
+        let archive = image.save(&sandbox, "image.tar", Shape::Oci);
+        let args = ["convert", "-F", "-q", "--compression", compression, "docker-archive:image.tar", "a.sif"];
+        sandbox.slipway(args).succeed();
+        std::fs::remove_file(archive).unwrap();
+        let sif = sandbox.path("home/a.sif");
+        let offset = slipway::image::Image::open(&sif).unwrap().offset_bytes;
+        let unpacked = sandbox.path("unpacked");
+        let words = ["-quiet", "-no-progress", "-o", &offset.to_string(), "-d"];
+        run("unsquashfs", &[&words[..], &[unpacked.to_str().unwrap(), sif.to_str().unwrap()]].concat());
+        // In a mount namespace of its own; the server ends with the mount.
+        let script = format!("squashfuse -o offset={offset} \"$0\" /mnt; cd /mnt; {LIST}\ncd /; umount /mnt");
+        let output = std::process::Command::new("unshare")
+            .args(["--mount", "sh", "-euc", &script])
+            .arg(&sif)
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let found = parse(&String::from_utf8(output.stdout).unwrap());
+        tree::assert_equal(("unsquashfs", &tree::walk(&unpacked, &|_| true)), ("squashfuse", &found));
+        std::fs::remove_dir_all(unpacked).unwrap();
+    }
 }

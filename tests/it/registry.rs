@@ -12,7 +12,8 @@ use slipway::store::Store;
 use tempfile::TempDir;
 
 use crate::support::registry::{
-    OCI_INDEX, OCI_MANIFEST, OciImage, Packing, Registry, Reply, Seen, WebServer, cutting_proxy, noise, run,
+    Cut, OCI_INDEX, OCI_MANIFEST, OciImage, Packing, Registry, Reply, Seen, WebServer, cutting_proxy, noise,
+    run,
 };
 
 fn client() -> Client {
@@ -265,7 +266,7 @@ fn a_broken_transfer_goes_on_where_it_broke() {
     let registry = Registry::start();
     let image = OciImage::new("amd64", &[(Packing::Gzip, &noise(1, 8 << 20))]);
     registry.push(&image, "long:tag");
-    let (proxy, cuts) = cutting_proxy(registry.host.clone(), 3 << 20);
+    let (proxy, cuts) = cutting_proxy(registry.host.clone(), Cut::Download, 3 << 20);
     let store = TestStore::new();
     let events = Mutex::new(Vec::new());
     let name = ImageRef::parse(&format!("{proxy}/long:tag")).unwrap();

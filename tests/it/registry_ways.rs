@@ -1,11 +1,13 @@
 //! Ways to a registry: mirrors, proxies, and connections that break under an upload.
 
 use std::io::{Read as _, Write as _};
-use std::net::{Shutdown, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::net::TcpListener;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
-use crate::support::registry::{OciImage, Packing, Registry, Reply, WebServer, noise, run};
+use crate::support::registry::{
+    Cut, OciImage, Packing, Registry, Reply, WebServer, cutting_proxy, noise, run,
+};
 use crate::support::sandbox::Sandbox;
 
 #[test]
@@ -90,45 +92,6 @@ fn a_proxy_is_asked_by_name_and_never_for_this_machine() {
     assert_eq!(seen.lock().unwrap().len(), 1);
 }
 
-/// A TCP proxy that breaks the first long request after `cut_after` bytes.
-fn upload_cutter(target: String, cut_after: usize) -> (String, Arc<AtomicUsize>) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let host = listener.local_addr().unwrap().to_string();
-    let cuts = Arc::new(AtomicUsize::new(0));
-    let counter = Arc::clone(&cuts);
-    std::thread::spawn(move || {
-        for client in listener.incoming() {
-            let (client, server) = (client.unwrap(), TcpStream::connect(&target).unwrap());
-            let (mut from_server, mut to_client) = (server.try_clone().unwrap(), client.try_clone().unwrap());
-            std::thread::spawn(move || {
-                // Either side may close first.
-                let _ = std::io::copy(&mut from_server, &mut to_client);
-                let _ = to_client.shutdown(Shutdown::Write);
-            });
-            let counter = Arc::clone(&counter);
-            std::thread::spawn(move || {
-                let (mut from_client, mut to_server) = (client, server);
-                let mut total = 0;
-                let mut buffer = vec![0; 64 * 1024];
-                while let Ok(count) = from_client.read(&mut buffer) {
-                    if count == 0 || to_server.write_all(&buffer[..count]).is_err() {
-                        break;
-                    }
-                    total += count;
-                    if total > cut_after
-                        && counter.compare_exchange(0, 1, Ordering::SeqCst, Ordering::SeqCst).is_ok()
-                    {
-                        break;
-                    }
-                }
-                let _ = to_server.shutdown(Shutdown::Both);
-                let _ = from_client.shutdown(Shutdown::Both);
-            });
-        }
-    });
-    (host, cuts)
-}
-
 #[test]
 fn a_real_registry_takes_up_a_broken_upload() {
     need!(registry, tool "skopeo");
@@ -139,7 +102,7 @@ fn a_real_registry_takes_up_a_broken_upload() {
     let source = format!("{}/from:1", registry.host);
     sandbox.slipway(["pull", "-q", "--platform", "linux/amd64", &source]).succeed();
     let other = Registry::start();
-    let (cutter, cuts) = upload_cutter(other.host.clone(), 5 << 20);
+    let (cutter, cuts) = cutting_proxy(other.host.clone(), Cut::Upload, 5 << 20);
     let target = format!("{cutter}/to:1");
     sandbox.slipway(["tag", &source, &target]).succeed();
     let output = sandbox.slipway(["push", &target]).run();

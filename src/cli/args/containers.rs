@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 
 use super::{
-    CommitArgs, CpArgs, DiffArgs, ExportArgs, InspectArgs, ProcessArgs, RunArgs, StatsArgs, UpdateArgs,
+    CommitArgs, ContainerPruneArgs, CpArgs, DiffArgs, ExportArgs, InspectArgs, ListingArgs, ProcessArgs,
+    RunArgs, StatsArgs, UpdateArgs,
 };
 
 /// Flags of `run` and `create` about the container as a thing with a name.
@@ -86,12 +87,6 @@ pub(in crate::cli) struct PsArgs {
     /// Show those that have ended too
     #[arg(short = 'a', long)]
     pub(in crate::cli) all: bool,
-    /// Print only ids
-    #[arg(short = 'q', long)]
-    pub(in crate::cli) quiet: bool,
-    /// Show whole ids and commands
-    #[arg(long)]
-    pub(in crate::cli) no_trunc: bool,
     /// Show the newest so many, ended or not
     #[arg(short = 'n', long, value_name = "COUNT", allow_negative_numbers = true)]
     pub(in crate::cli) last: Option<i64>,
@@ -101,9 +96,9 @@ pub(in crate::cli) struct PsArgs {
     /// Show only: id, name, label, status, exited, ancestor, health, before, since =VALUE (can be repeated)
     #[arg(short = 'f', long = "filter", value_name = "FILTER")]
     pub(in crate::cli) filter: Vec<String>,
-    /// Print by a Go template, `table TEMPLATE` or `json`
-    #[arg(long, value_name = "FORMAT", conflicts_with = "quiet")]
-    pub(in crate::cli) format: Option<String>,
+    /// How it is printed.
+    #[command(flatten)]
+    pub(in crate::cli) listing: ListingArgs,
 }
 
 /// Flags of `stop` and `restart`.
@@ -247,14 +242,6 @@ pub(in crate::cli) struct PortArgs {
     /// A port inside, with its protocol
     #[arg(value_name = "PORT[/PROTOCOL]")]
     pub(in crate::cli) port: Option<String>,
-}
-
-/// Flags of `container prune`.
-#[derive(Debug, Args)]
-pub(in crate::cli) struct ContainerPruneArgs {
-    /// Do not ask; nothing is ever asked
-    #[arg(short = 'f', long)]
-    pub(in crate::cli) force: bool,
 }
 
 /// Flags of `container`.

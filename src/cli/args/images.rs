@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use super::{LoadArgs, PullArgs};
+use super::{ListingArgs, LoadArgs, PruneArgs, PullArgs};
 
 /// Flags of `images`.
 #[derive(Debug, Args)]
@@ -16,21 +16,15 @@ pub(in crate::cli) struct ImagesArgs {
     /// Show all images; always so
     #[arg(short = 'a', long)]
     pub(in crate::cli) all: bool,
-    /// Print only image ids
-    #[arg(short = 'q', long)]
-    pub(in crate::cli) quiet: bool,
-    /// Show whole ids
-    #[arg(long)]
-    pub(in crate::cli) no_trunc: bool,
     /// Show digests
     #[arg(long)]
     pub(in crate::cli) digests: bool,
     /// Show only: reference=PATTERN, dangling=true|false, label=KEY[=VALUE], before=IMAGE, since=IMAGE (can be repeated)
     #[arg(short = 'f', long = "filter", value_name = "FILTER")]
     pub(in crate::cli) filter: Vec<String>,
-    /// Print by a Go template, `table TEMPLATE` or `json`
-    #[arg(long, value_name = "FORMAT", conflicts_with = "quiet")]
-    pub(in crate::cli) format: Option<String>,
+    /// How it is printed.
+    #[command(flatten)]
+    pub(in crate::cli) listing: ListingArgs,
     /// Show only this repository or name
     #[arg(value_name = "REPOSITORY[:TAG]")]
     pub(in crate::cli) name: Option<String>,
@@ -69,6 +63,8 @@ pub(in crate::cli) enum ImageCommand {
     Save(SaveArgs),
     /// Take images from a `docker save` archive
     Load(LoadArgs),
+    /// Remove images without a name, or all that no container has
+    Prune(PruneArgs),
 }
 
 /// Flags of `image check`.
@@ -104,18 +100,12 @@ pub(in crate::cli) struct TagArgs {
 /// Flags of `history`.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct HistoryArgs {
-    /// Print only ids
-    #[arg(short = 'q', long)]
-    pub(in crate::cli) quiet: bool,
-    /// Show whole commands and ids
-    #[arg(long)]
-    pub(in crate::cli) no_trunc: bool,
     /// Print sizes and dates for people
     #[arg(short = 'H', long, value_name = "BOOL", default_value_t = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", action = clap::ArgAction::Set)]
     pub(in crate::cli) human: bool,
-    /// Print by a Go template, `table TEMPLATE` or `json`
-    #[arg(long, value_name = "FORMAT")]
-    pub(in crate::cli) format: Option<String>,
+    /// How it is printed.
+    #[command(flatten)]
+    pub(in crate::cli) listing: ListingArgs,
     /// Name or id
     #[arg(value_name = "IMAGE")]
     pub(in crate::cli) image: String,

@@ -2,14 +2,18 @@
 
 use std::path::Path;
 
+use crate::base::sizes::human_size;
 use crate::convert;
+use crate::fuse;
+use crate::image::Image;
 use crate::oci::Platform;
 use crate::reference::ImageRef;
 use crate::registry::{self, Arriving};
+use crate::squashfs::read::Reader;
 use crate::store::{self, LayerSet, Target};
 
 use super::publish::{forget_damaged, with_arriving};
-use super::{Session, bundle, fence, locate, platform};
+use super::{Session, bundle, fence, hot, locate, platform};
 use crate::cli::args::{ConvertArgs, PullWhen};
 use crate::cli::failure::Failure;
 use crate::cli::progress::Progress;
@@ -17,7 +21,8 @@ use crate::cli::term;
 
 pub(in crate::cli) fn run(args: &ConvertArgs, session: &Session) -> Result<(), Failure> {
     let target = &args.target;
-    if let Some(directory) = target.to_str().and_then(|text| text.strip_prefix("bundle:")) {
+    let directory = target.to_str().and_then(|text| text.strip_prefix("bundle:"));
+    if let Some(directory) = directory.filter(|_| !args.optimize) {
         return make_bundle(args, Path::new(directory), session);
     }
     if target.extension().is_none_or(|extension| extension != "sif") {
@@ -34,6 +39,9 @@ pub(in crate::cli) fn run(args: &ConvertArgs, session: &Session) -> Result<(), F
             format!("cannot make `{}`: it exists", target.display()),
             "add `--force` to replace it, or choose another name",
         ));
+    }
+    if args.optimize {
+        return optimize(args, session);
     }
     convert_to(args, target, session)?;
     term::print(&format_args!("{}\n", target.display()))
@@ -89,6 +97,59 @@ fn make_bundle(args: &ConvertArgs, directory: &Path, session: &Session) -> Resul
     let _ = std::fs::remove_file(&beside);
     made?;
     term::print(&format_args!("{}\n", directory.display()))
+}
+
+/// Lays an image out anew for the starts that were recorded, and writes their lists beside it.
+fn optimize(args: &ConvertArgs, session: &Session) -> Result<(), Failure> {
+    let target = &args.target;
+    let source = locate::run_file(args.source.as_ref(), session, PullWhen::Missing, None)?;
+    let image = Image::open(&source)?;
+    let superblock = Reader::open(image.partition())?.superblock().clone();
+    let lists = if args.hot.is_empty() {
+        hot::lists_of(&image.path, session)
+    } else {
+        args.hot.iter().map(|path| (hot::program_of(path, &image.path), path.clone())).collect()
+    };
+    let mut starts = Vec::new();
+    for (program, path) in lists {
+        match fuse::read_hot_list(&path, &superblock) {
+            Some(list) => starts.push((program, list)),
+            None if args.hot.is_empty() => {}
+            None => {
+                return Err(Failure::new(
+                    format!("cannot use `{}`: it is no hot list of `{}`", path.display(), source.display()),
+                    "record one with `slipway run --record-hot IMAGE COMMAND`",
+                ));
+            }
+        }
+    }
+    if starts.is_empty() {
+        return Err(Failure::new(
+            format!("cannot optimize `{}`: no start of it was recorded", source.display()),
+            "record one with `slipway run --record-hot IMAGE COMMAND`",
+        ));
+    }
+    let all: Vec<_> = starts.iter().flat_map(|(_, list)| list).copied().collect();
+    let done = convert::optimize(&image, &all, &Target::replacing(target))?;
+    for text in &done.left_out {
+        term::warn(&format!("left out: {text}"));
+    }
+    for (program, list) in &starts {
+        let path = hot::beside(target, program);
+        fuse::write_hot_list(&path, &done.superblock, &done.moved.list(list)).map_err(|error| {
+            Failure::new(format!("cannot write the hot list `{}`: {error}", path.display()), None)
+        })?;
+    }
+    if !args.conversion.progress.quiet {
+        let programs: Vec<_> = starts.iter().map(|(program, _)| program.as_str()).collect();
+        term::note(&format_args!(
+            "Optimized for {}: {} of {} in front",
+            programs.join(", "),
+            human_size(done.hot_bytes),
+            human_size(done.sif_bytes)
+        ));
+    }
+    term::print(&format_args!("{}\n", target.display()))
 }
 
 fn read_source(source: &str, wanted: &Platform, session: &Session) -> Result<LayerSet, Failure> {

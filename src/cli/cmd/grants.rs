@@ -78,7 +78,11 @@ fn libc_of(image: &Image, reader: &Reader, name: &str) -> Result<ImageLibc, Fail
             None => false,
         })
     };
-    let cache = launch::small_file(reader, name, "etc/ld.so.cache")?;
+    // One that was prepared stands in for a missing or stale one; almost no image carries it.
+    let cache = match image.loader_cache(reader)? {
+        Some(cache) => Some(cache),
+        None => launch::small_file(reader, name, "etc/ld.so.cache")?,
+    };
     let arch = std::env::consts::ARCH;
     let glibc = cache.is_some()
         || has("lib64/ld-linux-x86-64.so.2")?

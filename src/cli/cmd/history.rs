@@ -30,14 +30,14 @@ pub(in crate::cli) fn run(args: &HistoryArgs, session: &Session) -> Result<(), F
     let (image, _) = locate::image(&store, &args.image)?;
     let (config, manifest) = locate::documents(&store, &image)?;
     let rows = rows(&image, &config, manifest.as_ref(), args, Timestamp::now());
-    if args.quiet {
+    if args.listing.quiet {
         let ids: String = rows.iter().map(|row| format!("{}\n", text(row, "ID"))).collect();
         return term::print(&ids);
     }
     let created = if args.human { "CreatedSince" } else { "CreatedAt" };
     let default =
         format!("table {{{{.ID}}}}\t{{{{.{created}}}}}\t{{{{.CreatedBy}}}}\t{{{{.Size}}}}\t{{{{.Comment}}}}");
-    let format = args.format.as_deref().filter(|format| *format != "table").unwrap_or(&default);
+    let format = args.listing.format.as_deref().filter(|format| *format != "table").unwrap_or(&default);
     term::print(&table::formatted(format, &rows, &TITLES)?)
 }
 
@@ -61,7 +61,7 @@ fn rows(
                 "ID": "<missing>",
                 "CreatedSince": since,
                 "CreatedAt": created,
-                "CreatedBy": shortened(text(entry, "created_by"), args.no_trunc),
+                "CreatedBy": shortened(text(entry, "created_by"), args.listing.no_trunc),
                 "Size": if args.human { human_size(size_bytes) } else { size_bytes.to_string() },
                 "Comment": text(entry, "comment"),
                 "Platform": image.record.platform.to_string(),
@@ -71,7 +71,7 @@ fn rows(
     rows.reverse();
     let id = image.record.config;
     if let Some(first) = rows.first_mut() {
-        first["ID"] = if args.no_trunc { id.to_string() } else { id.short() }.into();
+        first["ID"] = if args.listing.no_trunc { id.to_string() } else { id.short() }.into();
     }
     rows
 }

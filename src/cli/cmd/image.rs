@@ -37,6 +37,7 @@ pub(in crate::cli) fn check(args: &CheckArgs, session: &Session) -> Result<(), F
         return Err(Failure::new(format!("`{}` is damaged: {faults}", path.display()), None)
             .with_hint(first.source.hint()));
     }
+    image.loader_cache(&reader)?;
     term::print(&format_args!(
         "{}: {} names, {} blocks{}, {}: no fault\n",
         path.display(),

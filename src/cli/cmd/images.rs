@@ -55,8 +55,8 @@ pub(in crate::cli) fn run(args: &ImagesArgs, session: &Session) -> Result<(), Fa
             .map_err(|error| Failure::new(format!("the list cannot be shown as JSON: {error}"), None))?;
         return term::print(&format_args!("{text}\n"));
     }
-    let id = |row: &Row| if args.no_trunc { row.id.clone() } else { short(&row.id).to_owned() };
-    if args.quiet {
+    let id = |row: &Row| if args.listing.no_trunc { row.id.clone() } else { short(&row.id).to_owned() };
+    if args.listing.quiet {
         // An image with several names is listed once.
         let mut ids: Vec<String> = Vec::new();
         for row in &rows {
@@ -72,7 +72,7 @@ pub(in crate::cli) fn run(args: &ImagesArgs, session: &Session) -> Result<(), Fa
     let default = format!(
         "table {{{{.Repository}}}}\t{{{{.Tag}}}}{digest}\t{{{{.ID}}}}\t{{{{.CreatedSince}}}}\t{{{{.Size}}}}"
     );
-    let format = args.format.as_deref().filter(|format| *format != "table").unwrap_or(&default);
+    let format = args.listing.format.as_deref().filter(|format| *format != "table").unwrap_or(&default);
     term::print(&table::formatted(format, &values, &TITLES)?)
 }
 

@@ -90,6 +90,6 @@ fn repository_of(name: &str) -> String {
     ImageRef::parse(name).map_or_else(|_| name.to_owned(), |name| name.repository())
 }
 
-fn familiar(name: &str) -> String {
+pub(super) fn familiar(name: &str) -> String {
     ImageRef::parse(name).map_or_else(|_| name.to_owned(), |name| name.familiar())
 }

@@ -12,8 +12,10 @@ use crate::oci::Platform;
 use crate::plan::{self, Explanation, ImageSource, LaunchPlan};
 use crate::runtime::{self, Container};
 use crate::squashfs::read::Reader;
+use crate::unpack::Lease;
 
 use super::request::{Ground, Kept};
+use super::rootfs::RootChoice;
 use super::{Session, containers, hot, locate, request, sharing};
 use crate::cli::args::RunArgs;
 use crate::cli::failure::Failure;
@@ -34,6 +36,8 @@ pub(super) struct Prepared {
     explanation: Explanation,
     serve: ServeSettings,
     sharing: Sharing,
+    root: RootChoice,
+    lease: Option<Lease>,
 }
 
 /// How a container is started.
@@ -48,12 +52,19 @@ pub(super) enum Way<'a> {
 }
 
 impl Prepared {
+    /// Sees to it that the root is there. Before that a launch cannot be applied, and a plan can be shown.
+    pub(super) fn make_ready(&mut self) -> Result<(), Failure> {
+        self.lease = self.root.take(&self.image, &self.name)?;
+        Ok(())
+    }
+
     /// What applying the plan needs beside it.
     pub(super) fn context(&self) -> Context<'_> {
         Context {
             image_name: &self.name,
             serve: self.serve.clone(),
             image: &self.image,
+            lease: self.lease.as_ref().map(Lease::fd),
             warn: term::warn,
             sharing: self.sharing.clone(),
             console: None,
@@ -95,6 +106,7 @@ pub(in crate::cli) fn run(args: &RunArgs, session: &Session) -> Result<(), Failu
     if args.tty && !args.keep.detach && !term::input_is_terminal() {
         term::warn("there is no terminal: `-t` is left out");
     }
+    prepared.make_ready()?;
     if args.keep.is_kept() {
         return containers::run_kept(args, &mut prepared, session);
     }
@@ -123,8 +135,11 @@ pub(super) fn prepare(args: &RunArgs, session: &Session, way: Way<'_>) -> Result
     if let Some(text) = platform {
         check_platform(&image, &name, &Platform::parse(text)?)?;
     }
+    let root = RootChoice::of(args, session, &image)?;
     let made = make_plan(args, command, session, &image, &name, way)?;
-    let Made { mut plan, explanation, id, volumes, stays } = made;
+    let Made { plan, explanation, id, volumes, stays } = made;
+    let mut plan = root.applied_to(plan);
+    plan::check(&plan)?;
     let sharing = sharing::sharing(args, session);
     if args.plan {
         plan.notes.extend(sharing.describe(&plan, &image));
@@ -132,7 +147,7 @@ pub(super) fn prepare(args: &RunArgs, session: &Session, way: Way<'_>) -> Result
     let mut serve = session.serve_settings();
     serve.tuning.record_hot = args.record_hot;
     serve.tuning.hot_list = hot::list(&image.path, args, command, session);
-    Ok(Prepared { name, image, plan, id, volumes, stays, explanation, serve, sharing })
+    Ok(Prepared { name, image, plan, id, volumes, stays, explanation, serve, sharing, root, lease: None })
 }
 
 /// A plan, and what else was decided on the way.
@@ -191,7 +206,6 @@ fn make_plan(
         size_bytes: image.size_bytes,
     };
     let plan = plan::make(&bundle, &source, &facts)?;
-    plan::check(&plan)?;
     let explanation = plan::explain(&bundle, &plan);
     Ok(Made { plan, explanation, id, volumes, stays: is_kept && !args.keep.detach })
 }

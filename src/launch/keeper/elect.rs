@@ -64,7 +64,7 @@ impl Places {
     /// Decides who makes the keeper for a place. The lock is held for the few calls below only: the winner listens before
     /// there is a keeper, and the others wait for its answer.
     pub(super) fn elect(&self, name: &str) -> Result<Elected> {
-        file::lock(self.fd())?;
+        file::lock(self.fd(), file::Sharing::Alone)?;
         let elected = self.elect_locked(name);
         file::unlock(self.fd())?;
         elected
@@ -103,7 +103,7 @@ impl Places {
 /// Removes what killed keepers have left below the caller's own directory.
 pub fn sweep(root: &Path) {
     if let Some(places) = open(&root.join(DIRECTORY))
-        && file::lock(places.fd()).is_ok()
+        && file::lock(places.fd(), file::Sharing::Alone).is_ok()
     {
         // The line to a living keeper is closed at once.
         drop(places.sweep(SUFFIX));

@@ -38,7 +38,8 @@ pub(in crate::launch) fn enter(
     context: &Context<'_>,
 ) -> Option<Joined> {
     let sharing = &context.sharing;
-    if sharing.scopes.is_empty() {
+    let is_served = plan.ops.iter().any(|op| matches!(op, Op::MountImage { .. }));
+    if sharing.scopes.is_empty() || !is_served {
         return None;
     }
     // So that a keeper sees the container's end. A kernel without pidfds (before 5.3) has no keepers.

@@ -165,7 +165,7 @@ impl<'a> Keeper<'a> {
     /// Takes the place away under the lock, unless somebody has knocked: who elects afterwards finds no place, and who did
     /// before has connected.
     fn may_leave(&mut self) -> Result<bool> {
-        file::lock(self.post.directory)?;
+        file::lock(self.post.directory, file::Sharing::Alone)?;
         self.accept();
         let may = self.lines.is_empty();
         if may {

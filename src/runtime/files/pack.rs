@@ -90,6 +90,9 @@ pub(super) struct Packing {
     pub(super) xattrs: bool,
 }
 
+/// Names and values of extended attributes.
+type Attributes = Vec<(Vec<u8>, Vec<u8>)>;
+
 /// Packs trees into one archive.
 #[derive(Debug)]
 pub(super) struct Packer<W> {
@@ -217,7 +220,7 @@ impl<W: Write> Packer<W> {
         }
     }
 
-    fn xattrs(&self, fd: impl std::os::fd::AsFd, path: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, CopyError> {
+    fn xattrs(&self, fd: impl std::os::fd::AsFd, path: &[u8]) -> Result<Attributes, CopyError> {
         if !self.packing.xattrs {
             return Ok(Vec::new());
         }

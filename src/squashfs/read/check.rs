@@ -12,7 +12,7 @@ use super::inode::{FileData, Inode, InodeKind};
 use super::summed::{self, Summed};
 use super::{BlockPlace, Reader};
 use crate::squashfs::format::inode_type;
-use crate::squashfs::sums::Sums;
+use crate::squashfs::sums::{Sum, Sums};
 
 /// In place of what a fragment block holds: its sum is wrong.
 const BAD: u32 = u32::MAX;
@@ -79,7 +79,7 @@ impl Reader {
         let count = self.superblock().fragment_count.min(MAX_FRAGMENTS);
         let state = State {
             reader: self,
-            sums: sums.filter(|sums| summed::fits(sums, self)).map(Summed::new),
+            sums: sums.and_then(|sums| self.summed(sums).ok()),
             fragments: (0..count).map(|_| AtomicU32::new(0)).collect(),
             blocks: AtomicU64::new(0),
             content_bytes: AtomicU64::new(0),
@@ -195,7 +195,7 @@ impl State<'_> {
         let mut packed = vec![0; packed_bytes];
         self.reader.read_packed(job.place.offset, &mut packed)?;
         let what = if job.fragment.is_some() { "fragment block" } else { "data block" };
-        sums.compare(what, job.place, &packed)?;
+        sums.compare(what, job.place, Sum::of(&packed))?;
         let mut content = Vec::new();
         self.reader.unpack_block(job.place, &packed, job.length, &mut content)?;
         Ok(content)

@@ -93,6 +93,15 @@ impl Reader {
         self.walk_blocks(file, 0)?.collect()
     }
 
+    /// The blocks of a file's own that are no holes, in order, each with its number in the file.
+    pub fn stored_blocks(&self, file: &FileData) -> Result<Vec<(u64, BlockPlace)>, ReadError> {
+        let numbered = (0..).zip(self.walk_blocks(file, 0)?);
+        numbered
+            .filter(|(_, place)| place.as_ref().map_or(true, |place| place.size_word != 0))
+            .map(|(number, place)| Ok((number, place?)))
+            .collect()
+    }
+
     /// The fragment block with a file's tail, and the offset in it.
     pub fn tail(&self, file: &FileData) -> Result<(Fragment, usize), ReadError> {
         let Some(fragment) = file.fragment else {

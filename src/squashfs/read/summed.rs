@@ -15,18 +15,14 @@ const GOOD: u8 = 1;
 const WRONG: u8 = 2;
 
 /// Sums, found by the place of their block.
-pub(super) struct Summed<'a> {
+pub(in crate::squashfs) struct Summed<'a> {
     sums: &'a Sums,
     /// Where each block begins.
     offsets: Vec<u64>,
     states: Vec<AtomicU8>,
 }
 
-/// Whether the sums can be those of this image: their numbers agree with the superblock.
-pub(super) fn fits(sums: &Sums, reader: &Reader) -> bool {
-    fault_of_form(sums, reader.superblock()).is_none()
-}
-
+/// How it is known that the sums are not those of this image: their numbers do not agree with the superblock.
 fn fault_of_form(sums: &Sums, superblock: &Superblock) -> Option<&'static str> {
     if sums.tables_start() != superblock.inode_table {
         return Some("its blocks do not end where the tables of this one begin");
@@ -37,6 +33,14 @@ fn fault_of_form(sums: &Sums, superblock: &Superblock) -> Option<&'static str> {
 }
 
 impl Reader {
+    /// The sums of this image, found by place; those of another are refused.
+    pub(in crate::squashfs) fn summed<'a>(&self, sums: &'a Sums) -> Result<Summed<'a>, ReadError> {
+        match fault_of_form(sums, self.superblock()) {
+            Some(reason) => Err(ReadError::ForeignSums { reason }),
+            None => Ok(Summed::new(sums)),
+        }
+    }
+
     /// The digest that binds what is kept beside an image to it: of its tables and of what is before its first block.
     pub fn table_digest(&self, first_block: u64) -> Result<crate::base::Digest, ReadError> {
         Ok(self.sum_tables(first_block)?.0)
@@ -105,12 +109,12 @@ impl<'a> Summed<'a> {
         Self { sums, offsets, states: sums.blocks.iter().map(|_| AtomicU8::new(UNSEEN)).collect() }
     }
 
-    /// Compares a block with its sum.
-    pub(super) fn compare(
+    /// Compares the sum that a block has with the one that it must have.
+    pub(in crate::squashfs) fn compare(
         &self,
         what: &'static str,
         place: BlockPlace,
-        packed: &[u8],
+        sum: Sum,
     ) -> Result<(), ReadError> {
         let offset = place.offset;
         let known = self.offsets.binary_search(&offset).ok();
@@ -118,7 +122,7 @@ impl<'a> Summed<'a> {
         match known.filter(|(_, block)| block.packed_bytes == place.packed_bytes()) {
             None => Err(ReadError::Damaged { what, offset, reason: "is not in the list of sums" }),
             Some((number, block)) => {
-                let is_good = block.sum == Sum::of(packed);
+                let is_good = block.sum == sum;
                 self.states[number].store(if is_good { GOOD } else { WRONG }, Ordering::Relaxed);
                 if is_good { Ok(()) } else { Err(ReadError::Sum { what, number, offset }) }
             }
@@ -139,7 +143,7 @@ impl<'a> Summed<'a> {
                 packed.resize(length, 0);
                 reader.read_packed(offset, &mut packed).and_then(|()| {
                     let place = BlockPlace { offset, size_word: block.packed_bytes };
-                    self.compare("block", place, &packed)
+                    self.compare("block", place, Sum::of(&packed))
                 })
             };
             if let Err(source) = found {

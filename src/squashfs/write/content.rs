@@ -34,7 +34,9 @@ pub(super) struct FilePlace {
     /// Offset in the image of the first block that is no hole; 0 if there is none.
     pub(super) start: u64,
     /// Index in [`Content::block_sizes`] of its first block.
-    first_block: usize,
+    pub(super) first_block: usize,
+    /// Blocks of its own.
+    pub(super) block_count: usize,
     /// Where its tail lies; [`NO_FRAGMENT`] if it has none.
     pub(super) fragment: u32,
     /// Offset of the tail in that fragment, in bytes.
@@ -42,7 +44,7 @@ pub(super) struct FilePlace {
     /// Bytes in holes.
     pub(super) hole_bytes: u64,
     /// It has a block that is no hole.
-    has_data: bool,
+    pub(super) has_data: bool,
 }
 
 /// A written fragment block.
@@ -60,7 +62,7 @@ pub(super) struct Content {
     /// By [`FileId`].
     pub(super) files: Vec<FilePlace>,
     /// Sizes on disk of all data blocks with the stored bit, 0 for holes, file after file.
-    block_sizes: Vec<u32>,
+    pub(super) block_sizes: Vec<u32>,
     /// By fragment index.
     pub(super) fragments: Vec<Fragment>,
     /// Everything that was written, in order.
@@ -70,8 +72,8 @@ pub(super) struct Content {
 impl Content {
     /// The block list of a file.
     pub(super) fn blocks_of(&self, file: &FilePlace) -> &[u32] {
-        let count = usize::try_from(file.size_bytes / u64::from(BLOCK_BYTES)).unwrap_or(usize::MAX);
-        self.block_sizes.get(file.first_block..).and_then(|rest| rest.get(..count)).unwrap_or_default()
+        let rest = self.block_sizes.get(file.first_block..);
+        rest.and_then(|rest| rest.get(..file.block_count)).unwrap_or_default()
     }
 }
 
@@ -166,6 +168,7 @@ impl<W: Read + Write + Seek> ContentWriter<W> {
             size_bytes,
             start: 0,
             first_block: self.content.block_sizes.len(),
+            block_count: usize::try_from(size_bytes / u64::from(BLOCK_BYTES)).unwrap_or(usize::MAX),
             fragment: NO_FRAGMENT,
             fragment_offset: 0,
             hole_bytes: 0,

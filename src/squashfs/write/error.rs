@@ -187,6 +187,9 @@ impl Hint for WriteError {
             Self::Output { source } if source.kind() == io::ErrorKind::QuotaExceeded => {
                 Some("the quota where the image is written is used up; write it elsewhere".to_owned())
             }
+            Self::Output { source } if source.kind() == io::ErrorKind::FileTooLarge => {
+                Some("raise `ulimit -f`, or write the image where larger files can be".to_owned())
+            }
             Self::Thread { .. } => {
                 Some("ask for fewer threads, or look at `ulimit -u` and the job's limit on tasks".to_owned())
             }

@@ -18,14 +18,40 @@ use crate::squashfs::compress::Compressor;
 use crate::squashfs::format::limits::{MAX_LISTING_BYTES, MAX_TARGET_BYTES};
 use crate::squashfs::format::{BLOCK_BYTES, NO_TABLE, NO_XATTR, Superblock, flags, inode_type};
 
+/// What the superblock says besides numbers and places.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Form {
+    /// Of the tables.
+    pub(super) compressor: Compressor,
+    /// Of the blocks, and of the tables unless they are stored as they are.
+    pub(super) compressor_id: u16,
+    /// Those that follow from neither tables nor attributes.
+    pub(super) flags: u16,
+    pub(super) block_bytes: u32,
+    pub(super) mtime: u32,
+}
+
+impl From<&Options> for Form {
+    fn from(options: &Options) -> Self {
+        let compressor = options.compressor;
+        Self {
+            compressor,
+            compressor_id: compressor.id(),
+            flags: flags_of(compressor),
+            block_bytes: BLOCK_BYTES,
+            mtime: options.mtime,
+        }
+    }
+}
+
 /// Appends all tables and returns the superblock.
 pub(super) fn write_tables<W: Write + Seek>(
     out: &mut Output<W>,
     content: &Content,
     tree: &Tree,
-    options: &Options,
+    form: &Form,
 ) -> Result<Superblock, WriteError> {
-    let compressor = options.compressor;
+    let compressor = form.compressor;
     let mut tables = Tables {
         content,
         tree,
@@ -55,11 +81,11 @@ pub(super) fn write_tables<W: Write + Seek>(
     let no_xattrs = if xattr_table.is_none() { flags::NO_XATTRS } else { 0 };
     Ok(Superblock {
         inode_count: order.inode_count,
-        mtime: options.mtime,
-        block_bytes: BLOCK_BYTES,
+        mtime: form.mtime,
+        block_bytes: form.block_bytes,
         fragment_count: u32::try_from(content.fragments.len()).expect("fragments are numbered in 32 bits"),
-        compressor_id: compressor.id(),
-        flags: flags::DUPLICATES | flags::EXPORTABLE | no_xattrs | flags_of(compressor),
+        compressor_id: form.compressor_id,
+        flags: flags::DUPLICATES | flags::EXPORTABLE | no_xattrs | form.flags,
         id_count: u16::try_from(ids.ids().len()).expect("ids are numbered in 16 bits"),
         root_inode: root.to_reference(),
         bytes_used: out.position(),

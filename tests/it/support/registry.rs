@@ -334,8 +334,17 @@ fn render(reply: &Reply) -> Vec<u8> {
     head
 }
 
-/// A TCP proxy that closes its first long answer after `cut_after` bytes.
-pub(crate) fn cutting_proxy(target: String, cut_after: usize) -> (String, Arc<AtomicUsize>) {
+/// Which side's bytes a [`cutting_proxy`] counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Cut {
+    /// The server's answers.
+    Download,
+    /// The client's requests.
+    Upload,
+}
+
+/// A TCP proxy that closes the first connection on which more than `cut_after` bytes go one way.
+pub(crate) fn cutting_proxy(target: String, way: Cut, cut_after: usize) -> (String, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let host = listener.local_addr().unwrap().to_string();
     let cuts = Arc::new(AtomicUsize::new(0));
@@ -343,27 +352,30 @@ pub(crate) fn cutting_proxy(target: String, cut_after: usize) -> (String, Arc<At
     std::thread::spawn(move || {
         for client in listener.incoming() {
             let (client, server) = (client.unwrap(), TcpStream::connect(&target).unwrap());
-            let (mut from_client, mut to_server) = (client.try_clone().unwrap(), server.try_clone().unwrap());
+            let (mut from, mut to) = match way {
+                Cut::Download => (server, client),
+                Cut::Upload => (client, server),
+            };
+            let (mut back_from, mut back_to) = (to.try_clone().unwrap(), from.try_clone().unwrap());
             std::thread::spawn(move || {
                 // Either side may close first.
-                let _ = std::io::copy(&mut from_client, &mut to_server);
-                let _ = to_server.shutdown(Shutdown::Write);
+                let _ = std::io::copy(&mut back_from, &mut back_to);
+                let _ = back_to.shutdown(Shutdown::Write);
             });
             let counter = Arc::clone(&counter);
             std::thread::spawn(move || {
-                let (mut from_server, mut to_client) = (server, client);
                 let mut total = 0;
                 let mut buffer = vec![0; 64 * 1024];
-                while let Ok(count) = from_server.read(&mut buffer) {
+                while let Ok(count) = from.read(&mut buffer) {
                     total += count;
                     let cut = total > cut_after
                         && counter.compare_exchange(0, 1, Ordering::SeqCst, Ordering::SeqCst).is_ok();
-                    if count == 0 || cut || to_client.write_all(&buffer[..count]).is_err() {
+                    if count == 0 || cut || to.write_all(&buffer[..count]).is_err() {
                         break;
                     }
                 }
-                let _ = to_client.shutdown(Shutdown::Both);
-                let _ = from_server.shutdown(Shutdown::Both);
+                let _ = to.shutdown(Shutdown::Both);
+                let _ = from.shutdown(Shutdown::Both);
             });
         }
     });

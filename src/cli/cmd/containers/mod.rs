@@ -80,18 +80,6 @@ fn stop(container: &Container, args: &StopArgs) -> Result<(), Failure> {
     Ok(runtime::stop(container, signal, args.timeout)?)
 }
 
-/// `slipway container prune`.
-pub(in crate::cli) fn prune(session: &Session) -> Result<(), Failure> {
-    let mut text = String::new();
-    for container in shelf(session).list()?.iter().filter(|container| !container.is_running()) {
-        runtime::remove(container, false)?;
-        text.push_str(&container.record.id);
-        text.push('\n');
-    }
-    let head = if text.is_empty() { "" } else { "Deleted Containers:\n" };
-    term::print(&format_args!("{head}{text}\nTotal reclaimed space: 0B\n"))
-}
-
 /// How many containers there are, and how many of them run.
 pub(in crate::cli::cmd) fn count(session: &Session) -> Result<(usize, usize), Failure> {
     let all = shelf(session).list()?;

@@ -54,13 +54,13 @@ pub(super) fn run(args: &PsArgs, session: &Session) -> Result<(), Failure> {
         .take(last.unwrap_or(usize::MAX));
     let now = Timestamp::now();
     let rows: Vec<Value> =
-        chosen.map(|(container, status)| fields(container, &status, args.no_trunc, now)).collect();
-    if args.quiet {
+        chosen.map(|(container, status)| fields(container, &status, args.listing.no_trunc, now)).collect();
+    if args.listing.quiet {
         let ids: String =
             rows.iter().filter_map(|row| Some(format!("{}\n", row.get("ID")?.as_str()?))).collect();
         return term::print(&ids);
     }
-    let format = args.format.as_deref().filter(|format| *format != "table").unwrap_or(DEFAULT);
+    let format = args.listing.format.as_deref().filter(|format| *format != "table").unwrap_or(DEFAULT);
     term::print(&table::formatted(format, &rows, &TITLES)?)
 }
 

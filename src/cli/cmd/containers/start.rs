@@ -135,6 +135,7 @@ pub(super) fn prepare_again(
     }
     let then = Session::open(environment(container.caller_env()?, &session.env))?;
     let mut prepared = with_run_args(container, |args, _| prepare(args, &then, Way::Again(container)))?;
+    prepared.make_ready()?;
     if container.record.tty {
         prepared.plan.add_console();
     }
