@@ -5,11 +5,15 @@
 //! us, driver libraries, and why each mount is there. This is the one door to `oci-spec`.
 
 mod argv;
+mod capability;
 mod environment;
+pub mod explain;
 mod mounts;
+mod network;
 mod passwd;
 mod request;
 mod spec;
+mod user;
 mod volume;
 
 use std::collections::BTreeMap;
@@ -19,15 +23,22 @@ use std::path::PathBuf;
 use oci_spec::runtime::Spec;
 
 use crate::base::Hint;
+use crate::config::Profile;
 use crate::grants::{FileGrant, Grants, LibraryGrant};
 use crate::oci::RunConfig;
 
+use explain::Reason;
+
+pub use capability::{CapabilityChoice, CapabilityError, CapabilitySet};
 pub use environment::{EnvFileError, EnvRequest, parse_env_file};
 pub use mounts::optional_host_paths;
+pub use network::{HostError, NameServers, hosts, parse_host, resolv_conf};
 pub use oci_spec::runtime::{LinuxIdMapping as IdMapping, LinuxNamespaceType as NamespaceType, Mount};
-pub use request::{Identity, Limit, LimitError, MemoryMount, Request, WritableRoot};
+pub use request::{
+    Device, Home, Identity, Ipc, Limit, LimitError, MemoryMount, Request, Resources, Seccomp, WritableRoot,
+};
 pub use volume::{Asked, MountError, parse_docker_mount, parse_docker_tmpfs};
-pub use volume::{Volume, VolumeError, parse_apptainer_binds, parse_docker_volume};
+pub use volume::{Volume, VolumeError, VolumeKind, image_volume, parse_apptainer_binds, parse_docker_volume};
 
 /// Where our own files lie inside every container: a private tmpfs.
 pub const RUN_DIRECTORY: &str = "/.slipway/run";
@@ -92,14 +103,34 @@ pub struct Bundle {
     pub links: Vec<(PathBuf, PathBuf)>,
     /// Why each mount of the spec is there, by destination.
     pub why: BTreeMap<PathBuf, Why>,
+    /// The same in words.
+    pub reasons: BTreeMap<PathBuf, Reason>,
+    /// Why each variable is there, by name.
+    pub variables: Vec<(String, Reason)>,
+    /// Why each variable of the caller that stays out does so.
+    pub withheld: Vec<(String, Reason)>,
+    /// Domain of the host name.
+    pub domain_name: Option<String>,
+    /// Capabilities.
+    pub capabilities: CapabilityChoice,
+    /// System calls.
+    pub seccomp: Seccomp,
+    /// Mask of new files, instead of the caller's.
+    pub umask: Option<u32>,
+    /// The kernel's choice when memory is short.
+    pub oom_score: Option<i32>,
     /// Where the changes of a writable root go; without one the root is read-only.
     pub writable: Option<WritableRoot>,
     /// Limits of the workload.
     pub limits: Vec<Limit>,
+    /// Limits by a control group.
+    pub resources: Resources,
     /// A process of ours stands before the workload.
     pub init: bool,
-    /// True if the user chose the working directory, so that it must exist.
+    /// True if the user or the image chose the working directory, so that it must exist.
     pub cwd_is_asked: bool,
+    /// The working directory is made where the image lacks it, as docker does.
+    pub makes_cwd: bool,
     /// What was decided and why, for `--explain` and `--plan`.
     pub notes: Vec<String>,
     /// What the user should hear at every start.
@@ -118,6 +149,18 @@ pub enum BundleError {
         /// The path as given.
         path: PathBuf,
     },
+    /// A user or group that the image does not list.
+    #[error("{}", no_such_user(asked, what, name, *of_image))]
+    NoSuchUser {
+        /// `user[:group]` as given.
+        asked: String,
+        /// `user` or `group`.
+        what: &'static str,
+        /// Its name.
+        name: String,
+        /// The image asks for it, not the caller.
+        of_image: bool,
+    },
     /// The spec's own builder refused.
     #[error("the OCI runtime spec cannot be built")]
     Spec {
@@ -132,12 +175,21 @@ impl Hint for BundleError {
         match self {
             Self::NoCommand => Some("name a command behind the image: `slipway run IMAGE COMMAND`".into()),
             Self::RelativeWorkdir { .. } => Some("give `-w` a path that starts with `/`".into()),
+            Self::NoSuchUser { .. } => Some("give the user as a number: `--user UID[:GID]`".into()),
             Self::Spec { .. } => None,
         }
     }
 }
 
-/// Puts a container together by the `hpc` profile (ARCHITECTURE.md, D15).
+fn no_such_user(asked: &str, what: &str, name: &str, of_image: bool) -> String {
+    let file = if what == "user" { "passwd" } else { "group" };
+    if of_image {
+        return format!("the image wants to run as `{asked}`, but its /etc/{file} has no {what} `{name}`");
+    }
+    format!("cannot be user `{asked}`: the image's /etc/{file} has no {what} `{name}`")
+}
+
+/// Puts a container together by the profile of the request (`configs/slipway.toml`, `run.profile`).
 pub fn build(
     config: &RunConfig,
     files: &ImageFiles,
@@ -146,32 +198,55 @@ pub fn build(
     grants: Grants,
 ) -> Result<Bundle, BundleError> {
     let argv = argv::merge(config, request)?;
-    let env = environment::merge(config, request, &grants.env, caller);
+    let user = user::resolve(&request.identity, &config.user, files, caller)?;
+    let inputs = environment::Inputs { config, request, grants: &grants, caller, home: &user.home };
+    let mut environment = environment::merge(&inputs);
+    let withheld = std::mem::take(&mut environment.withheld);
+    let (env, variables) = environment.finish();
     let mut table = mounts::Table::default();
     mounts::add_defaults(&mut table, request, caller);
     mounts::add_grants(&mut table, &grants);
-    mounts::add_volumes(&mut table, &request.volumes);
-    mounts::add_memory(&mut table, &request.memory_mounts);
-    let cwd = mounts::choose_cwd(&mut table, request, caller)?;
+    mounts::add_asked(&mut table, request);
+    let cwd = mounts::choose_cwd(&mut table, config, request, caller)?;
 
-    let mut made = passwd::files(files, caller, request.identity);
+    let mut made = passwd::files(files, caller, request, &user);
+    made.extend(request.files.iter().cloned());
+    made.retain(|file| !request.no_mount.iter().any(|out| file.target.starts_with(out)));
     made.extend(grants.files);
     let mut notes = grants.notes;
     notes.append(&mut table.notes);
-    let warnings = std::mem::take(&mut table.warnings);
-    let (mounts, why) = table.finish();
+    if (user.uid, user.gid) != (caller.uid, caller.gid) {
+        notes.push(format!(
+            "the user inside is `{}` (uid {}, gid {}), and outside `{}`: files that it makes are the latter's",
+            user.name, user.uid, user.gid, caller.name
+        ));
+    }
+    let mut warnings = request.warnings.clone();
+    warnings.append(&mut table.warnings);
+    let (mounts, why, reasons) = table.finish();
+    let is_docker = request.profile == Profile::Docker;
     Ok(Bundle {
-        spec: spec::build(request, caller, &argv, &env, cwd, mounts)?,
+        spec: spec::build(request, caller, &user, &argv, &env, cwd, mounts)?,
         argv,
         env,
         files: made,
         libraries: grants.libraries,
         links: mounts::device_links(),
         why,
+        reasons,
+        variables,
+        withheld,
+        domain_name: request.domain_name.clone(),
+        capabilities: request.capabilities,
+        seccomp: request.seccomp.clone(),
+        umask: request.umask,
+        oom_score: request.oom_score,
         writable: request.writable.clone(),
         limits: request.limits.clone(),
+        resources: request.resources.clone(),
         init: request.init || request.private_pids,
-        cwd_is_asked: request.workdir.is_some(),
+        cwd_is_asked: request.workdir.is_some() || is_docker,
+        makes_cwd: is_docker,
         notes,
         warnings,
     })

@@ -6,17 +6,23 @@ use std::path::{Path, PathBuf};
 use oci_spec::runtime::{Mount, MountBuilder};
 
 use crate::base::is_below;
+use crate::config::Profile;
 use crate::grants::Grants;
+use crate::oci::RunConfig;
 
-use super::volume::Volume;
-use super::{BundleError, Caller, MemoryMount, RUN_DIRECTORY, Request, Why};
+use super::explain::{Reason, Source};
+use super::{BundleError, Caller, Ipc, RUN_DIRECTORY, Request, Why};
 
 /// Device nodes that every container has, if the host has them (runtime-spec, "Default Devices", and `/dev/fuse` so that
 /// a container may start containers).
 const DEVICES: [&str; 7] =
     ["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty", "/dev/fuse"];
-/// Directories below `/dev` that are the host's.
-const DEVICE_DIRECTORIES: [&str; 2] = ["/dev/shm", "/dev/mqueue"];
+/// The one of them that docker does not give.
+const FUSE: &str = "/dev/fuse";
+/// Memory that processes share by name.
+const SHARED_MEMORY: &str = "/dev/shm";
+/// Message queues by name.
+const MESSAGE_QUEUES: &str = "/dev/mqueue";
 /// Files of the host that name its network.
 const NETWORK_FILES: [&str; 2] = ["/etc/resolv.conf", "/etc/hosts"];
 /// A current directory at or below these is not bound by itself: they are the image's own.
@@ -29,21 +35,27 @@ const DEV_BYTES: u64 = 1 << 20;
 #[derive(Debug, Default)]
 pub(super) struct Table {
     rows: Vec<(Mount, Why)>,
+    /// Why each is there, in words.
+    reasons: BTreeMap<PathBuf, Reason>,
     pub(super) notes: Vec<String>,
     pub(super) warnings: Vec<String>,
 }
 
+/// The mounts in order, why each is there as far as planning goes, and why in words.
+pub(super) type Finished = (Vec<Mount>, BTreeMap<PathBuf, Why>, BTreeMap<PathBuf, Reason>);
+
 impl Table {
-    fn add(&mut self, mount: Mount, why: Why) {
+    fn add(&mut self, mount: Mount, why: Why, reason: Reason) {
         if let Some(place) =
             self.rows.iter().position(|(other, _)| other.destination() == mount.destination())
         {
             self.rows.remove(place);
         }
+        self.reasons.insert(mount.destination().clone(), reason);
         self.rows.push((mount, why));
     }
 
-    fn bind(&mut self, source: &Path, target: &Path, read_only: bool, why: Why) {
+    fn bind(&mut self, source: &Path, target: &Path, read_only: bool, why: Why, reason: Reason) {
         let options = if read_only { vec!["rbind", "ro"] } else { vec!["rbind", "rw"] };
         let mount = MountBuilder::default()
             .destination(target)
@@ -52,10 +64,14 @@ impl Table {
             .options(options.into_iter().map(String::from).collect::<Vec<_>>())
             .build()
             .expect("a mount has no required field that is missing");
-        self.add(mount, why);
+        self.add(mount, why, reason);
     }
 
-    fn memory(&mut self, kind: &str, target: &str, options: Vec<String>) {
+    fn default_bind(&mut self, path: &Path, read_only: bool, why: &'static str) {
+        self.bind(path, path, read_only, Why::Default, Reason::new(Source::Host, why));
+    }
+
+    fn memory(&mut self, kind: &str, target: &Path, options: Vec<String>, why: Why, reason: Reason) {
         let mount = MountBuilder::default()
             .destination(target)
             .typ(kind)
@@ -63,7 +79,12 @@ impl Table {
             .options(options)
             .build()
             .expect("a mount has no required field that is missing");
-        self.add(mount, Why::Default);
+        self.add(mount, why, reason);
+    }
+
+    fn default_memory(&mut self, kind: &str, target: &str, options: Vec<String>, why: &'static str) {
+        let reason = Reason::new(Source::Default, why);
+        self.memory(kind, Path::new(target), options, Why::Default, reason);
     }
 
     /// True if `path` is, or lies below, a bind.
@@ -74,45 +95,91 @@ impl Table {
     }
 
     /// Parents before children, so that no mount hides one made before it; otherwise in the order of asking.
-    pub(super) fn finish(mut self) -> (Vec<Mount>, BTreeMap<PathBuf, Why>) {
+    pub(super) fn finish(mut self) -> Finished {
         self.rows.sort_by_key(|(mount, _)| mount.destination().components().count());
         let why = self.rows.iter().map(|(mount, why)| (mount.destination().clone(), why.clone())).collect();
-        (self.rows.into_iter().map(|(mount, _)| mount).collect(), why)
+        (self.rows.into_iter().map(|(mount, _)| mount).collect(), why, self.reasons)
     }
 }
 
 pub(super) fn add_defaults(table: &mut Table, request: &Request, caller: &Caller) {
-    table.memory("tmpfs", RUN_DIRECTORY, vec!["mode=0755".into()]);
-    table.memory("tmpfs", "/dev", vec!["mode=0755".into(), format!("size={DEV_BYTES}")]);
+    let is_docker = request.profile == Profile::Docker;
+    let has = |path: &Path| caller.host_has.iter().any(|has| has == path);
+    table.default_memory("tmpfs", RUN_DIRECTORY, vec!["mode=0755".into()], "Slipway's own files");
+    let dev = vec!["mode=0755".into(), format!("size={DEV_BYTES}")];
+    table.default_memory("tmpfs", "/dev", dev, "devices are chosen one by one");
     let terminals = ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"];
-    table.memory("devpts", "/dev/pts", terminals.map(String::from).into());
+    let why = "terminals of the container's own";
+    table.default_memory("devpts", "/dev/pts", terminals.map(String::from).into(), why);
     if request.private_pids {
-        table.memory("proc", "/proc", ["nosuid", "noexec", "nodev"].map(String::from).into());
+        let options = ["nosuid", "noexec", "nodev"].map(String::from).into();
+        table.default_memory("proc", "/proc", options, "the processes of the container");
     } else {
-        table.bind(Path::new("/proc"), Path::new("/proc"), false, Why::Default);
+        table.default_bind(Path::new("/proc"), false, "the processes of the host");
     }
-    table.bind(Path::new("/sys"), Path::new("/sys"), false, Why::Default);
-    let has = |path: &&Path| caller.host_has.iter().any(|has| has == path);
-    for path in DEVICES.iter().chain(&DEVICE_DIRECTORIES).map(Path::new).filter(has) {
-        table.bind(path, path, false, Why::Default);
+    let is_sys_closed = is_docker && !request.privileged;
+    table.default_bind(Path::new("/sys"), is_sys_closed, "the devices and topology of the host");
+    let nodes = DEVICES.iter().filter(|node| !is_docker || **node != FUSE);
+    for node in nodes.map(Path::new).filter(|node| has(node)) {
+        table.default_bind(node, false, "every container has it");
     }
+    add_ipc(table, request.ipc, &has);
     // Read-only: root inside is root of these files.
-    for path in NETWORK_FILES.map(Path::new).iter().copied().filter(has) {
-        table.bind(path, path, true, Why::Default);
+    for path in NETWORK_FILES.map(Path::new) {
+        if has(path) && request.files.iter().all(|file| file.target != path) {
+            table.default_bind(path, true, "the network is the host's");
+        }
     }
+    if !is_docker {
+        add_callers(table, request, caller);
+    }
+    table.rows.retain(|(mount, _)| !request.no_mount.iter().any(|out| mount.destination().starts_with(out)));
+    table
+        .notes
+        .extend(request.no_mount.iter().map(|out| format!("left out: `{}`, by --no-mount", out.display())));
+}
+
+/// Shared memory and message queues.
+fn add_ipc(table: &mut Table, ipc: Ipc, has: &dyn Fn(&Path) -> bool) {
+    let (shm, queues) = (Path::new(SHARED_MEMORY), Path::new(MESSAGE_QUEUES));
+    match ipc {
+        Ipc::Host => {
+            for path in [shm, queues].into_iter().filter(|path| has(path)) {
+                table.default_bind(path, false, "the IPC namespace is the host's");
+            }
+        }
+        Ipc::Private { shm_bytes } => {
+            let options = vec!["mode=1777".into(), format!("size={shm_bytes}")];
+            table.default_memory("tmpfs", SHARED_MEMORY, options, "the IPC namespace is the container's own");
+        }
+        Ipc::None => {}
+    }
+    // A kernel without message queues shows none on the host either.
+    if ipc != Ipc::Host && has(queues) {
+        table.default_memory(
+            "mqueue",
+            MESSAGE_QUEUES,
+            Vec::new(),
+            "the IPC namespace is the container's own",
+        );
+    }
+}
+
+/// What the hpc profile shows of the caller's: home and temporary directories.
+fn add_callers(table: &mut Table, request: &Request, caller: &Caller) {
     if request.mount_tmp {
         for path in ["/tmp", "/var/tmp"].map(Path::new) {
             if caller.host_has.iter().any(|has| has == path) {
-                table.bind(path, path, false, Why::Default);
+                table.default_bind(path, false, "run.mount_tmp");
             }
         }
     }
-    if request.mount_home {
+    if request.mount_home && request.home.is_none() {
         match &caller.home {
             Some(home) if home == Path::new("/") || is_images_own(home) => {
                 table.notes.push(format!("home is not bound: `{}` is the image's own place", home.display()));
             }
-            Some(home) => table.bind(home, home, false, Why::Default),
+            Some(home) => table.default_bind(home, false, "run.mount_home"),
             None => table.notes.push("home is not bound: the caller has no home directory here".into()),
         }
     }
@@ -122,42 +189,53 @@ pub(super) fn add_defaults(table: &mut Table, request: &Request, caller: &Caller
 pub fn optional_host_paths() -> impl Iterator<Item = &'static Path> {
     DEVICES
         .iter()
-        .chain(&DEVICE_DIRECTORIES)
+        .chain(&[SHARED_MEMORY, MESSAGE_QUEUES])
         .chain(&NETWORK_FILES)
         .chain(&["/tmp", "/var/tmp"])
         .map(|path| Path::new(*path))
 }
 
 pub(super) fn add_grants(table: &mut Table, grants: &Grants) {
+    let mut bind = |source: &Path, target: &Path, read_only| {
+        let reason = Reason::new(Source::Granted, grants.reason(&target.to_string_lossy()));
+        table.bind(source, target, read_only, Why::Granted, reason);
+    };
     for node in &grants.nodes {
-        table.bind(&node.source, &node.target, false, Why::Granted);
+        bind(&node.source, &node.target, false);
     }
-    for bind in &grants.binds {
-        table.bind(&bind.source, &bind.target, bind.read_only, Why::Granted);
-    }
-}
-
-pub(super) fn add_volumes(table: &mut Table, volumes: &[Volume]) {
-    for volume in volumes {
-        table.bind(&volume.source, &volume.target, volume.read_only, Why::Asked(volume.asked.clone()));
+    for grant in &grants.binds {
+        bind(&grant.source, &grant.target, grant.read_only);
     }
 }
 
-pub(super) fn add_memory(table: &mut Table, mounts: &[MemoryMount]) {
-    for mount in mounts {
+/// What the user and the site ask for: devices, a home, volumes, memory.
+pub(super) fn add_asked(table: &mut Table, request: &Request) {
+    let mut bind = |source: &Path, target: &Path, read_only, asked: &str| {
+        let reason = Reason::new(Source::Asked, asked.to_owned());
+        table.bind(source, target, read_only, Why::Asked(asked.to_owned()), reason);
+    };
+    for device in &request.devices {
+        bind(&device.source, &device.target, false, &device.asked);
+    }
+    if let Some(home) = &request.home {
+        bind(&home.source, &home.target, false, &home.asked);
+    }
+    for volume in &request.volumes {
+        bind(&volume.source, &volume.target, volume.read_only, &volume.asked);
+    }
+    for mount in &request.memory_mounts {
         let mut options = vec![format!("mode={:o}", mount.mode)];
         options.extend(mount.size_bytes.map(|size| format!("size={size}")));
-        let target = mount.target.to_string_lossy();
-        table.memory("tmpfs", &target, options);
-        if let Some((_, why)) = table.rows.last_mut() {
-            *why = Why::Asked(mount.asked.clone());
-        }
+        let reason = Reason::new(Source::Asked, mount.asked.clone());
+        table.memory("tmpfs", &mount.target, options, Why::Asked(mount.asked.clone()), reason);
     }
 }
 
-/// `-w`, else the caller's directory, which is bound if nothing else shows it, else `/`.
+/// `-w`, else the image's in the docker profile, else the caller's directory, which is bound if nothing else shows it,
+/// else `/`.
 pub(super) fn choose_cwd(
     table: &mut Table,
+    config: &RunConfig,
     request: &Request,
     caller: &Caller,
 ) -> Result<PathBuf, BundleError> {
@@ -166,6 +244,10 @@ pub(super) fn choose_cwd(
             return Err(BundleError::RelativeWorkdir { path: path.clone() });
         }
         return Ok(path.clone());
+    }
+    if request.profile == Profile::Docker {
+        // Old images have it without the slash.
+        return Ok(Path::new("/").join(&config.working_dir));
     }
     let Some(cwd) = caller.cwd.clone().filter(|cwd| cwd != Path::new("/")) else {
         return Ok("/".into());
@@ -183,7 +265,7 @@ pub(super) fn choose_cwd(
     if request.hide_cwd {
         return Ok("/".into());
     }
-    table.bind(&cwd.clone(), &cwd, false, Why::Default);
+    table.default_bind(&cwd, false, "the current directory");
     Ok(cwd)
 }
 

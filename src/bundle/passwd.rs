@@ -4,14 +4,24 @@ use std::path::PathBuf;
 
 use crate::grants::FileGrant;
 
-use super::{Caller, Identity, ImageFiles};
+use crate::config::Profile;
 
-/// Both files, to be bound over the image's.
-pub(super) fn files(image: &ImageFiles, caller: &Caller, identity: Identity) -> Vec<FileGrant> {
-    if identity == Identity::Root {
-        return root_files(image);
+use super::user::User;
+use super::{Caller, Identity, ImageFiles, Request};
+
+/// Both files, to be bound over the image's, where it does not have what it needs. The docker profile takes the image's
+/// as they are.
+pub(super) fn files(image: &ImageFiles, caller: &Caller, request: &Request, user: &User) -> Vec<FileGrant> {
+    match request.identity {
+        _ if request.profile == Profile::Docker => return Vec::new(),
+        Identity::Root => return root_files(image),
+        Identity::Image | Identity::Named(_) if user.uid == 0 => return root_files(image),
+        Identity::Image | Identity::Named(_) if user.is_listed => return Vec::new(),
+        Identity::Image | Identity::Named(_) => return vec![named_file(image, user)],
+        Identity::Caller => {}
     }
-    let home = caller.home.clone().unwrap_or_else(|| PathBuf::from("/"));
+    let home = request.home.as_ref().map(|home| home.target.clone());
+    let home = home.or_else(|| caller.home.clone()).unwrap_or_else(|| PathBuf::from("/"));
     let passwd = with_user(image.passwd.as_deref().unwrap_or_default(), caller, &home.to_string_lossy());
     let group = with_group(image.group.as_deref().unwrap_or_default(), caller);
     [("/etc/passwd", passwd), ("/etc/group", group)]
@@ -36,6 +46,18 @@ fn root_files(image: &ImageFiles) -> Vec<FileGrant> {
             mode: 0o644,
         })
         .collect()
+}
+
+/// A user that the image does not list.
+fn named_file(image: &ImageFiles, user: &User) -> FileGrant {
+    let mut content = Vec::new();
+    for line in lines(image.passwd.as_deref().unwrap_or_default()) {
+        content.extend_from_slice(line);
+        content.push(b'\n');
+    }
+    let User { uid, gid, name, home, .. } = user;
+    content.extend_from_slice(format!("{name}:x:{uid}:{gid}::{}:/bin/sh\n", home.display()).as_bytes());
+    FileGrant { target: "/etc/passwd".into(), content, mode: 0o644 }
 }
 
 /// If the image knows the uid, its line gets the caller's name and home and keeps its shell; else a line is added.
@@ -102,21 +124,24 @@ mod tests {
             passwd: Some(b"root:x:0:0::/root:/bin/bash\nubuntu:x:1000:1000::/home/ubuntu:/bin/zsh".to_vec()),
             group: Some(b"root:x:0:\nusers:x:100:\n".to_vec()),
         };
-        let made = files(&image, &caller, Identity::Caller);
+        let files = |image: &ImageFiles, identity: Identity| {
+            let user = super::super::user::resolve(&identity, "", image, &caller).unwrap();
+            super::files(image, &caller, &Request { identity, ..Request::default() }, &user)
+        };
+        let made = files(&image, Identity::Caller);
         assert_eq!(
             String::from_utf8_lossy(&made[0].content),
             "root:x:0:0::/root:/bin/bash\nada:x:1000:100::/home/ada:/bin/zsh\n"
         );
         assert_eq!(String::from_utf8_lossy(&made[1].content), "root:x:0:\nusers:x:100:\n");
-        let made = files(&ImageFiles::default(), &caller, Identity::Caller);
+        let made = files(&ImageFiles::default(), Identity::Caller);
         assert_eq!(String::from_utf8_lossy(&made[0].content), "ada:x:1000:100::/home/ada:/bin/sh\n");
         assert_eq!(String::from_utf8_lossy(&made[1].content), "users:x:100:\n");
-        assert!(
-            files(&image, &caller, Identity::Root)[..]
-                .iter()
-                .all(|file| file.target != Path::new("/etc/passwd"))
-        );
-        let made = files(&ImageFiles::default(), &caller, Identity::Root);
+        assert!(files(&image, Identity::Root).iter().all(|file| file.target != Path::new("/etc/passwd")));
+        let made = files(&ImageFiles::default(), Identity::Root);
         assert_eq!(String::from_utf8_lossy(&made[0].content), "root:x:0:0:root:/root:/bin/sh\n");
+        assert!(files(&image, Identity::Named("ubuntu".into())).is_empty());
+        let made = files(&image, Identity::Named("7:8".into()));
+        assert!(String::from_utf8_lossy(&made[0].content).ends_with(":/bin/zsh\n7:x:7:8::/:/bin/sh\n"));
     }
 }

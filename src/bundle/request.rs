@@ -5,12 +5,18 @@ use std::path::PathBuf;
 
 use crate::base::Hint;
 
+use crate::config::Profile;
+use crate::grants::FileGrant;
+
+use super::capability::CapabilityChoice;
 use super::environment::EnvRequest;
 use super::volume::Volume;
 
 /// What the user asked for, with flags and configuration merged.
 #[derive(Debug, Clone, Default)]
 pub struct Request {
+    /// Which set of defaults.
+    pub profile: Profile,
     /// `--entrypoint`; an empty text means no entrypoint at all.
     pub entrypoint: Option<OsString>,
     /// The words behind the image's name.
@@ -35,8 +41,36 @@ pub struct Request {
     pub identity: Identity,
     /// Where the changes of a writable root go; without one the root is read-only.
     pub writable: Option<WritableRoot>,
-    /// `--hostname`: a name of its own.
+    /// A host name of its own.
     pub host_name: Option<String>,
+    /// `--domainname`.
+    pub domain_name: Option<String>,
+    /// `--ipc` and `--shm-size`.
+    pub ipc: Ipc,
+    /// `--device`, and every device of the host with `--privileged`.
+    pub devices: Vec<Device>,
+    /// `--cap-add` and `--cap-drop`.
+    pub capabilities: CapabilityChoice,
+    /// `--privileged`.
+    pub privileged: bool,
+    /// Which system calls are left out.
+    pub seccomp: Seccomp,
+    /// Files made for this container, such as `/etc/hosts`.
+    pub files: Vec<FileGrant>,
+    /// `--home`: another directory as home, and where it is inside.
+    pub home: Option<Home>,
+    /// `--no-mount`: defaults that are left out, with all below them.
+    pub no_mount: Vec<PathBuf>,
+    /// `--no-umask` and the like: a mask other than the caller's.
+    pub umask: Option<u32>,
+    /// `--oom-score-adj`.
+    pub oom_score: Option<i32>,
+    /// `-t`.
+    pub tty: bool,
+    /// Variables that a configuration adds where neither user nor image sets them: proxies.
+    pub proxies: Vec<(String, String)>,
+    /// What the user should hear about the flags.
+    pub warnings: Vec<String>,
     /// `--network none`.
     pub private_network: bool,
     /// `--pid private`: process numbers of its own.
@@ -45,16 +79,105 @@ pub struct Request {
     pub init: bool,
     /// `--ulimit`.
     pub limits: Vec<Limit>,
+    /// `--cpus`, `--memory` and the like.
+    pub resources: Resources,
+}
+
+/// Limits by a control group; what is absent has none.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Resources {
+    /// CPU time, in billionths of a CPU.
+    pub cpus: Option<u64>,
+    /// Weight of the CPU time, where 1024 is one share.
+    pub cpu_shares: Option<u64>,
+    /// The CPUs that may be used, as `0-3,8`.
+    pub cpuset: Option<String>,
+    /// The NUMA nodes whose memory may be used.
+    pub cpuset_mems: Option<String>,
+    /// Memory, in bytes.
+    pub memory_bytes: Option<u64>,
+    /// Memory and swap together, in bytes; -1 is no limit of the swap.
+    pub memory_swap_bytes: Option<i64>,
+    /// Memory below which nothing is reclaimed, in bytes.
+    pub memory_reservation_bytes: Option<u64>,
+    /// Number of processes and threads.
+    pub pids: Option<u64>,
+}
+
+impl Resources {
+    /// True if nothing is limited.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// Shared memory, semaphores and message queues.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Ipc {
+    /// The host's, which ranks of a node need to reach each other.
+    #[default]
+    Host,
+    /// The container's own, with a `/dev/shm` of this size.
+    Private {
+        /// Limit of `/dev/shm` in bytes.
+        shm_bytes: u64,
+    },
+    /// The container's own, without a `/dev/shm`.
+    None,
+}
+
+/// A device of the host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Device {
+    /// The host's node, or a directory of nodes.
+    pub source: PathBuf,
+    /// Absolute path inside.
+    pub target: PathBuf,
+    /// The words that asked for it.
+    pub asked: String,
+}
+
+/// Which system calls the workload may make.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Seccomp {
+    /// All of them.
+    #[default]
+    Unconfined,
+    /// Those that docker allows.
+    Docker,
+    /// Those that a file of docker's form allows.
+    Profile {
+        /// Its name, for messages.
+        file: String,
+        /// Its text.
+        text: String,
+    },
+}
+
+/// A home directory other than the caller's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Home {
+    /// Absolute host path.
+    pub source: PathBuf,
+    /// Absolute path inside.
+    pub target: PathBuf,
+    /// The words that asked for it.
+    pub asked: String,
 }
 
 /// Who the workload is inside: one id is mapped, so it is one of these for all of its life.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Identity {
     /// The caller's own ids.
     #[default]
     Caller,
     /// Root, which outside is the caller.
     Root,
+    /// The image's USER; root where it names none.
+    Image,
+    /// `USER[:GROUP]` by name or number, which outside is the caller.
+    Named(String),
 }
 
 /// Where the changes of a writable root go.

@@ -8,11 +8,13 @@ use oci_spec::runtime::{
     PosixRlimitBuilder, PosixRlimitType, ProcessBuilder, RootBuilder, Spec, SpecBuilder, UserBuilder,
 };
 
-use super::{BundleError, Caller, Identity, Limit, Request};
+use super::user::User;
+use super::{BundleError, Caller, Ipc, Limit, Request};
 
 pub(super) fn build(
     request: &Request,
     caller: &Caller,
+    user: &User,
     argv: &[OsString],
     env: &[OsString],
     cwd: PathBuf,
@@ -20,10 +22,7 @@ pub(super) fn build(
 ) -> Result<Spec, BundleError> {
     let text =
         |words: &[OsString]| words.iter().map(|word| word.to_string_lossy().into_owned()).collect::<Vec<_>>();
-    let (uid, gid) = match request.identity {
-        Identity::Caller => (caller.uid, caller.gid),
-        Identity::Root => (0, 0),
-    };
+    let (uid, gid) = (user.uid, user.gid);
     let map = |outside: u32, inside: u32| {
         LinuxIdMappingBuilder::default().host_id(outside).container_id(inside).size(1_u32).build()
     };
@@ -31,6 +30,9 @@ pub(super) fn build(
     let mut namespaces = vec![namespace(LinuxNamespaceType::User)?, namespace(LinuxNamespaceType::Mount)?];
     if request.private_network {
         namespaces.push(namespace(LinuxNamespaceType::Network)?);
+    }
+    if request.ipc != Ipc::Host {
+        namespaces.push(namespace(LinuxNamespaceType::Ipc)?);
     }
     if request.private_pids {
         namespaces.push(namespace(LinuxNamespaceType::Pid)?);

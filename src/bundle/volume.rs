@@ -10,7 +10,9 @@ use super::MemoryMount;
 /// One bind that the user or the site asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Volume {
-    /// Absolute host path.
+    /// What it is.
+    pub kind: VolumeKind,
+    /// Absolute host path; of a volume, the place where the store keeps it, once that is known.
     pub source: PathBuf,
     /// Absolute path inside.
     pub target: PathBuf,
@@ -18,6 +20,20 @@ pub struct Volume {
     pub read_only: bool,
     /// The words that asked for it, for messages (`-v /data:/data:ro`).
     pub asked: String,
+}
+
+/// What is bound.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum VolumeKind {
+    /// A file or directory of the host.
+    Path,
+    /// A directory that Slipway keeps.
+    Kept {
+        /// Its name; without one it is made for this container alone.
+        name: Option<String>,
+        /// It begins with the image's files of that place.
+        copies: bool,
+    },
 }
 
 /// Why a text is not a bind.
@@ -45,8 +61,8 @@ pub enum VolumeError {
         /// The target.
         target: String,
     },
-    /// A bare name, which Docker takes for a named volume.
-    #[error("`{asked}`: `{name}` names a volume, and named volumes do not exist here yet")]
+    /// Neither a path nor the name of a volume.
+    #[error("`{asked}`: `{name}` is neither a path nor a name that a volume may have")]
     Named {
         /// Flag and text.
         asked: String,
@@ -75,7 +91,8 @@ impl Hint for VolumeError {
     }
 }
 
-/// Reads one `-v SOURCE:TARGET[:OPTIONS]`. A relative source that begins with a dot is taken from `cwd`.
+/// Reads one `-v SOURCE:TARGET[:OPTIONS]`. A relative source that begins with a dot is taken from `cwd`; a bare name is a
+/// volume's, and a target alone asks for a volume without a name.
 ///
 /// `z`, `Z`, `cached`, `delegated`, `consistent`, `nocopy` and the propagation words are Docker's and have no meaning
 /// for a bind of one's own files; they are taken without effect.
@@ -83,14 +100,30 @@ pub fn parse_docker_volume(text: &str, cwd: &Path) -> Result<Volume, VolumeError
     let asked = format!("-v {text}");
     let parts: Vec<&str> = text.split(':').collect();
     let (source, target, options) = match *parts.as_slice() {
-        [source, target] => (source, target, ""),
-        [source, target, options] => (source, target, options),
+        [target] if target.starts_with('/') => ("", target, ""),
+        [source, target] if !source.is_empty() => (source, target, ""),
+        [source, target, options] if !source.is_empty() => (source, target, options),
         _ => return Err(VolumeError::Form { asked }),
     };
-    if !source.starts_with(['/', '.', '~']) && !source.is_empty() {
-        return Err(VolumeError::Named { asked, name: source.into() });
+    if !source.is_empty() && source.starts_with(['/', '.', '~']) {
+        return volume(asked, source, target, options, cwd);
     }
-    volume(asked, source, target, options, cwd)
+    kept(asked, Some(source).filter(|name| !name.is_empty()), target, options)
+}
+
+/// A volume that Slipway keeps.
+fn kept(asked: String, name: Option<&str>, target: &str, options: &str) -> Result<Volume, VolumeError> {
+    if let Some(name) = name.filter(|name| !crate::store::is_volume_name(name)) {
+        return Err(VolumeError::Named { asked, name: name.into() });
+    }
+    let copies = !options.split(',').any(|option| option == "nocopy");
+    let found = volume(asked, "/", target, options, Path::new("/"))?;
+    Ok(Volume { kind: VolumeKind::Kept { name: name.map(str::to_owned), copies }, ..found })
+}
+
+/// A volume without a name for a place where the image wants one (VOLUME).
+pub fn image_volume(target: &str) -> Result<Volume, VolumeError> {
+    kept(format!("VOLUME {target} of the image"), None, target, "")
 }
 
 /// Reads one `-B` value: a comma list of `SOURCE[:TARGET[:OPTIONS]]`, where `\:` and `\,` are plain characters.
@@ -141,7 +174,13 @@ fn volume(
     if clean.is_root() || clean.components().next() == Some(b".slipway") {
         return Err(bad_target());
     }
-    Ok(Volume { source: cwd.join(source), target: clean.to_absolute(), read_only, asked: asked.clone() })
+    Ok(Volume {
+        kind: VolumeKind::Path,
+        source: cwd.join(source),
+        target: clean.to_absolute(),
+        read_only,
+        asked: asked.clone(),
+    })
 }
 
 /// What one `--mount` asks for.
@@ -182,7 +221,8 @@ impl Hint for MountError {
         match self {
             Self::Volume(error) => error.hint(),
             Self::Field { .. } | Self::Missing { .. } => Some(
-                "write `--mount type=bind,source=/data,target=/in,readonly` or `type=tmpfs,target=/scratch`"
+                "write `--mount type=bind,source=/data,target=/in,readonly`, `type=volume,source=NAME,target=/in` or \
+                 `type=tmpfs,target=/scratch`"
                     .into(),
             ),
         }
@@ -193,18 +233,22 @@ impl Hint for MountError {
 pub fn parse_docker_mount(text: &str) -> Result<Asked, MountError> {
     let asked = format!("--mount {text}");
     let bad = |field: &str| MountError::Field { asked: asked.clone(), field: field.into() };
-    let (mut kind, mut source, mut target, mut options) = ("bind", None, None, Vec::new());
+    // docker takes it for a volume where no type is said, which nobody who gives a path means.
+    let (mut kind, mut source, mut target, mut options) = ("", None, None, Vec::new());
     let (mut mode, mut size_bytes) = (0o1777, None);
     for field in text.split(',') {
         let (key, value) = field.split_once('=').unwrap_or((field, "true"));
         match key {
-            "type" if matches!(value, "bind" | "tmpfs") => kind = value,
+            "type" if matches!(value, "bind" | "tmpfs" | "volume") => kind = value,
             "source" | "src" => source = Some(value),
             "target" | "destination" | "dst" => target = Some(value),
             "readonly" | "ro" if matches!(value, "true" | "1") => options.push("ro"),
             "readonly" | "ro" if matches!(value, "false" | "0") => {}
             "tmpfs-mode" => mode = u32::from_str_radix(value, 8).map_err(|_| bad(field))?,
             "tmpfs-size" => size_bytes = Some(parse_size(value).ok_or_else(|| bad(field))?),
+            "volume-nocopy" if matches!(value, "true" | "1") => options.push("nocopy"),
+            "volume-nocopy" if matches!(value, "false" | "0") => {}
+            "volume-driver" if value == "local" => {}
             "bind-propagation" | "consistency" | "bind-nonrecursive" | "bind-recursive" => {}
             _ => return Err(bad(field)),
         }
@@ -213,6 +257,10 @@ pub fn parse_docker_mount(text: &str) -> Result<Asked, MountError> {
     if kind == "tmpfs" {
         let target = volume(asked.clone(), "/", target, "", Path::new("/"))?.target;
         return Ok(Asked::Memory(MemoryMount { target, mode, size_bytes, asked }));
+    }
+    let is_path = |source: &str| source.starts_with(['/', '.', '~']);
+    if kind == "volume" || kind.is_empty() && !source.is_some_and(is_path) {
+        return Ok(Asked::Volume(kept(asked, source, target, &options.join(","))?));
     }
     let source = source.ok_or(MountError::Missing { asked: asked.clone(), what: "source" })?;
     Ok(Asked::Volume(volume(asked, source, target, &options.join(","), Path::new(""))?))
@@ -268,12 +316,31 @@ mod tests {
         check("/a:/b", Ok(("/a", "/b", false)));
         check("./a:/b:ro", Ok(("/w/./a", "/b", true)));
         check("/a:/b/../c:rw,z", Ok(("/a", "/c", false)));
-        check("/a", Err("`-v /a` is not of the form SOURCE:TARGET[:OPTIONS]"));
-        check("data:/b", Err("`-v data:/b`: `data` names a volume, and named volumes do not exist here yet"));
+        check("a", Err("`-v a` is not of the form SOURCE:TARGET[:OPTIONS]"));
+        check(":/a", Err("`-v :/a` is not of the form SOURCE:TARGET[:OPTIONS]"));
+        check("da ta:/b", Err("`-v da ta:/b`: `da ta` is neither a path nor a name that a volume may have"));
         check("/a:b", Err("`-v /a:b`: the path inside the container, `b`, is not absolute"));
         check("/a:/", Err("`-v /a:/`: `/` cannot be a mount point"));
         check("/a:/b:wo", Err("`-v /a:/b:wo`: unknown option `wo`"));
         check("/a:/.slipway/run", Err("`-v /a:/.slipway/run`: `/.slipway/run` cannot be a mount point"));
+    }
+
+    #[test]
+    fn reads_volumes_that_are_kept() {
+        let check = |text: &str, name: Option<&str>, copies: bool, read_only: bool| {
+            let read = parse_docker_volume(text, Path::new("/w")).unwrap();
+            assert_eq!(read.kind, VolumeKind::Kept { name: name.map(str::to_owned), copies }, "{text}");
+            assert_eq!((read.target.to_str().unwrap(), read.read_only), ("/b", read_only), "{text}");
+        };
+        check("data:/b", Some("data"), true, false);
+        check("data:/b:ro,nocopy", Some("data"), false, true);
+        check("/b", None, true, false);
+        let mounts = ["type=volume,source=data,target=/b", "type=volume,src=data,dst=/b,volume-nocopy=true"];
+        for (text, copies) in mounts.into_iter().zip([true, false]) {
+            let Asked::Volume(read) = parse_docker_mount(text).unwrap() else { panic!("{text}") };
+            assert_eq!(read.kind, VolumeKind::Kept { name: Some("data".into()), copies }, "{text}");
+        }
+        assert!(matches!(image_volume("/b").unwrap().kind, VolumeKind::Kept { name: None, copies: true }));
     }
 
     #[test]
@@ -301,8 +368,8 @@ mod tests {
         check("src=./a,dst=/b,readonly", Ok("./a /b true"));
         check("type=tmpfs,target=/s,tmpfs-size=1m,tmpfs-mode=700", Ok("/s 700 Some(1048576)"));
         check(
-            "type=volume,source=x,target=/b",
-            Err("`--mount type=volume,source=x,target=/b`: `type=volume` has no meaning here"),
+            "type=npipe,source=x,target=/b",
+            Err("`--mount type=npipe,source=x,target=/b`: `type=npipe` has no meaning here"),
         );
         check("type=bind,target=/b", Err("`--mount type=bind,target=/b` names no source"));
         check("type=bind,source=/a", Err("`--mount type=bind,source=/a` names no target"));

@@ -3,9 +3,13 @@
 mod containers;
 mod files;
 mod images;
+mod isolation;
+mod leftover;
 mod listing;
 mod processes;
 mod prune;
+mod resources;
+mod volumes;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -28,6 +32,10 @@ pub(super) use images::{
     CheckArgs, HistoryArgs, ImageArgs, ImageCommand, ImagesArgs, InspectArgs, LoginArgs, LogoutArgs,
     PushArgs, RmiArgs, SaveArgs, TagArgs,
 };
+pub(super) use isolation::{FilesArgs, IsolationArgs, PullWhen};
+pub(super) use leftover::LeftoverArgs;
+pub(super) use resources::ResourceArgs;
+pub(super) use volumes::{VolumeArgs, VolumeCommand, VolumeCreateArgs, VolumeLsArgs, VolumePruneArgs};
 
 /// Everything that was typed.
 #[derive(Debug, Parser)]
@@ -47,6 +55,7 @@ pub(super) struct Arguments {
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
     /// Run a command in an image
+    #[command(disable_help_flag = true)]
     Run(Box<RunArgs>),
     /// A verb for containers.
     #[command(flatten)]
@@ -54,6 +63,7 @@ pub(super) enum Command {
     /// Manage containers
     Container(ContainerArgs),
     /// Run a shell of an image, or the host's where it has none
+    #[command(disable_help_flag = true)]
     Shell(Box<RunArgs>),
     /// Make an image from a tar of a root
     Import(ImportArgs),
@@ -79,6 +89,8 @@ pub(super) enum Command {
     Push(PushArgs),
     /// Write images to an archive
     Save(SaveArgs),
+    /// Manage volumes
+    Volume(VolumeArgs),
     /// Log in to a registry
     Login(LoginArgs),
     /// Log out of a registry
@@ -134,8 +146,8 @@ pub(super) struct RunArgs {
     /// Leave home, current directory and the host's /tmp out; /tmp and /var/tmp are memory
     #[arg(short = 'C', long = "contain", visible_alias = "containall")]
     pub(super) contain: bool,
-    /// Be root inside (0), which outside is the caller; or the caller (the default)
-    #[arg(short = 'u', long, value_name = "USER")]
+    /// Be another user inside, which outside is the caller: USER[:GROUP] by name or number
+    #[arg(short = 'u', long, value_name = "USER[:GROUP]")]
     pub(super) user: Option<String>,
     /// Be root inside, as Apptainer spells it
     #[arg(short = 'f', long, conflicts_with = "user")]
@@ -153,11 +165,23 @@ pub(super) struct RunArgs {
     #[arg(long, visible_alias = "net", value_name = "NETWORK")]
     pub(super) network: Option<String>,
     /// Name the host inside
-    #[arg(long, value_name = "NAME")]
+    #[arg(short = 'h', long, value_name = "NAME")]
     pub(super) hostname: Option<String>,
     /// Limit a resource: NAME=SOFT[:HARD], as nofile=1024:4096 (can be repeated)
     #[arg(long, value_name = "LIMIT")]
     pub(super) ulimit: Vec<String>,
+    /// Limits by a control group.
+    #[command(flatten)]
+    pub(super) resources: ResourceArgs,
+    /// What separates it from the host.
+    #[command(flatten)]
+    pub(super) isolation: IsolationArgs,
+    /// Files, and the image.
+    #[command(flatten)]
+    pub(super) files: FilesArgs,
+    /// Flags without an effect of their own.
+    #[command(flatten)]
+    pub(super) leftovers: LeftoverArgs,
     /// Set the working directory
     #[arg(short = 'w', long = "workdir", visible_aliases = ["pwd", "cwd"], value_name = "PATH")]
     pub(super) workdir: Option<PathBuf>,
@@ -168,8 +192,11 @@ pub(super) struct RunArgs {
     #[arg(long, value_name = "GPUS", conflicts_with = "nv")]
     pub(super) gpus: Option<String>,
     /// Give the GPUs that the job owns, as Apptainer spells it; the same as the default
-    #[arg(long)]
+    #[arg(long, visible_alias = "rocm")]
     pub(super) nv: bool,
+    /// Give no GPUs, as Apptainer spells it
+    #[arg(long, alias = "no-rocm", hide = true, conflicts_with_all = ["nv", "gpus"])]
+    pub(super) no_nv: bool,
     /// Start an image on a driver that is older than it asks for (`NVIDIA_REQUIRE_CUDA`)
     #[arg(long)]
     pub(super) ignore_require: bool,
@@ -197,9 +224,12 @@ pub(super) struct RunArgs {
     /// Print the steps of the launch and run nothing
     #[arg(long)]
     pub(super) plan: bool,
-    /// Print the plan as JSON
-    #[arg(long, requires = "plan")]
+    /// Print the plan, or the explanation, as JSON
+    #[arg(long)]
     pub(super) json: bool,
+    /// Print help
+    #[arg(long, action = clap::ArgAction::Help)]
+    pub(super) help: Option<bool>,
     /// Image name or .sif file, then the command and its arguments
     #[arg(
         required = true,
@@ -380,6 +410,7 @@ struct RunAlone {
 
 #[derive(Debug, Subcommand)]
 enum RunVerb {
+    #[command(disable_help_flag = true)]
     Run(Box<RunArgs>),
 }
 

@@ -70,6 +70,7 @@ fn act(command: &Command) -> Result<(), Failure> {
         Command::Save(args) => cmd::save::run(args, &session),
         Command::Login(args) => cmd::login::login(args, &session),
         Command::Logout(args) => cmd::login::logout(args, &session),
+        Command::Volume(args) => cmd::volume::run(&args.command, &session),
         Command::System(args) => match &args.command {
             SystemCommand::Df(args) => cmd::prune::df(args, &session),
             SystemCommand::Prune(args) => cmd::prune::system(args, &session),

@@ -304,9 +304,10 @@ impl Value for NodeDirectory {
 }
 
 /// A set of defaults.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Profile {
     /// What users of a cluster expect.
+    #[default]
     Hpc,
     /// What users of Docker expect.
     Docker,

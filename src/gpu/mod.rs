@@ -29,7 +29,7 @@ pub use inventory::{Access, Capability, DriverFiles, DriverLibrary, Gpu, Hints, 
 pub use inventory::{read_access, read_inventory, remember};
 pub use listing::{GpuListing, GpuRow, listing};
 pub use nvidia::nvml::{NVML_CHILD, NvmlError, NvmlGpu, NvmlReport, nvml_child_main, query_nvml};
-pub use request::{Capabilities, GpuRequest, Selection};
+pub use request::{Capabilities, GpuRequest, Selection, variable_of_runtime, words_of_variable};
 pub use select::{Chosen, Owned, granted, select};
 
 /// A maker of GPUs. New ones are a module beside `nvidia` and a line in [`VENDORS`].

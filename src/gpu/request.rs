@@ -92,6 +92,26 @@ impl GpuRequest {
     }
 }
 
+/// The variable that a vendor's container runtime reads the wanted GPUs from, if it is one.
+#[must_use]
+pub fn variable_of_runtime(runtime: &str) -> Option<&'static str> {
+    match runtime {
+        "nvidia" | "nvidia-container-runtime" => Some("NVIDIA_VISIBLE_DEVICES"),
+        "amd" | "amd-container-runtime" => Some("AMD_VISIBLE_DEVICES"),
+        _ => None,
+    }
+}
+
+/// The value of such a variable in the words of `--gpus`.
+#[must_use]
+pub fn words_of_variable(value: &str) -> String {
+    match value.trim() {
+        "all" => "all".into(),
+        "" | "none" | "void" => "none".into(),
+        list => format!("device={list}"),
+    }
+}
+
 fn parse(value: &str) -> Result<GpuRequest, String> {
     let (mut selection, mut devices, mut capabilities) = (None, None::<Vec<String>>, None);
     let mut last_key = String::new();
@@ -180,6 +200,15 @@ fn split_csv(line: &str) -> Result<Vec<String>, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn runtimes_of_vendors_have_variables() {
+        assert_eq!(variable_of_runtime("nvidia"), Some("NVIDIA_VISIBLE_DEVICES"));
+        assert_eq!(variable_of_runtime("runc"), None);
+        for (value, expected) in [("all", "all"), ("", "none"), ("void", "none"), ("0,1", "device=0,1")] {
+            assert_eq!(words_of_variable(value), expected);
+        }
+    }
 
     #[test]
     fn reads_docker_and_our_own_words() {

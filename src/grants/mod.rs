@@ -4,6 +4,7 @@
 
 mod job;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 pub use job::JobGpus;
@@ -23,6 +24,16 @@ pub struct Grants {
     pub env: Vec<(String, String)>,
     /// Why each thing is, or is not, inside; `--explain` and `--plan` print them.
     pub notes: Vec<String>,
+    /// Why a variable, by its name, or a file, by its place inside, is there.
+    pub reasons: BTreeMap<String, String>,
+}
+
+impl Grants {
+    /// Why a variable or a place inside is there.
+    #[must_use]
+    pub fn reason(&self, name: &str) -> String {
+        self.reasons.get(name).cloned().unwrap_or_else(|| "a provider asks for it".into())
+    }
 }
 
 /// One device node.

@@ -90,16 +90,23 @@ fn run_steps<'a>(plan: &'a LaunchPlan, context: &Context<'_>) -> Result<Done<'a>
     let witness = SingleThreaded::witness().ok_or(LaunchError::Threads)?;
     // The one thing that is decided here: who is there to share with is known only now. The steps are the same.
     let joined = keeper::enter(&witness, plan, context);
-    let mut state = State { witness, joined, server: None, staging: None, init: false, report: None };
+    let mut state = State {
+        witness,
+        joined,
+        server: None,
+        staging: None,
+        init: false,
+        report: None,
+        // Modes are the plan's; the workload gets the caller's mask back, or the plan's.
+        umask: process::set_umask(0),
+    };
     let steps = plan.ops.len();
     let mut error = None;
-    // Modes are the plan's; the workload gets the caller's mask back.
-    let umask = process::set_umask(0);
     for (index, op) in plan.ops.iter().enumerate() {
         #[cfg(debug_assertions)]
         stop_for_test(index);
         if let Op::Exec { argv, env } = op {
-            process::set_umask(umask);
+            process::set_umask(state.umask);
             return Ok(Done { argv, env, state });
         }
         if let Err(errno) = state.step(op, plan, context) {
@@ -142,6 +149,8 @@ struct State {
     server: Option<FileServer>,
     /// Where the new root is mounted until the pivot.
     staging: Option<PathBuf>,
+    /// What the workload gets.
+    umask: u32,
     /// A process stays before the workload.
     init: bool,
     /// This is the first process of a pid namespace, and somebody outside waits for its words.
@@ -151,8 +160,8 @@ struct State {
 impl State {
     fn step(&mut self, op: &Op, plan: &LaunchPlan, context: &Context<'_>) -> sys::Result<()> {
         match op {
-            Op::NewNamespaces { uid, gid, uid_inside, gid_inside, network, host_name, pid } => {
-                let more = Isolation { network: *network, host_name: *host_name, pid: *pid };
+            Op::NewNamespaces { uid, gid, uid_inside, gid_inside, network, host_name, ipc, pid } => {
+                let more = Isolation { network: *network, host_name: *host_name, ipc: *ipc, pid: *pid };
                 if let Some(joined) = &self.joined {
                     sys::ns::join_user_and_unshare_mount(&self.witness, &joined.user, more)?;
                 } else {
@@ -173,7 +182,10 @@ impl State {
                 }
                 Ok(())
             }
-            Op::HostName { name } => sys::ns::set_host_name(name),
+            Op::HostName { name, domain } => {
+                sys::ns::set_host_name(name)?;
+                domain.as_ref().map_or(Ok(()), |domain| sys::ns::set_domain_name(domain))
+            }
             Op::LoopbackUp => sys::ns::bring_loopback_up(),
             Op::Limit { name, soft, hard } => process::set_limit(name, *soft, *hard),
             Op::SlavePropagation => mount::make_all_slave(),
@@ -200,6 +212,7 @@ impl State {
             }
             Op::Tmpfs { target, mode, size_bytes } => mount::tmpfs(target, *mode, *size_bytes),
             Op::Terminals { target } => mount::terminals(target),
+            Op::MessageQueues { target } => mount::message_queues(target),
             Op::ProcessFiles { target } => match mount::process_files(target) {
                 Err(errno @ (Errno::EPERM | Errno::EBUSY)) => {
                     let reason = words::explain(op, errno);
@@ -212,7 +225,13 @@ impl State {
                 self.init = true;
                 Ok(())
             }
-            Op::LimitCapabilities => process::limit_capabilities(),
+            Op::LimitCapabilities { keep, add } => process::limit_capabilities(keep.bits(), add.bits()),
+            Op::Umask { mask } => {
+                self.umask = *mask;
+                Ok(())
+            }
+            Op::OomScore { score } => process::set_oom_score(*score),
+            Op::FilterCalls { filter } => sys::seccomp::load(filter),
             Op::MakeDirectory { target } => make_directory(target),
             Op::MakeFile { target, mode, content } => make_file(target, *mode, content),
             Op::MakeLink { target, to } => {

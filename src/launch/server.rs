@@ -6,6 +6,7 @@ use std::path::Path;
 use crate::fuse::{Server, ServerSpec, Synthetic, SyntheticKind, Tuning};
 use crate::host::{self, LaunchFacts};
 use crate::plan::{LaunchPlan, MountPoint, Op, PathKind};
+use crate::sys::landlock::{self, Fence};
 use crate::sys::ns::{IdMap, SingleThreaded};
 use crate::sys::{Errno, Result, process, socket};
 
@@ -198,6 +199,11 @@ pub(super) fn serve(
     let (uid, gid) = view.owner;
     let report = context.serve.tuning.report.clone();
     let report = report.unwrap_or_else(|| format!("/tmp/slipway-fuse-{}.stats", std::process::id()).into());
+    let tuning = Tuning { report: Some(report), ..context.serve.tuning.clone() };
+    if let Err(errno) = enclose(&tuning) {
+        complain(format!("the file server cannot give up its rights on files: {}", errno.desc()));
+        return 1;
+    }
     let server = Server::load(ServerSpec {
         image: context.image.partition(),
         synthetic: view.points(),
@@ -205,7 +211,7 @@ pub(super) fn serve(
         gid,
         cache_bytes: context.serve.cache_bytes,
         no_open: settled.no_open,
-        tuning: Tuning { report: Some(report), ..context.serve.tuning.clone() },
+        tuning,
     });
     let server = match server {
         Ok(server) => server,
@@ -221,4 +227,16 @@ pub(super) fn serve(
         }
         _ => 1,
     }
+}
+
+/// Leaves the server nothing of the file system but what it has open and the places of its report and its hot list:
+/// it reads images that strangers have made.
+fn enclose(tuning: &Tuning) -> Result<()> {
+    let list = tuning.hot_list.as_deref().and_then(Path::parent);
+    // The directory of the lists is made with the first one.
+    let list = list.map(|place| if place.exists() { place } else { place.parent().unwrap_or(place) });
+    let report = tuning.report.as_deref().and_then(Path::parent);
+    // More device fds come from there.
+    let places: Vec<&Path> = list.into_iter().chain(report).chain([Path::new("/dev/fuse")]).collect();
+    landlock::enclose(&Fence { reads_all: false, writes: &places }).map(drop)
 }

@@ -34,15 +34,18 @@ pub(super) fn explain(op: &Op, errno: Errno) -> String {
         (Op::MountImage { .. }, Errno::EPERM) => "mounting FUSE is forbidden here",
         (Op::MountImage { .. }, Errno::EMFILE | Errno::ENFILE) => "too many open files",
         (Op::PivotRoot, Errno::ENOTCONN | Errno::ECONNABORTED) => "the file server ended before it answered",
-        (Op::Tmpfs { .. } | Op::Bind { .. } | Op::Terminals { .. }, Errno::ENOSPC) => {
-            "the limit of mounts is reached"
-        }
+        (
+            Op::Tmpfs { .. } | Op::Bind { .. } | Op::Terminals { .. } | Op::MessageQueues { .. },
+            Errno::ENOSPC,
+        ) => "the limit of mounts is reached",
         (Op::MakeFile { .. }, Errno::EFBIG) => "the limit of file sizes is too low",
         (Op::MakeFile { .. } | Op::MakeDirectory { .. }, Errno::ENOSPC) => "the tmpfs is full",
         (Op::Bind { .. }, Errno::ENOENT) => "the source or the mount point vanished",
         (Op::Bind { .. }, Errno::ENOTDIR) => "a file meets a directory",
         (Op::Bind { .. }, Errno::EACCES) => "no permission to reach the source",
         (Op::Bind { .. }, Errno::EPERM) => "the mount may not be changed in a user namespace",
+        (Op::OomScore { .. }, Errno::EACCES | Errno::EPERM) => "only root may make it smaller",
+        (Op::FilterCalls { .. }, Errno::EINVAL) => "the kernel has no filters of system calls",
         (Op::ProcessFiles { .. }, Errno::EPERM) => "the host's `/proc` is covered in part",
         (Op::Console, Errno::ENOENT | Errno::ENXIO) => "the container has no `/dev/ptmx`",
         (Op::Console, Errno::ENOSPC) => "all terminals are in use",
@@ -150,6 +153,7 @@ mod tests {
             gid_inside: 1,
             network: false,
             host_name: false,
+            ipc: false,
             pid: false,
         };
         assert_eq!(explain(&op, Errno::ENOSPC), "limit reached (ENOSPC)");

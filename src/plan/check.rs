@@ -59,7 +59,7 @@ pub fn check(plan: &LaunchPlan) -> Result<(), Flaw> {
                 demand(is_clean(target), "a target is absolute, clean and not the root")?;
                 mounts.push((target, true));
             }
-            Op::Terminals { target } | Op::ProcessFiles { target } => {
+            Op::Terminals { target } | Op::MessageQueues { target } | Op::ProcessFiles { target } => {
                 demand(stage == Stage::Building, "mounts lie between the pivot and the detach")?;
                 demand(is_clean(target), "a target is absolute, clean and not the root")?;
                 mounts.push((target, false));
@@ -89,13 +89,16 @@ pub fn check(plan: &LaunchPlan) -> Result<(), Flaw> {
             Op::HostName { .. } | Op::LoopbackUp => {
                 demand(stage != Stage::Outside, "namespaces are changed after they are made")?;
             }
-            Op::Limit { .. } => {
+            Op::Limit { .. } | Op::Umask { .. } | Op::OomScore { .. } => {
                 demand(stage == Stage::Closed, "limits are set after all mounts")?;
             }
-            Op::LimitCapabilities => {
+            Op::LimitCapabilities { .. } => {
                 demand(stage == Stage::Closed, "capabilities are dropped after the last mount")?;
             }
             Op::NoNewPrivileges => no_new_privileges = true,
+            Op::FilterCalls { .. } => {
+                demand(no_new_privileges, "calls are filtered after no new privileges")?;
+            }
             Op::ChangeDirectory { .. } => {
                 demand(stage == Stage::Closed, "the directory is entered after the detach")?
             }
@@ -149,6 +152,7 @@ mod tests {
             gid_inside: 1,
             network: false,
             host_name: false,
+            ipc: false,
             pid: false,
         };
         let head = || vec![namespaces(), Op::SlavePropagation, image(), Op::PivotRoot];

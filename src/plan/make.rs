@@ -6,11 +6,13 @@ use std::path::{Path, PathBuf};
 use crate::base::RelPath;
 use crate::base::sizes::parse_size;
 use crate::bundle::{
-    Bundle, HOST_DIRECTORY, IdMapping, Mount, NamespaceType, RUN_DIRECTORY, Why, WritableRoot,
+    Bundle, CapabilityChoice, CapabilitySet, HOST_DIRECTORY, IdMapping, Mount, NamespaceType, RUN_DIRECTORY,
+    Seccomp, Why, WritableRoot,
 };
 use crate::grants::LIBRARY_DIRECTORY;
 
 use super::places::{Place, Places, bind_source, inside, leads_away, mounts};
+use super::seccomp::Filter;
 use super::{
     Facts, HostPath, ImagePath, ImageSource, LaunchPlan, MountPoint, Op, PathKind, PlanError, Upper,
 };
@@ -37,6 +39,9 @@ pub fn needed(bundle: &Bundle) -> Result<Needed, PlanError> {
     needed.host.extend(bundle.libraries.iter().map(|library| library.source.clone()));
     for file in &bundle.files {
         needed.image.insert(inside(&file.target)?);
+    }
+    if let Some(cwd) = made_cwd(bundle) {
+        needed.image.insert(inside(cwd)?);
     }
     Ok(needed)
 }
@@ -71,7 +76,8 @@ pub fn make(bundle: &Bundle, image: &ImageSource, facts: &Facts) -> Result<Launc
     maker.libraries();
     maker.files()?;
     maker.links()?;
-    Ok(maker.finish(image))
+    maker.cwd()?;
+    maker.finish(image)
 }
 
 struct Maker<'a> {
@@ -115,6 +121,7 @@ impl Maker<'_> {
             let target = place.at.clone();
             self.ops.push(match place.mount.typ().as_deref() {
                 Some("devpts") => Op::Terminals { target },
+                Some("mqueue") => Op::MessageQueues { target },
                 Some("proc") => Op::ProcessFiles { target },
                 _ => Op::Tmpfs { target, mode, size_bytes },
             });
@@ -301,7 +308,18 @@ impl Maker<'_> {
         Ok(())
     }
 
-    fn finish(self, image: &ImageSource) -> LaunchPlan {
+    /// A working directory that the image lacks, where it is to be made.
+    fn cwd(&mut self) -> Result<(), PlanError> {
+        let Some(cwd) = made_cwd(self.bundle) else { return Ok(()) };
+        let at = self.places.place_of(cwd, self.facts)?;
+        // In a directory of the host it is the host's to make, and the step that enters it says so.
+        if at == Path::new("/") || self.places.at(&at).is_some() || self.places.host_path(&at).is_some() {
+            return Ok(());
+        }
+        self.prepare(&at, PathKind::Directory, &format!("working directory {}", cwd.display()))
+    }
+
+    fn finish(self, image: &ImageSource) -> Result<LaunchPlan, PlanError> {
         let spec = &self.bundle.spec;
         let linux = spec.linux().as_ref();
         let id_of = |maps: Option<&Vec<IdMapping>>| {
@@ -314,8 +332,12 @@ impl Maker<'_> {
                 .and_then(|linux| linux.namespaces().as_ref())
                 .is_some_and(|all| all.iter().any(|namespace| namespace.typ() == kind))
         };
-        let (network, host_name) = (has(NamespaceType::Network), has(NamespaceType::Uts));
-        let pid = has(NamespaceType::Pid);
+        let (network, host_name, ipc, pid) = (
+            has(NamespaceType::Network),
+            has(NamespaceType::Uts),
+            has(NamespaceType::Ipc),
+            has(NamespaceType::Pid),
+        );
         let mount_points =
             self.mount_points.into_iter().map(|(path, kind)| MountPoint { path, kind }).collect();
         let upper = self.bundle.writable.as_ref().map(|writable| match writable {
@@ -323,7 +345,7 @@ impl Maker<'_> {
             WritableRoot::Directory(path) => Upper::Directory { path: path.clone() },
         });
         let mut ops = vec![
-            Op::NewNamespaces { uid, gid, uid_inside, gid_inside, network, host_name, pid },
+            Op::NewNamespaces { uid, gid, uid_inside, gid_inside, network, host_name, ipc, pid },
             Op::SlavePropagation,
             Op::MountImage { image: image.clone(), mount_points, upper },
             Op::PivotRoot,
@@ -331,15 +353,19 @@ impl Maker<'_> {
         if network {
             ops.push(Op::LoopbackUp);
         }
-        if let Some(name) = spec.hostname().as_ref().filter(|_| host_name) {
-            ops.push(Op::HostName { name: name.clone() });
+        if let Some(name) = spec.hostname().as_ref().filter(|name| host_name && !name.is_empty()) {
+            ops.push(Op::HostName { name: name.clone(), domain: self.bundle.domain_name.clone() });
         }
         ops.extend(self.ops);
         ops.push(Op::DetachHost);
-        // Only root keeps capabilities over exec: any other id loses them there.
-        if uid_inside == 0 {
-            ops.push(Op::LimitCapabilities);
+        // Only root keeps capabilities over exec: any other id loses them there, but for those that were asked for.
+        let CapabilityChoice { keep, added } = self.bundle.capabilities;
+        let add = if uid_inside == 0 { CapabilitySet::NONE } else { added };
+        if uid_inside == 0 || add != CapabilitySet::NONE {
+            ops.push(Op::LimitCapabilities { keep, add });
         }
+        ops.extend(self.bundle.umask.map(|mask| Op::Umask { mask }));
+        ops.extend(self.bundle.oom_score.map(|score| Op::OomScore { score }));
         ops.extend(self.bundle.limits.iter().map(|limit| Op::Limit {
             name: limit.name.clone(),
             soft: limit.soft,
@@ -349,13 +375,30 @@ impl Maker<'_> {
             ops.push(Op::Init);
         }
         let cwd = spec.process().as_ref().map_or_else(|| "/".into(), |process| process.cwd().clone());
+        ops.push(Op::NoNewPrivileges);
+        ops.extend(calls(self.bundle)?);
         ops.extend([
-            Op::NoNewPrivileges,
             Op::ChangeDirectory { path: cwd, asked: self.bundle.cwd_is_asked },
             Op::Exec { argv: self.bundle.argv.clone(), env: self.bundle.env.clone() },
         ]);
-        LaunchPlan { ops, notes: self.notes, warnings: self.bundle.warnings.clone() }
+        Ok(LaunchPlan { ops, notes: self.notes, warnings: self.bundle.warnings.clone() })
     }
+}
+
+/// The working directory, where it is made if the image lacks it.
+fn made_cwd(bundle: &Bundle) -> Option<&Path> {
+    let process = bundle.spec.process().as_ref().filter(|_| bundle.makes_cwd)?;
+    Some(process.cwd())
+}
+
+/// The filter of system calls, if there is to be one.
+fn calls(bundle: &Bundle) -> Result<Option<Op>, PlanError> {
+    let filter = match &bundle.seccomp {
+        Seccomp::Unconfined => return Ok(None),
+        Seccomp::Docker => Filter::docker(bundle.capabilities.keep),
+        Seccomp::Profile { file, text } => Filter::parse(file, text, bundle.capabilities.keep)?,
+    };
+    Ok(Some(Op::FilterCalls { filter: filter.compile()? }))
 }
 
 fn tmpfs_options(mount: &Mount) -> (u32, Option<u64>) {

@@ -7,8 +7,10 @@
 //! ```
 
 mod check;
+mod explain;
 mod make;
 mod places;
+pub mod seccomp;
 mod show;
 #[cfg(test)]
 mod tests;
@@ -21,8 +23,11 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use crate::base::{Hint, RelPath};
+use crate::bundle::CapabilitySet;
+use crate::sys::seccomp::Instruction;
 
 pub use check::{Flaw, check};
+pub use explain::{Explanation, explain};
 pub use make::{Needed, make, needed, needed_below};
 
 /// What a path is, as far as mounting goes.
@@ -123,6 +128,8 @@ pub enum Op {
         network: bool,
         /// A host name of its own.
         host_name: bool,
+        /// Shared memory, semaphores and message queues of its own.
+        ipc: bool,
         /// Process numbers of its own: the rest is done by its first process, while this one stands outside.
         pid: bool,
     },
@@ -130,6 +137,9 @@ pub enum Op {
     HostName {
         /// The name.
         name: String,
+        /// The domain, where one was asked for.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        domain: Option<String>,
     },
     /// The loopback of the new network works.
     LoopbackUp,
@@ -171,6 +181,12 @@ pub enum Op {
     },
     /// A set of pseudo-terminals of the container's own.
     Terminals {
+        /// Where.
+        #[serde(serialize_with = "as_path")]
+        target: PathBuf,
+    },
+    /// The message queues of the container's own IPC namespace.
+    MessageQueues {
         /// Where.
         #[serde(serialize_with = "as_path")]
         target: PathBuf,
@@ -231,8 +247,13 @@ pub enum Op {
     DetachHost,
     /// A terminal of the container's own becomes the workload's; its other side is the monitor's.
     Console,
-    /// Root inside keeps Docker's capabilities and can never get back those that undo mounts.
-    LimitCapabilities,
+    /// Which capabilities can be had inside at all, and which the workload has although it is not root.
+    LimitCapabilities {
+        /// What root inside has. By default those that undo mounts are not among them.
+        keep: CapabilitySet,
+        /// What was asked for by name.
+        add: CapabilitySet,
+    },
     /// A limit of the workload (setrlimit).
     Limit {
         /// Docker's name of it.
@@ -242,8 +263,24 @@ pub enum Op {
         /// Hard limit; `u64::MAX` is none.
         hard: u64,
     },
+    /// The file mode creation mask of the workload, instead of the caller's.
+    Umask {
+        /// Bits that are taken away.
+        mask: u32,
+    },
+    /// How likely the kernel ends the workload when memory is short.
+    OomScore {
+        /// From -1000 to 1000.
+        score: i32,
+    },
     /// No exec from here on gains privileges.
     NoNewPrivileges,
+    /// System calls that the workload may not make.
+    FilterCalls {
+        /// The filter; JSON shows the number of its instructions.
+        #[serde(rename = "instructions", serialize_with = "as_count")]
+        filter: Vec<Instruction>,
+    },
     /// The working directory.
     ChangeDirectory {
         /// Where.
@@ -268,6 +305,11 @@ pub enum Op {
 #[expect(clippy::ptr_arg, reason = "serde gives the field's own type")]
 fn as_length<S: serde::Serializer>(content: &Vec<u8>, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_u64(content.len() as u64)
+}
+
+#[expect(clippy::ptr_arg, reason = "serde gives the field's own type")]
+fn as_count<S: serde::Serializer>(filter: &Vec<Instruction>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_u64(filter.len() as u64)
 }
 
 #[expect(clippy::ptr_arg, reason = "serde gives the field's own type")]
@@ -333,8 +375,8 @@ impl LaunchPlan {
             )
         };
         let mut ops: Vec<Op> = self.ops.iter().filter(is_kept).cloned().collect();
-        if let Some(Op::NewNamespaces { network, host_name, pid, .. }) = ops.first_mut() {
-            (*network, *host_name, *pid) = (false, false, false);
+        if let Some(Op::NewNamespaces { network, host_name, ipc, pid, .. }) = ops.first_mut() {
+            (*network, *host_name, *ipc, *pid) = (false, false, false, false);
         }
         Self { ops, notes: Vec::new(), warnings: Vec::new() }
     }
@@ -436,6 +478,12 @@ pub enum PlanError {
         /// The bind that it lies in.
         inside: PathBuf,
     },
+    /// A filter of system calls that cannot be read.
+    #[error(transparent)]
+    Profile(#[from] seccomp::ProfileError),
+    /// A filter of system calls that the kernel would not take.
+    #[error(transparent)]
+    FilterTooLong(#[from] seccomp::TooLong),
     /// A path that no image can have.
     #[error("`{}` cannot be a path in a container: {source}", path.display())]
     BadPath {
@@ -459,6 +507,8 @@ impl Hint for PlanError {
             Self::MountPointMissing { target, .. } => {
                 format!("create `{}` on the host, or bind to another place", target.display())
             }
+            Self::Profile(error) => return error.hint(),
+            Self::FilterTooLong(_) => "give fewer rules with arguments".into(),
             Self::BadPath { .. } => "use an absolute path without `..`".into(),
         })
     }

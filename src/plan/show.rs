@@ -4,6 +4,8 @@ use std::ffi::OsStr;
 use std::fmt;
 use std::os::unix::ffi::OsStrExt as _;
 
+use crate::bundle::CapabilitySet;
+
 use super::{LaunchPlan, Op, PathKind, Upper};
 
 impl Op {
@@ -12,7 +14,7 @@ impl Op {
     pub fn title(&self) -> String {
         match self {
             Self::NewNamespaces { .. } => "new user namespace".into(),
-            Self::HostName { name } => format!("host name `{name}`"),
+            Self::HostName { name, .. } => format!("host name `{name}`"),
             Self::LoopbackUp => "bring the loopback up".into(),
             Self::Limit { name, .. } => format!("limit `{name}`"),
             Self::SlavePropagation => "cut mount propagation".into(),
@@ -23,7 +25,11 @@ impl Op {
             Self::ProcessFiles { target } => format!("process files on `{}`", target.display()),
             Self::Init => "stand before the command".into(),
             Self::Terminals { target } => format!("terminals on `{}`", target.display()),
-            Self::LimitCapabilities => "limit capabilities".into(),
+            Self::MessageQueues { target } => format!("message queues on `{}`", target.display()),
+            Self::LimitCapabilities { .. } => "limit capabilities".into(),
+            Self::Umask { .. } => "set the file mode mask".into(),
+            Self::OomScore { .. } => "set the out-of-memory score".into(),
+            Self::FilterCalls { .. } => "filter system calls".into(),
             Self::MakeDirectory { target } => format!("make directory `{}`", target.display()),
             Self::MakeFile { target, .. } => format!("make file `{}`", target.display()),
             Self::MakeLink { target, .. } => format!("make link `{}`", target.display()),
@@ -45,7 +51,7 @@ impl Op {
 impl fmt::Display for Op {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NewNamespaces { uid, gid, uid_inside, gid_inside, network, host_name, pid } => {
+            Self::NewNamespaces { uid, gid, uid_inside, gid_inside, network, host_name, ipc, pid } => {
                 write!(f, "namespaces  user (uid {uid}, gid {gid}")?;
                 if (uid, gid) != (uid_inside, gid_inside) {
                     write!(f, " as uid {uid_inside}, gid {gid_inside}")?;
@@ -53,9 +59,13 @@ impl fmt::Display for Op {
                 f.write_str("), mount")?;
                 f.write_str(if *network { ", network" } else { "" })?;
                 f.write_str(if *host_name { ", host name" } else { "" })?;
+                f.write_str(if *ipc { ", ipc" } else { "" })?;
                 f.write_str(if *pid { ", pid" } else { "" })
             }
-            Self::HostName { name } => write!(f, "host name   {name}"),
+            Self::HostName { name, domain } => {
+                write!(f, "host name   {name}")?;
+                domain.as_ref().map_or(Ok(()), |domain| write!(f, ", domain {domain}"))
+            }
             Self::LoopbackUp => f.write_str("loopback    up"),
             Self::Limit { name, soft, hard } => {
                 let word =
@@ -87,7 +97,16 @@ impl fmt::Display for Op {
             Self::ProcessFiles { target } => write!(f, "processes   {} of its own", target.display()),
             Self::Init => f.write_str("init        stands before the command"),
             Self::Terminals { target } => write!(f, "terminals   {} of its own", target.display()),
-            Self::LimitCapabilities => f.write_str("privileges  Docker's capabilities at most"),
+            Self::MessageQueues { target } => write!(f, "mqueue      {}", target.display()),
+            Self::LimitCapabilities { keep, add } => {
+                write!(f, "privileges  {keep} capabilities at most")?;
+                if *add == CapabilitySet::NONE { Ok(()) } else { write!(f, ", {add} in any case") }
+            }
+            Self::Umask { mask } => write!(f, "umask       {mask:04o}"),
+            Self::OomScore { score } => write!(f, "oom score   {score}"),
+            Self::FilterCalls { filter } => {
+                write!(f, "privileges  a filter of system calls, {} instructions", filter.len())
+            }
             Self::MakeDirectory { target } => write!(f, "mkdir       {}", target.display()),
             Self::MakeFile { target, mode, content } => {
                 write!(f, "file        {} mode {mode:o}, {} bytes", target.display(), content.len())

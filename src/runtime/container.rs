@@ -11,13 +11,15 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::plan::LaunchPlan;
-use crate::sys::Errno;
 use crate::sys::file::try_lock;
 use crate::sys::pidfd::{ProcessHandle, ProcessId};
-use crate::sys::tree::Directory;
+use crate::sys::seccomp::Instruction;
+use crate::sys::tree::remove_tree;
 
 use super::error::RuntimeError;
-use super::record::{Exit, Record, Status, join_with_nul, split_at_nul, workload_env};
+use super::record::{
+    Exit, Record, Status, filter_of, join_with_nul, split_at_nul, workload_env, workload_filter,
+};
 use super::sweep;
 
 /// Exit code of a workload whose monitor was killed: it was killed with it.
@@ -87,6 +89,13 @@ impl Container {
         self.texts("env")
     }
 
+    /// The filter of system calls that every command in it gets.
+    #[must_use]
+    pub fn filter(&self) -> Vec<Instruction> {
+        // Containers of earlier programs have none.
+        filter_of(&fs::read(self.directory.join("filter")).unwrap_or_default())
+    }
+
     /// The words of `slipway run` that made it, without `slipway run`.
     pub fn words(&self) -> Result<Vec<OsString>, RuntimeError> {
         self.texts("words")
@@ -153,6 +162,7 @@ impl Container {
         }
         self.record.monitor = ProcessId::own();
         self.record.process = None;
+        self.record.detached = true;
         self.write()?;
         let path = self.directory.join("exit");
         fs::write(&path, b"").map_err(RuntimeError::state("write", path))
@@ -172,8 +182,12 @@ impl Container {
     /// Takes over a new plan for the next start.
     pub fn renew(&mut self, plan: &LaunchPlan) -> Result<(), RuntimeError> {
         self.record.take_plan(plan);
-        let path = self.directory.join("env");
-        fs::write(&path, join_with_nul(&workload_env(plan))).map_err(RuntimeError::state("write", path))
+        for (name, bytes) in [("env", join_with_nul(&workload_env(plan))), ("filter", workload_filter(plan))]
+        {
+            let path = self.directory.join(name);
+            fs::write(&path, bytes).map_err(RuntimeError::state("write", path))?;
+        }
+        Ok(())
     }
 
     /// The processes inside that the caller may look at, by their numbers.
@@ -223,7 +237,15 @@ impl Container {
         // By the newest name: it may have been renamed meanwhile.
         let name = read_record(&self.directory)?.map_or_else(|| self.record.name.clone(), |now| now.name);
         self.free_name(&name);
-        remove_tree(&self.directory)
+        remove_tree(&self.directory).map_err(RuntimeError::state("remove", &self.directory))
+    }
+
+    /// Removes the volumes that were made for it alone.
+    pub fn remove_own_volumes(&self) -> Result<(), RuntimeError> {
+        for path in &self.record.volume_paths {
+            remove_tree(path).map_err(RuntimeError::state("remove", path))?;
+        }
+        Ok(())
     }
 
     /// Puts right what a killed process has left. `None` if nothing of the container remains.
@@ -260,12 +282,17 @@ impl Container {
             false => UNKNOWN,
         };
         let is_half_made = record.started.is_none() && !is_aside;
-        if !record.detached || is_half_made || record.auto_remove && !is_aside {
+        let stays = record.detached || record.stays && record.started.is_some();
+        if !stays || is_half_made || record.auto_remove && !is_aside {
+            if record.auto_remove || is_half_made {
+                self.remove_own_volumes()?;
+            }
             self.forget()?;
             return Ok(None);
         }
         if !has_ended && !is_aside {
-            self.write_exit(code, Some("its monitor was killed".into()))?;
+            let why = if record.detached { "its monitor was killed" } else { "nobody watched it" };
+            self.write_exit(code, Some(why.into()))?;
         }
         drop(held);
         Ok(Some(self))
@@ -308,16 +335,6 @@ impl Container {
 #[derive(Debug)]
 pub struct Held {
     _lock: Arc<File>,
-}
-
-/// Removes a directory and what is in it; it need not be there. The root that a container wrote may hold directories that
-/// are closed to their owner.
-fn remove_tree(directory: &Path) -> Result<(), RuntimeError> {
-    let (Some(parent), Some(name)) = (directory.parent(), directory.file_name()) else { return Ok(()) };
-    match Directory::open(parent).and_then(|parent| parent.remove_tree(name)) {
-        Ok(()) | Err(Errno::ENOENT) => Ok(()),
-        Err(errno) => Err(RuntimeError::state("remove", directory)(errno.into())),
-    }
 }
 
 /// Takes a container's lock; `None` if somebody else has it, or the container is gone.

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use crate::launch::{become_workload, supervise};
 use crate::sys::ns::{OtherNamespaces, SingleThreaded};
 use crate::sys::process::End;
+use crate::sys::seccomp::{self, Instruction};
 use crate::sys::signals::SignalWatch;
 use crate::sys::{Errno, access, process, pty, socket};
 
@@ -39,15 +40,15 @@ pub struct Entry {
 /// this process ends as that does.
 pub fn enter(container: &Container, entry: &Entry) -> Result<Infallible, RuntimeError> {
     let failed = |act, errno| RuntimeError::Enter { name: container.record.name.clone(), act, errno };
-    let namespaces = open_namespaces(container)?;
+    let doors = Doors::of(container)?;
     let witness =
         SingleThreaded::witness().ok_or_else(|| failed("this process has threads", Errno::EINVAL))?;
     if !entry.keep_stdin {
         let null = fs::File::open("/dev/null").map_err(RuntimeError::state("open", "/dev/null"))?;
         process::set_standard_input(null).map_err(|errno| failed("closing standard input", errno))?;
     }
-    join(container, &namespaces, &witness)?;
-    become_command(container, entry)
+    join(container, &doors.namespaces, &witness)?;
+    become_command(container, entry, &doors.filter)
 }
 
 /// As [`enter`], on a terminal of the container's own, to which the caller's is attached. Gives how the command ended.
@@ -58,14 +59,14 @@ pub fn enter_terminal(
     outputs: &mut Outputs<'_>,
 ) -> Result<Parting, RuntimeError> {
     let failed = |act, errno| RuntimeError::Enter { name: container.record.name.clone(), act, errno };
-    let namespaces = open_namespaces(container)?;
+    let doors = Doors::of(container)?;
     let witness =
         SingleThreaded::witness().ok_or_else(|| failed("this process has threads", Errno::EINVAL))?;
     let (ours, theirs) = socket::pair().map_err(|errno| failed("making sockets", errno))?;
     let mut ours = Some(ours);
     let child = process::fork_child(&witness, || {
         drop(ours.take());
-        let error = match become_command_on_terminal(container, &namespaces, entry, &theirs) {
+        let error = match become_command_on_terminal(container, &doors, entry, &theirs) {
             Ok(never) => match never {},
             Err(error) => error,
         };
@@ -75,7 +76,7 @@ pub fn enter_terminal(
         error.exit_code().unwrap_or(125).into()
     });
     let child = child.map_err(|errno| failed("starting a process", errno))?;
-    drop((theirs, namespaces));
+    drop((theirs, doors));
     let ours = ours.ok_or_else(|| failed("keeping a socket", Errno::EINVAL))?;
     // Exec closes the other end: until then the terminal stays as it is, so that an error is shown well.
     let mut master = None;
@@ -155,33 +156,46 @@ pub(super) fn visit(
     work: impl FnOnce() -> i32,
 ) -> Result<process::Child, RuntimeError> {
     let failed = |act, errno| RuntimeError::Enter { name: container.record.name.clone(), act, errno };
-    let namespaces = open_namespaces(container)?;
+    let doors = Doors::of(container)?;
     let witness =
         SingleThreaded::witness().ok_or_else(|| failed("this process has threads", Errno::EINVAL))?;
-    process::fork_child(&witness, || match SingleThreaded::witness().map(|inside| namespaces.join(&inside)) {
-        Some(Ok(())) => work(),
-        _ => 125,
+    process::fork_child(&witness, || {
+        match SingleThreaded::witness().map(|inside| doors.namespaces.join(&inside)) {
+            Some(Ok(())) => work(),
+            _ => 125,
+        }
     })
     .map_err(|errno| failed("starting a process", errno))
 }
 
-fn open_namespaces(container: &Container) -> Result<OtherNamespaces, RuntimeError> {
-    let name = &container.record.name;
-    let failed = |act, errno| RuntimeError::Enter { name: name.clone(), act, errno };
-    let not_running = || RuntimeError::NotRunning { name: name.clone() };
-    let id = container.record.process.filter(|_| container.is_running()).ok_or_else(not_running)?;
-    let namespaces = OtherNamespaces::of(id.pid).map_err(|errno| match errno {
-        Errno::ENOENT | Errno::ESRCH => not_running(),
-        other => failed("opening its namespaces", other),
-    })?;
-    // Only now is it certain whose namespaces these are.
-    if !id.is_alive() {
-        return Err(not_running());
+/// What leads into a container, opened while it can be.
+#[derive(Debug)]
+struct Doors {
+    namespaces: OtherNamespaces,
+    /// The filter of system calls for whoever goes in.
+    filter: Vec<Instruction>,
+}
+
+impl Doors {
+    fn of(container: &Container) -> Result<Self, RuntimeError> {
+        let name = &container.record.name;
+        let failed = |act, errno| RuntimeError::Enter { name: name.clone(), act, errno };
+        let not_running = || RuntimeError::NotRunning { name: name.clone() };
+        let id = container.record.process.filter(|_| container.is_running()).ok_or_else(not_running)?;
+        let namespaces = OtherNamespaces::of(id.pid).map_err(|errno| match errno {
+            Errno::ENOENT | Errno::ESRCH => not_running(),
+            other => failed("opening its namespaces", other),
+        })?;
+        // Only now is it certain whose namespaces these are.
+        if !id.is_alive() {
+            return Err(not_running());
+        }
+        if namespaces.are_our_own() {
+            return Err(failed("it is still being started", Errno::EAGAIN));
+        }
+        // Inside, the container's directory is out of reach.
+        Ok(Self { namespaces, filter: container.filter() })
     }
-    if namespaces.are_our_own() {
-        return Err(failed("it is still being started", Errno::EAGAIN));
-    }
-    Ok(namespaces)
 }
 
 /// Joins, and forks where only a child is inside: then this process stays and ends as the child does.
@@ -210,14 +224,14 @@ fn join(
 
 fn become_command_on_terminal(
     container: &Container,
-    namespaces: &OtherNamespaces,
+    doors: &Doors,
     entry: &Entry,
     whose: &OwnedFd,
 ) -> Result<Infallible, RuntimeError> {
     let failed = |act, errno| RuntimeError::Enter { name: container.record.name.clone(), act, errno };
     let witness =
         SingleThreaded::witness().ok_or_else(|| failed("this process has threads", Errno::EINVAL))?;
-    join(container, namespaces, &witness)?;
+    join(container, &doors.namespaces, &witness)?;
     let (master, terminal) =
         pty::open_terminal(Path::new("/dev/ptmx")).map_err(|errno| failed("making a terminal", errno))?;
     if let Ok(size) = pty::window_size(std::io::stdin()) {
@@ -227,10 +241,14 @@ fn become_command_on_terminal(
     socket::send(whose, b"t", &[master]).map_err(|errno| failed("giving the terminal away", errno))?;
     pty::take_terminal(&terminal).map_err(|errno| failed("taking the terminal", errno))?;
     drop(terminal);
-    become_command(container, entry)
+    become_command(container, entry, &doors.filter)
 }
 
-fn become_command(container: &Container, entry: &Entry) -> Result<Infallible, RuntimeError> {
+fn become_command(
+    container: &Container,
+    entry: &Entry,
+    filter: &[Instruction],
+) -> Result<Infallible, RuntimeError> {
     let name = &container.record.name;
     let failed = |act, errno| RuntimeError::Enter { name: name.clone(), act, errno };
     if let Some(user) = &entry.user {
@@ -242,8 +260,13 @@ fn become_command(container: &Container, entry: &Entry) -> Result<Infallible, Ru
         other => other,
     }
     .map_err(|errno| failed("changing to the working directory", errno))?;
-    process::limit_capabilities().map_err(|errno| failed("giving up capabilities", errno))?;
+    let record = &container.record;
+    process::limit_capabilities(record.capabilities, record.added_capabilities)
+        .map_err(|errno| failed("giving up capabilities", errno))?;
     process::set_no_new_privileges().map_err(|errno| failed("giving up privileges", errno))?;
+    if !filter.is_empty() {
+        seccomp::load(filter).map_err(|errno| failed("filtering system calls", errno))?;
+    }
     Err(RuntimeError::Command(become_workload(&entry.argv, &entry.env)))
 }
 

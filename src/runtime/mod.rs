@@ -42,7 +42,7 @@ pub use files::{
 pub use health::{Checked, Health, HealthCheck};
 pub use keys::DetachKeys;
 pub use log::{LogLine, LogReader, Stream};
-pub use record::{Draft, Exit, MountRecord, Record, Status, workload_env};
-pub use shelf::Shelf;
+pub use record::{Draft, Exit, MountRecord, Record, Status, workload_env, workload_filter};
+pub use shelf::{Shelf, new_id};
 pub use start::{register_own, start, unregister};
 pub use usage::Usage;

@@ -250,6 +250,7 @@ impl Workload {
         // The disk may be full, or somebody has removed the directory: then there is nobody to tell.
         let _ = container.write_exit(code, error);
         if container.record.auto_remove {
+            let _ = container.remove_own_volumes();
             let _ = container.forget();
         }
         if let Some(answers) = answers {

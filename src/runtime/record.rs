@@ -6,6 +6,7 @@
 //! env          the workload's variables, exact bytes, each with a NUL behind it
 //! words        the words of `slipway run` that made it, in the same form: `start` runs them again
 //! caller-env   the caller's variables at that time
+//! filter       the filter of system calls that a further command gets, if there is one
 //! log, log.1   what it printed (see the log module)
 //! ```
 
@@ -17,8 +18,10 @@ use std::path::PathBuf;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::bundle::CapabilitySet;
 use crate::plan::{LaunchPlan, Op, Upper};
 use crate::sys::pidfd::ProcessId;
+use crate::sys::seccomp::Instruction;
 
 use super::health::HealthCheck;
 
@@ -76,6 +79,21 @@ pub struct Record {
     /// Remove it when it ends.
     #[serde(default)]
     pub auto_remove: bool,
+    /// It stays when it has ended although no monitor keeps it.
+    #[serde(default)]
+    pub stays: bool,
+    /// Names of the volumes that were made for it alone.
+    #[serde(default)]
+    pub volumes: Vec<String>,
+    /// Their directories.
+    #[serde(default)]
+    pub volume_paths: Vec<PathBuf>,
+    /// The capabilities that a further command in it may have, a bit for each number.
+    #[serde(default = "usual_capabilities")]
+    pub capabilities: u64,
+    /// Those of them that it has although it is not root.
+    #[serde(default)]
+    pub added_capabilities: u64,
     /// A monitor keeps it; else the process of the caller has become the workload, and the record goes when it ends.
     pub detached: bool,
     /// Standard input stays open.
@@ -147,6 +165,10 @@ pub struct Draft {
     pub record: Record,
     /// The name that was asked for; else one is made up.
     pub name: Option<String>,
+    /// An id that is known already; else one is drawn.
+    pub id: Option<String>,
+    /// The filter of system calls.
+    pub filter: Vec<u8>,
     /// The workload's variables.
     pub env: Vec<OsString>,
     /// The words of `slipway run`.
@@ -178,6 +200,11 @@ impl Record {
             stop_seconds: None,
             health: None,
             auto_remove: false,
+            stays: false,
+            volumes: Vec::new(),
+            volume_paths: Vec::new(),
+            capabilities: usual_capabilities(),
+            added_capabilities: 0,
             detached: true,
             open_stdin: false,
             stdin_once: false,
@@ -196,6 +223,7 @@ impl Record {
     /// Takes over what a plan decides: command, working directory, mounts.
     pub fn take_plan(&mut self, plan: &LaunchPlan) {
         self.mounts.clear();
+        (self.capabilities, self.added_capabilities) = (usual_capabilities(), 0);
         self.changes = None;
         for op in &plan.ops {
             match op {
@@ -204,6 +232,9 @@ impl Record {
                     target: target.clone(),
                     read_only: *read_only,
                 }),
+                Op::LimitCapabilities { keep, add } => {
+                    (self.capabilities, self.added_capabilities) = (keep.bits(), add.bits());
+                }
                 Op::MountImage { upper: Some(Upper::Directory { path }), .. }
                 | Op::MountDirectory { upper: Some(Upper::Directory { path }), .. } => {
                     self.changes = Some(path.clone());
@@ -228,6 +259,36 @@ impl Record {
     pub fn grace_seconds(&self) -> i64 {
         self.stop_seconds.unwrap_or(DEFAULT_STOP_SECONDS)
     }
+}
+
+/// The set that a record of an earlier program means.
+fn usual_capabilities() -> u64 {
+    CapabilitySet::DOCKER.bits()
+}
+
+/// The filter of system calls that a plan loads, as the kernel takes it: 8 bytes for each instruction.
+#[must_use]
+pub fn workload_filter(plan: &LaunchPlan) -> Vec<u8> {
+    let filter = plan.ops.iter().find_map(|op| match op {
+        Op::FilterCalls { filter } => Some(filter.as_slice()),
+        _ => None,
+    });
+    let bytes = |one: &Instruction| {
+        let [code, next] = one.code.to_le_bytes();
+        let [a, b, c, d] = one.value.to_le_bytes();
+        [code, next, one.jump_true, one.jump_false, a, b, c, d]
+    };
+    filter.unwrap_or_default().iter().flat_map(bytes).collect()
+}
+
+/// The instructions of [`workload_filter`].
+pub(super) fn filter_of(bytes: &[u8]) -> Vec<Instruction> {
+    let instruction = |eight: &[u8]| {
+        let [code, next, jump_true, jump_false, a, b, c, d] = *<&[u8; 8]>::try_from(eight).ok()?;
+        let (code, value) = (u16::from_le_bytes([code, next]), u32::from_le_bytes([a, b, c, d]));
+        Some(Instruction { code, jump_true, jump_false, value })
+    };
+    bytes.chunks_exact(8).filter_map(instruction).collect()
 }
 
 /// The variables that a plan gives the workload.
@@ -259,6 +320,17 @@ pub(super) fn split_at_nul(bytes: &[u8]) -> Vec<OsString> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn filters_come_back() {
+        let one = Instruction { code: 0x15, jump_true: 1, jump_false: 2, value: 0xc000_003e };
+        let plan = LaunchPlan {
+            ops: vec![Op::FilterCalls { filter: vec![one, one] }],
+            notes: Vec::new(),
+            warnings: Vec::new(),
+        };
+        assert_eq!(filter_of(&workload_filter(&plan)), [one, one]);
+    }
 
     #[test]
     fn texts_come_back_byte_for_byte() {

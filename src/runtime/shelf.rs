@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 
 use crate::host::{is_own_directory, own_directory};
 use crate::sys::pidfd::ProcessId;
+use crate::sys::tree::remove_tree;
 
 use super::container::Container;
 use super::error::RuntimeError;
@@ -24,6 +25,11 @@ use super::record::{Draft, join_with_nul};
 
 /// Made-up names are tried so often; the last gets the id behind it.
 const NAME_TRIES: u32 = 4;
+
+/// A fresh id, for a container that needs one before it is made, or for a volume.
+pub fn new_id() -> Result<String, RuntimeError> {
+    Ok(names::from_random(&random_bytes()?).0)
+}
 
 /// Where a user's containers are kept.
 #[derive(Debug, Clone)]
@@ -52,7 +58,8 @@ impl Shelf {
         let wanted = wanted.transpose()?.map(str::to_owned);
         let root = self.make_root()?;
         let random = random_bytes()?;
-        let (id, made_up) = names::from_random(&random);
+        let (drawn, made_up) = names::from_random(&random);
+        let id = draft.id.unwrap_or(drawn);
         let mut record = draft.record;
         record.id = id;
         record.name = wanted.clone().unwrap_or(made_up);
@@ -67,6 +74,7 @@ impl Shelf {
         for (file, bytes) in [
             ("exit", Vec::new()),
             ("env", join_with_nul(&draft.env)),
+            ("filter", draft.filter),
             ("words", join_with_nul(&draft.words)),
             ("caller-env", join_with_nul(&draft.caller_env)),
         ] {
@@ -95,7 +103,7 @@ impl Shelf {
         };
         if let Err(error) = named {
             // What could not get its name is nobody's; the next command that looks removes what this cannot.
-            let _ = fs::remove_dir_all(&container.directory);
+            let _ = remove_tree(&container.directory);
             return Err(error);
         }
         Ok(container)
@@ -218,7 +226,7 @@ fn remove_unfinished(path: &Path, rest: &str) {
     let maker = rest.split('-').next().and_then(|pid| pid.parse().ok());
     if maker.and_then(ProcessId::of).is_none() {
         // Another command may be removing it too.
-        let _ = fs::remove_dir_all(path);
+        let _ = remove_tree(path);
     }
 }
 

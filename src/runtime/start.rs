@@ -105,5 +105,6 @@ pub fn unregister(container: &Container) {
     now.reload();
     now.end_own_orphan();
     // The launch's own error is what the user must see; the next command that looks puts the rest right.
+    let _ = container.remove_own_volumes();
     let _ = container.forget();
 }

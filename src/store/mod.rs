@@ -4,6 +4,7 @@
 //! <root>/blobs/sha256/<hex>     as an OCI layout has them
 //! <root>/refs/<escaped name>    small JSON: manifest and image key
 //! <root>/images/<key>.sif       immutable run files
+//! <root>/volumes/<name>/data/   named volumes, which are the user's own to write to
 //! <root>/tmp/<host>.<pid>.<n>   in the same tree, so that a name can be given atomically
 //! ```
 //!
@@ -31,6 +32,7 @@ mod source;
 #[cfg(test)]
 mod tests;
 mod tmp;
+mod volumes;
 
 use std::fs;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
@@ -54,6 +56,7 @@ pub use refs::RefRecord;
 pub use remove::Removed;
 pub use save::{SaveError, SavedImage};
 pub use source::ImageError;
+pub use volumes::{Volume, VolumeError, VolumeFacts, is_volume_name};
 
 /// A piece of an opened file that holds one layer as it was stored or sent (maybe compressed).
 #[derive(Debug, Clone)]
@@ -112,6 +115,15 @@ impl Store {
     #[must_use]
     pub fn root(&self) -> &Path {
         &self.root
+    }
+
+    /// Every directory of it that may be a link to another file system, and it itself.
+    #[must_use]
+    pub fn directories(&self) -> Vec<PathBuf> {
+        let blobs = self.root.join(crate::oci::layout::BLOBS_DIRECTORY);
+        let top = blobs.parent().map(Path::to_path_buf);
+        let parts = ["refs", "images", "hot", "leases"].map(|name| self.root.join(name));
+        [self.root.clone(), blobs, self.tmp_directory()].into_iter().chain(top).chain(parts).collect()
     }
 
     fn tmp_directory(&self) -> PathBuf {

@@ -103,6 +103,12 @@ impl Drop for TmpPath {
     }
 }
 
+/// A name for a directory that is made below `directory`, the store's `tmp`. What a killed process leaves there is removed
+/// by [`remove_stale`].
+pub(super) fn fresh_path(directory: &Path) -> PathBuf {
+    directory.join(fresh_name())
+}
+
 fn fresh_name() -> String {
     let number = COUNTER.fetch_add(1, Ordering::Relaxed);
     format!("{}.{}.{number}", host_token(), std::process::id())
@@ -180,7 +186,8 @@ fn remove_of_dead(directory: &Path, name_of: impl for<'n> Fn(&fs::DirEntry, &'n 
         let name = name.to_str().and_then(|name| name_of(&entry, name));
         if name.and_then(|name| pid_of(name, host_token())).is_some_and(|pid| !is_alive(pid)) {
             // Another process may have been faster.
-            let _ = fs::remove_file(entry.path());
+            let path = entry.path();
+            let _ = fs::remove_file(&path).or_else(|_| crate::sys::tree::remove_tree(&path));
         }
     }
 }

@@ -131,6 +131,12 @@ impl ReadAt for ReadFile {
     }
 }
 
+/// How many bytes the file system of a path can hold.
+pub fn capacity(path: &Path) -> Result<u64> {
+    let facts = nix::sys::statvfs::statvfs(path)?;
+    Ok(facts.blocks().saturating_mul(facts.fragment_size()))
+}
+
 /// Asks the kernel to begin writing what the file has in memory, without waiting for it, so that less is left to a sync
 /// at the end. A file system that does not know the wish ignores it.
 pub fn start_writeback(file: &File) {

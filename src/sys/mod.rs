@@ -9,14 +9,17 @@ pub mod access;
 pub mod at;
 pub mod file;
 pub mod fuse_dev;
+pub mod landlock;
 pub mod mount;
 pub mod nameless;
 pub mod ns;
 pub mod pidfd;
 pub mod process;
 pub mod pty;
+pub mod seccomp;
 pub mod signals;
 pub mod socket;
+pub mod syscalls;
 pub mod term;
 pub mod tree;
 

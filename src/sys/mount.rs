@@ -40,6 +40,12 @@ pub fn terminals(target: &Path) -> Result<()> {
     )
 }
 
+/// The message queues of this process's IPC namespace.
+pub fn message_queues(target: &Path) -> Result<()> {
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    mount(Some("mqueue"), target, Some("mqueue"), flags, None::<&str>)
+}
+
 /// The processes of this process's pid namespace. EPERM: the host's own is covered in part, and then the kernel shows none
 /// in whole.
 pub fn process_files(target: &Path) -> Result<()> {

@@ -451,25 +451,73 @@ pub fn set_no_new_privileges() -> Result<()> {
     nix::sys::prctl::set_no_new_privs()
 }
 
-/// Docker's default capabilities (moby `daemon/pkg/oci/caps/defaults.go`) by number, linux/capability.h: CHOWN,
-/// DAC_OVERRIDE, FOWNER, FSETID, KILL, SETGID, SETUID, SETPCAP, NET_BIND_SERVICE, NET_RAW, SYS_CHROOT, MKNOD,
-/// AUDIT_WRITE, SETFCAP.
-const DOCKER_CAPABILITIES: [u32; 14] = [0, 1, 3, 4, 5, 6, 7, 8, 10, 13, 18, 27, 29, 31];
 /// Highest capability that prctl could know; kernels answer EINVAL above their own last one.
 const MAX_CAPABILITY: u32 = 63;
 
-/// Takes every capability but Docker's out of the bounding set, so that no later exec has them: without
-/// CAP_SYS_ADMIN, root inside cannot make a read-only mount writable again or take it away.
-pub fn limit_capabilities() -> Result<()> {
-    for capability in (0..=MAX_CAPABILITY).filter(|number| !DOCKER_CAPABILITIES.contains(number)) {
-        // SAFETY: PR_CAPBSET_DROP takes a number and no pointer.
-        let result = unsafe { libc::prctl(libc::PR_CAPBSET_DROP, libc::c_ulong::from(capability), 0, 0, 0) };
+/// Takes every capability but those of `keep` (a bit for each number) out of the bounding set, so that no later exec has
+/// them: without CAP_SYS_ADMIN, root inside cannot make a read-only mount writable again or take it away. Those of `add`
+/// outlive the exec of a user that is not root, too.
+pub fn limit_capabilities(keep: u64, add: u64) -> Result<()> {
+    let mut highest = MAX_CAPABILITY;
+    for capability in 0..=MAX_CAPABILITY {
+        // Those that stay are asked for, which says which is the kernel's last one.
+        let act = if keep & (1 << capability) == 0 { libc::PR_CAPBSET_DROP } else { libc::PR_CAPBSET_READ };
+        // SAFETY: both take a number and no pointer.
+        let result = unsafe { libc::prctl(act, libc::c_ulong::from(capability), 0, 0, 0) };
         match Errno::result(result) {
-            Err(Errno::EINVAL) => break,
+            Err(Errno::EINVAL) => {
+                highest = capability.saturating_sub(1);
+                break;
+            }
             other => other.map(drop)?,
         }
     }
+    let add = add & keep & (u64::MAX >> (63 - highest.min(63)));
+    if add == 0 { Ok(()) } else { keep_over_exec(add) }
+}
+
+/// struct __user_cap_header_struct and two of struct __user_cap_data_struct, linux/capability.h.
+#[repr(C)]
+struct CapabilityHeader {
+    version: u32,
+    pid: libc::c_int,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct CapabilityData {
+    effective: u32,
+    permitted: u32,
+    inheritable: u32,
+}
+
+/// Makes capabilities ambient: an exec without set-user-ID bits or file capabilities keeps those.
+fn keep_over_exec(add: u64) -> Result<()> {
+    // _LINUX_CAPABILITY_VERSION_3: two words for each set.
+    let header = CapabilityHeader { version: 0x2008_0522, pid: 0 };
+    let mut data = [CapabilityData::default(); 2];
+    // SAFETY: the header and the two data structures are as version 3 has them, and live during the call.
+    Errno::result(unsafe { libc::syscall(libc::SYS_capget, &raw const header, data.as_mut_ptr()) })?;
+    for (word, half) in data.iter_mut().zip([add & u64::from(u32::MAX), add >> 32]) {
+        word.inheritable |= u32::try_from(half).map_err(|_| Errno::EINVAL)? & word.permitted;
+    }
+    // SAFETY: as above; the kernel reads both.
+    Errno::result(unsafe { libc::syscall(libc::SYS_capset, &raw const header, data.as_ptr()) })?;
+    for capability in (0..=MAX_CAPABILITY).filter(|number| add & (1 << number) != 0) {
+        let number = libc::c_ulong::from(capability);
+        // SAFETY: takes numbers and no pointer.
+        let result = unsafe { libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_RAISE, number, 0, 0) };
+        Errno::result(result)?;
+    }
     Ok(())
+}
+
+/// Makes the kernel's choice of this process, when memory is short, likelier or less likely (-1000 to 1000). Less
+/// likely than before is for root.
+#[expect(clippy::disallowed_methods, reason = "writes /proc/self/oom_score_adj, which is a kernel interface")]
+pub fn set_oom_score(score: i32) -> Result<()> {
+    let written = std::fs::write("/proc/self/oom_score_adj", score.to_string());
+    written.map_err(|error| error.raw_os_error().map_or(Errno::EIO, Errno::from_raw))
 }
 
 /// A limit of setrlimit(2) that a user may name.
@@ -497,6 +545,12 @@ pub fn resource(name: &str) -> Option<Resource> {
         "stack" => Resource::RLIMIT_STACK,
         _ => return None,
     })
+}
+
+/// The hard limit of this process; `u64::MAX` is none.
+#[must_use]
+pub fn hard_limit(name: &str) -> Option<u64> {
+    nix::sys::resource::getrlimit(resource(name)?).ok().map(|(_, hard)| hard)
 }
 
 /// Sets a limit of this process and of what it becomes. EPERM: the hard limit may only be lowered.
@@ -538,6 +592,15 @@ pub fn exec(path: &CString, args: &[CString], env: &[CString]) -> Errno {
 /// Changes the working directory.
 pub fn change_directory(path: &std::path::Path) -> Result<()> {
     nix::unistd::chdir(path)
+}
+
+/// The groups of this process beside its main one, and that one.
+#[must_use]
+pub fn own_groups() -> Vec<u32> {
+    let mut groups: Vec<u32> =
+        nix::unistd::getgroups().unwrap_or_default().into_iter().map(nix::unistd::Gid::as_raw).collect();
+    groups.push(own_ids().1);
+    groups
 }
 
 /// The user and group id that this process acts as: what the kernel compares id maps and owners of files with.

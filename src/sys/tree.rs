@@ -329,6 +329,16 @@ pub fn mount_id(directory: &Directory, name: &OsStr) -> Option<u64> {
     (stat.stx_mask & libc::STATX_MNT_ID != 0).then_some(stat.stx_mnt_id)
 }
 
+/// Removes a directory with all that is in it; it need not be there. A container may have left directories that are closed
+/// to their owner, and the kernel's overlay makes one.
+pub fn remove_tree(path: &Path) -> std::io::Result<()> {
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return Ok(()) };
+    match Directory::open(parent).and_then(|parent| parent.remove_tree(name)) {
+        Ok(()) | Err(Errno::ENOENT) => Ok(()),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -352,5 +362,9 @@ mod tests {
         top.remove_tree(name("in")).unwrap();
         assert_eq!(top.facts(name("in")), Err(Errno::ENOENT));
         assert!(Path::new("/etc").is_dir());
+        top.make_directory(name("other"), 0o755).unwrap();
+        remove_tree(&place.path().join("other")).unwrap();
+        remove_tree(&place.path().join("other")).unwrap();
+        assert!(!place.path().join("other").exists());
     }
 }

@@ -346,10 +346,10 @@ fn binds_that_cannot_be() {
     );
     check(
         &sandbox,
-        run("file:/mnt/x"),
+        run("fi le:/mnt/x"),
         125,
-        "`-v file:/mnt/x`: `file` names a volume, and named volumes do not exist here yet",
-        "for a directory of that name write `-v ./file:…`",
+        "`-v fi le:/mnt/x`: `fi le` is neither a path nor a name that a volume may have",
+        "for a directory of that name write `-v ./fi le:…`",
     );
     check(
         &sandbox,

@@ -201,6 +201,67 @@ fn container_without_gpus_has_nothing_of_the_driver() {
     assert!(stderr(&output).contains("no NVIDIA driver is loaded"), "{}", stderr(&output));
 }
 
+/// The lines that NVIDIA's and AMD's own documents have people copy, unchanged but for the program's name.
+#[test]
+fn the_vendors_idioms_run_unchanged() {
+    need!(userns, fuse, tool "unshare", tool "setpriv", tool "ldd", tool "tar");
+    let (host, home) = (Host::build("dgx-h100"), home());
+    for node in ["dev/kfd", "dev/dri/renderD128", "dev/dri/card0", "dev/infiniband/uverbs0"] {
+        host.write(node, "");
+        fs::set_permissions(host.path(node), fs::Permissions::from_mode(0o666)).unwrap();
+    }
+    let sif = sif_of(&["/bin/sh", "/bin/ls"], home.path());
+    let sif = sif.to_str().unwrap();
+    // Each line is a step of a job of its own: what containers of one job share is held in a namespace that the next built
+    // host is not in.
+    let jobs = std::cell::Cell::new(0_u32);
+    let run = |line: &str, script: &str| {
+        jobs.set(jobs.get() + 1);
+        let words: Vec<&str> = line.split_whitespace().chain([sif, "/bin/sh", "-c", script]).collect();
+        slipway(&host, home.path(), &words)
+            .env("SLURM_JOB_ID", format!("{}{}", std::process::id(), jobs.get()))
+            .env("SLURM_STEP_ID", "0")
+            .env("SLURM_STEP_GPUS", "2,5")
+            .output()
+            .unwrap()
+    };
+    let nvidia = "ls -d /dev/nvidia[0-9]*";
+    for line in [
+        "run --gpus all -it --rm --ipc=host --ulimit memlock=-1 --ulimit stack=67108864",
+        "run --runtime=nvidia --rm --net=host --shm-size=1g --ulimit memlock=-1",
+        "run --runtime=nvidia -e NVIDIA_VISIBLE_DEVICES=all --privileged --uts=host",
+        "run --profile docker --gpus all -i --rm --ipc=host --ulimit memlock=-1 --ulimit stack=67108864 -w /workspace -v /tmp:/data",
+        "run --gpus all --security-opt seccomp=unconfined --security-opt=label=disable --cap-add=SYS_ADMIN --cap-add IPC_LOCK",
+    ] {
+        let output = run(line, nvidia);
+        let out = stdout(&output);
+        assert_eq!(output.status.code(), Some(0), "{line}: {}", stderr(&output));
+        assert!(out.contains("/dev/nvidia3\n/dev/nvidia5\n"), "{line}: {out}{}", stderr(&output));
+        assert!(line.contains("--privileged") || !out.contains("/dev/nvidia0\n"), "{line}: {out}");
+    }
+    let output =
+        run("run --runtime=nvidia -e NVIDIA_VISIBLE_DEVICES=none", "ls -d /dev/nvidia* 2>/dev/null; true");
+    assert_eq!(stdout(&output), "", "{}", stderr(&output));
+    let amd = "run -it --device=/dev/kfd --device=/dev/dri --group-add video --ipc=host --shm-size 16G \
+               --cap-add=SYS_PTRACE --security-opt seccomp=unconfined --gpus none";
+    for line in [amd.to_owned(), format!("{amd} --profile docker --device=/dev/infiniband --network=host")] {
+        let output = run(&line, "ls -d /dev/kfd /dev/dri/*");
+        assert_eq!(
+            stdout(&output),
+            "/dev/dri/card0\n/dev/dri/renderD128\n/dev/kfd\n",
+            "{line}: {}",
+            stderr(&output)
+        );
+        assert_eq!(output.status.code(), Some(0), "{line}: {}", stderr(&output));
+    }
+    // On a node without such a device the line says so, as docker's does.
+    let host = Host::build("no-driver");
+    let words: Vec<&str> = amd.split_whitespace().chain([sif, "/bin/true"]).collect();
+    let output = slipway(&host, home.path(), &words).env("SLURM_JOB_ID", "1").output().unwrap();
+    assert_eq!(output.status.code(), Some(125));
+    assert!(stderr(&output).contains("cannot give the device `/dev/kfd`"), "{}", stderr(&output));
+}
+
 #[test]
 fn gpu_check_script_passes_on_a_built_host() {
     need!(userns, fuse, tool "unshare", tool "setpriv", tool "python3", tool "ldd");

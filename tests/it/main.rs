@@ -6,6 +6,7 @@
 #[macro_use]
 mod support;
 
+mod apptainer_ways;
 mod archives;
 mod bundle;
 mod config;
@@ -41,8 +42,10 @@ mod registry_parts;
 mod registry_push;
 mod registry_ways;
 mod run_cli;
+mod run_docker;
 mod run_flags;
 mod runtime;
+mod sandboxing;
 mod sif;
 mod slurm;
 mod squashfs_read;
@@ -51,3 +54,4 @@ mod store;
 mod tar_oracle;
 mod terminals;
 mod unpack;
+mod volumes;

@@ -166,7 +166,7 @@ pub(in crate::cli) struct RmArgs {
     /// Kill it first if it runs
     #[arg(short = 'f', long)]
     pub(in crate::cli) force: bool,
-    /// Remove its anonymous volumes; it has none
+    /// Remove the volumes that were made for it alone
     #[arg(short = 'v', long)]
     pub(in crate::cli) volumes: bool,
     /// Names, ids, or beginnings of ids
@@ -259,6 +259,7 @@ pub(in crate::cli) enum ContainerCommand {
     #[command(flatten)]
     Verb(ContainerVerb),
     /// Run a command in an image
+    #[command(disable_help_flag = true)]
     Run(Box<RunArgs>),
     /// Show everything that is known of containers
     Inspect(InspectArgs),
@@ -275,6 +276,7 @@ pub(in crate::cli) enum ContainerVerb {
     #[command(aliases = ["ls", "list"])]
     Ps(PsArgs),
     /// Make a container without starting it
+    #[command(disable_help_flag = true)]
     Create(Box<RunArgs>),
     /// Start containers that do not run
     Start(StartArgs),

@@ -58,7 +58,7 @@ fn fill(image: &Path, directory: &Path, session: &Session) -> Result<(), Failure
     let words = ["slipway".into(), "run".into(), "--gpus".into(), "none".into(), image.into()];
     let command = args::parse(words).map_err(|_| Failure::new("the bundle has no command", None))?.command;
     let Command::Run(args) = &command else { return Err(Failure::new("the bundle has no command", None)) };
-    let prepared = run::prepare(args, session, Some(image))?;
+    let prepared = run::prepare(args, session, run::Way::Run)?;
     let spec = spec(args, session, &opened, &reader)?;
     let files = directory.join("files");
     std::fs::create_dir(&files).map_err(failed(&files))?;
@@ -73,7 +73,14 @@ fn fill(image: &Path, directory: &Path, session: &Session) -> Result<(), Failure
 fn spec(args: &RunArgs, session: &Session, image: &Image, reader: &Reader) -> Result<Value, Failure> {
     let files = launch::image_files(reader, &image.path.to_string_lossy())?;
     let caller = launch::caller(&session.env);
-    let request = request::request(args, &[], session, caller.cwd.as_deref())?;
+    let ground = request::Ground {
+        session,
+        profile: request::profile(args, session),
+        cwd: caller.cwd.as_deref(),
+        image: &image.config.config,
+        id: None,
+    };
+    let request = request::request(args, &[], &ground)?;
     let bundle = bundle::build(&image.config.config, &files, &request, &caller, Grants::default())?;
     serde_json::to_value(&bundle.spec)
         .map_err(|error| Failure::new(format!("the spec cannot be written as JSON: {error}"), None))
@@ -95,6 +102,9 @@ fn adapt(mut spec: Value, plan: &LaunchPlan, files: &Path) -> std::io::Result<Va
             Op::Terminals { target } => mounts.push(json!({
                 "destination": target, "type": "devpts", "source": "devpts",
                 "options": ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"],
+            })),
+            Op::MessageQueues { target } => mounts.push(json!({
+                "destination": target, "type": "mqueue", "source": "mqueue", "options": ["nosuid", "noexec", "nodev"],
             })),
             Op::ProcessFiles { target } => mounts.push(json!({
                 "destination": target, "type": "proc", "source": "proc", "options": ["nosuid", "noexec", "nodev"],

@@ -13,8 +13,8 @@ use crate::squashfs::read::Reader;
 use crate::store::{self, LayerSet, Target};
 
 use super::publish::{forget_damaged, with_arriving};
-use super::{Session, bundle, hot, locate, platform};
-use crate::cli::args::ConvertArgs;
+use super::{Session, bundle, fence, hot, locate, platform};
+use crate::cli::args::{ConvertArgs, PullWhen};
 use crate::cli::failure::Failure;
 use crate::cli::progress::Progress;
 use crate::cli::term;
@@ -49,6 +49,7 @@ pub(in crate::cli) fn run(args: &ConvertArgs, session: &Session) -> Result<(), F
 
 fn convert_to(args: &ConvertArgs, target: &Path, session: &Session) -> Result<(), Failure> {
     let wanted = platform(args.platform.as_deref())?;
+    fence::enclose(session, target.parent())?;
     let progress = Progress::new(&args.conversion.progress);
     let options = session.convert_options(&args.conversion);
     let mut on_event = |event| progress.convert(event);
@@ -86,7 +87,7 @@ fn make_bundle(args: &ConvertArgs, directory: &Path, session: &Session) -> Resul
     let is_described =
         ["docker:", "docker-archive:", "oci:"].iter().any(|kind| args.source.starts_with(kind));
     if !is_described {
-        let image = locate::run_file(args.source.as_ref(), session)?;
+        let image = locate::run_file(args.source.as_ref(), session, PullWhen::Missing, None)?;
         bundle::write(&image, directory, session)?;
         return term::print(&format_args!("{}\n", directory.display()));
     }
@@ -101,7 +102,7 @@ fn make_bundle(args: &ConvertArgs, directory: &Path, session: &Session) -> Resul
 /// Lays an image out anew for the starts that were recorded, and writes their lists beside it.
 fn optimize(args: &ConvertArgs, session: &Session) -> Result<(), Failure> {
     let target = &args.target;
-    let source = locate::run_file(args.source.as_ref(), session)?;
+    let source = locate::run_file(args.source.as_ref(), session, PullWhen::Missing, None)?;
     let image = Image::open(&source)?;
     let superblock = Reader::open(image.partition())?.superblock().clone();
     let lists = if args.hot.is_empty() {

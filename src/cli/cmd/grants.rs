@@ -1,5 +1,6 @@
 //! What a run gets from the providers: today the GPUs.
 
+use crate::bundle::EnvRequest;
 use crate::config::GpuDefault;
 use crate::gpu::{self, GpuRequest, HostRoot, ImageLibc};
 use crate::grants::Grants;
@@ -23,14 +24,17 @@ pub(super) fn for_run(
     let root = HostRoot::default();
     let hints = gpus::hints(session);
     let (inventory, owned) = gpus::read(session, &root, &hints);
-    let asked = match (&args.gpus, args.nv, session.settings.gpu.default.value) {
-        (Some(text), _, _) => text.as_str(),
-        (None, true, _) => "job",
-        // A site's default must not fail on its nodes without GPUs; only a user's own words insist.
-        (None, false, GpuDefault::All) if !inventory.gpus.is_empty() => "all",
-        (None, false, GpuDefault::All | GpuDefault::Job) => "job",
-        (None, false, GpuDefault::None) => "none",
-    };
+    let by_runtime = runtime(args, session)?;
+    let asked =
+        match (args.gpus.as_ref().or(by_runtime.as_ref()), args.nv, session.settings.gpu.default.value) {
+            (Some(text), _, _) => text.as_str(),
+            (None, false, _) if args.no_nv => "none",
+            (None, true, _) => "job",
+            // A site's default must not fail on its nodes without GPUs; only a user's own words insist.
+            (None, false, GpuDefault::All) if !inventory.gpus.is_empty() => "all",
+            (None, false, GpuDefault::All | GpuDefault::Job) => "job",
+            (None, false, GpuDefault::None) => "none",
+        };
     let request = GpuRequest::parse(asked)?;
     let chosen = gpu::select(&inventory, &owned, &request)?;
     if chosen.gpus.is_empty() {
@@ -41,6 +45,29 @@ pub(super) fn for_run(
     }
     let libc = libc_of(image, reader, name)?;
     Ok(gpu::grants(&inventory, &chosen, &libc, &root))
+}
+
+/// What `--runtime` means for GPUs: those of the vendors mean all, or what a variable for them says.
+fn runtime(args: &RunArgs, session: &Session) -> Result<Option<String>, Failure> {
+    /// Runtimes that only run containers, as this one does.
+    const PLAIN: [&str; 6] = ["runc", "crun", "youki", "io.containerd.runc.v2", "slipway", ""];
+    let Some(name) = &args.isolation.runtime else { return Ok(None) };
+    if PLAIN.contains(&name.as_str()) {
+        return Ok(None);
+    }
+    let Some(variable) = gpu::variable_of_runtime(name) else {
+        return Err(Failure::new(
+            format!("cannot have `--runtime {name}`: containers are started by slipway itself"),
+            "leave it out; `--runtime nvidia` and `--runtime amd` mean `--gpus all`",
+        ));
+    };
+    let value = args.env.iter().rev().find_map(|text| match super::request::env_request(text) {
+        EnvRequest::Set(name, value) if name == variable => Some(value),
+        EnvRequest::Inherit(name) if name == variable => session.env.get(&name).cloned(),
+        _ => None,
+    });
+    let words = value.map_or_else(|| "all".to_owned(), |value| value.to_string_lossy().into_owned());
+    Ok(Some(gpu::words_of_variable(&words)))
 }
 
 fn libc_of(image: &Image, reader: &Reader, name: &str) -> Result<ImageLibc, Failure> {

@@ -10,13 +10,13 @@ use crate::squashfs::read::Reader;
 
 use super::locate::run_file;
 use super::{Session, threads};
-use crate::cli::args::CheckArgs;
+use crate::cli::args::{CheckArgs, PullWhen};
 use crate::cli::failure::Failure;
 use crate::cli::term;
 
 /// Reads all of an image. What is wrong goes to standard error, a line each.
 pub(in crate::cli) fn check(args: &CheckArgs, session: &Session) -> Result<(), Failure> {
-    let path = run_file(&args.file, session)?;
+    let path = run_file(&args.file, session, PullWhen::Missing, None)?;
     let image = Image::open(&path)?;
     let reader = Reader::open(image.partition())
         .map_err(|error| Failure::from(error).about(&format!("cannot check `{}`", path.display())))?;

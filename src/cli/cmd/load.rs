@@ -6,8 +6,7 @@ use crate::oci::{ImageConfig, Platform};
 use crate::reference::ImageRef;
 use crate::store;
 
-use super::Session;
-use super::publish;
+use super::{Session, fence, publish};
 use crate::cli::args::LoadArgs;
 use crate::cli::failure::Failure;
 use crate::cli::progress::Progress;
@@ -21,6 +20,7 @@ pub(in crate::cli) fn run(args: &LoadArgs, session: &Session) -> Result<(), Fail
             "name a file with `-i`, or write `docker save IMAGE | slipway load`",
         ));
     }
+    fence::enclose(session, None)?;
     let store = session.store()?;
     let quiet = args.conversion.progress.quiet;
     for image in store::read_archive(input, &store, &Platform::host())? {

@@ -14,12 +14,20 @@ use crate::store::{Meant, Store, StoredImage};
 use crate::sys::process::WaitableChildren;
 
 use super::Session;
+use crate::cli::args::PullWhen;
 use crate::cli::failure::Failure;
 use crate::cli::term;
 
 /// A word that begins with `/` or `.`, ends in `.sif`, `.sqsh` or `.squashfs`, or names a file that exists, is a file;
 /// any other is an image name, looked up in the store and pulled if it is not there.
-pub(super) fn run_file(word: &OsStr, session: &Session) -> Result<PathBuf, Failure> {
+///
+/// `--pull` says when it is pulled, and `--platform` for which machine.
+pub(super) fn run_file(
+    word: &OsStr,
+    session: &Session,
+    when: PullWhen,
+    platform: Option<&str>,
+) -> Result<PathBuf, Failure> {
     let path = Path::new(word);
     let named_as_file = [b"/".as_slice(), b"."].iter().any(|start| word.as_bytes().starts_with(start))
         || [b".sif".as_slice(), b".sqsh", b".squashfs"].iter().any(|end| word.as_bytes().ends_with(end));
@@ -30,12 +38,22 @@ pub(super) fn run_file(word: &OsStr, session: &Session) -> Result<PathBuf, Failu
         Failure::new(format!("`{}` is not an image name", word.to_string_lossy()), "names are plain ASCII")
     })?;
     let store = session.store()?;
-    if let Some(path) = stored(&store, text)? {
+    let found = if when == PullWhen::Always { None } else { stored(&store, text)? };
+    if let Some(path) = found {
         return Ok(path);
     }
     ImageRef::parse(text)?;
-    term::note(&format_args!("Unable to find image '{text}' locally"));
-    pull_in_child(text)?;
+    match when {
+        PullWhen::Never => {
+            return Err(Failure::new(
+                format!("no such image: `{text}`, and `--pull never` forbids to download it"),
+                "`slipway images` lists those that are there",
+            ));
+        }
+        PullWhen::Missing => term::note(&format_args!("Unable to find image '{text}' locally")),
+        PullWhen::Always => {}
+    }
+    pull_in_child(text, platform)?;
     stored(&store, text)?
         .ok_or_else(|| Failure::new(format!("`{text}` was pulled but is not in the store"), None))
 }
@@ -92,13 +110,15 @@ pub(super) fn documents(store: &Store, image: &StoredImage) -> Result<(Value, Op
 
 /// Pulling starts threads, and the launcher must have none: a child does it. Its words go to standard error, so that
 /// standard output stays the workload's.
-fn pull_in_child(name: &str) -> Result<(), Failure> {
+fn pull_in_child(name: &str, platform: Option<&str>) -> Result<(), Failure> {
     let failed = |error: &dyn std::fmt::Display| {
         Failure::new(format!("cannot start a child to pull `{name}`: {error}"), None)
     };
     let _waitable = WaitableChildren::new().map_err(|errno| failed(&errno))?;
     let status = Command::new("/proc/self/exe")
-        .args(["pull", "--quiet", name])
+        .args(["pull", "--quiet"])
+        .args(platform.map(|platform| format!("--platform={platform}")))
+        .args(["--", name])
         .stdin(Stdio::null())
         .stdout(std::io::stderr())
         .status()

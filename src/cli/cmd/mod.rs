@@ -7,6 +7,7 @@ mod compose;
 pub(super) mod config;
 pub(super) mod containers;
 pub(super) mod convert;
+mod fence;
 pub(super) mod gpus;
 mod grants;
 pub(super) mod history;
@@ -32,6 +33,7 @@ mod sharing;
 pub(super) mod shell;
 pub(super) mod tag;
 mod times;
+pub(super) mod volume;
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};

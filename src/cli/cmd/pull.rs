@@ -6,7 +6,7 @@ use crate::registry::{self, Client};
 use crate::store::Store;
 
 use super::publish::{make_run_file, publish, with_arriving};
-use super::{Session, platform};
+use super::{Session, fence, platform};
 use crate::cli::args::PullArgs;
 use crate::cli::failure::Failure;
 use crate::cli::progress::Progress;
@@ -15,6 +15,7 @@ use crate::cli::term;
 pub(in crate::cli) fn run(args: &PullArgs, session: &Session) -> Result<(), Failure> {
     let reference = ImageRef::parse(&args.name)?;
     let wanted = platform(args.platform.as_deref())?;
+    fence::enclose(session, None)?;
     let store = session.store()?;
     let client = session.client_with_retries(args.retry);
     let pull = |reference: &ImageRef| {

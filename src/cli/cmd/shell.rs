@@ -9,7 +9,7 @@ use crate::image::Image;
 use crate::squashfs::read::Reader;
 
 use super::{Session, locate, run};
-use crate::cli::args::{self, Command, RunArgs};
+use crate::cli::args::{self, Command, PullWhen, RunArgs};
 use crate::cli::failure::Failure;
 use crate::cli::term;
 
@@ -30,7 +30,7 @@ pub(in crate::cli) fn run(args: &RunArgs, session: &Session) -> Result<(), Failu
             "to run a command, use `slipway run IMAGE COMMAND`",
         ));
     };
-    let path = locate::run_file(word, session)?;
+    let path = locate::run_file(word, session, PullWhen::Missing, None)?;
     let image = Image::open(&path)?;
     let reader = Reader::open(image.partition())?;
     let has = |shell: &str| {

@@ -23,9 +23,12 @@ pub(super) fn grants(inventory: &Inventory, chosen: &Chosen, image: &ImageLibc, 
 }
 
 fn add_nodes(grants: &mut Grants, inventory: &Inventory, chosen: &Chosen, root: &HostRoot) {
-    let gpus = chosen.gpus.iter().filter_map(|place| inventory.gpus.get(*place)).map(|gpu| &gpu.node);
-    for node in gpus.chain(&inventory.control_nodes) {
+    let gpus = chosen.gpus.iter().filter_map(|place| inventory.gpus.get(*place));
+    let gpus = gpus.map(|gpu| (&gpu.node, format!("GPU {}: the notes say by which rule", gpu.index)));
+    let control = inventory.control_nodes.iter().map(|node| (node, "every GPU needs it".to_owned()));
+    for (node, why) in gpus.chain(control) {
         grants.nodes.push(NodeGrant { source: root.place(node), target: node.clone() });
+        grants.reasons.insert(node.to_string_lossy().into_owned(), why);
     }
     for node in &inventory.control_nodes {
         grants.notes.push(match root.node_access(node) {
@@ -66,6 +69,7 @@ fn add_programs_and_sockets(grants: &mut Grants, inventory: &Inventory, chosen: 
         };
         let target = Path::new("/usr/bin").join(name);
         grants.notes.push(format!("`{}` is inside: from `{}`", target.display(), program.display()));
+        grants.reasons.insert(target.to_string_lossy().into_owned(), "a program of the driver".into());
         grants.binds.push(BindGrant {
             source: root.place(program),
             target,
@@ -76,6 +80,9 @@ fn add_programs_and_sockets(grants: &mut Grants, inventory: &Inventory, chosen: 
     for socket in inventory.files.sockets.iter().filter(|_| chosen.capabilities.include(Capability::Utility))
     {
         grants.notes.push(format!("`{}` is inside: the driver's daemon listens there", socket.display()));
+        grants
+            .reasons
+            .insert(socket.to_string_lossy().into_owned(), "the driver's daemon listens there".into());
         let (source, target) = (root.place(socket), socket.clone());
         grants.binds.push(BindGrant { source, target, read_only: false, directory: false });
     }
@@ -103,6 +110,7 @@ fn add_loader_facts(grants: &mut Grants, image: &ImageLibc) {
         None => directory.to_owned(),
     };
     grants.notes.push(format!("LD_LIBRARY_PATH is `{value}`: {why}"));
+    grants.reasons.insert("LD_LIBRARY_PATH".into(), why.into());
     grants.env.push(("LD_LIBRARY_PATH".into(), value));
 }
 
@@ -119,8 +127,13 @@ fn loader_entries(libraries: &[LibraryGrant]) -> Vec<(String, String)> {
 
 fn add_environment(grants: &mut Grants, chosen: &Chosen) {
     // A runtime with NVIDIA's hook inside the container would otherwise inject a second time.
+    let why = "the GPUs are inside already, and no hook must add them again";
+    grants.reasons.insert("NVIDIA_VISIBLE_DEVICES".into(), why.into());
     grants.env.push(("NVIDIA_VISIBLE_DEVICES".into(), "void".into()));
     if let Some(visible) = &chosen.visible_devices {
+        grants
+            .reasons
+            .insert("CUDA_VISIBLE_DEVICES".into(), "the step's choice, in numbers of the inside".into());
         grants.env.push(("CUDA_VISIBLE_DEVICES".into(), visible.clone()));
     }
 }

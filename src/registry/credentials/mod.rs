@@ -147,6 +147,18 @@ impl CredentialSources {
         }
     }
 
+    /// Whether a login file names a helper, which is a program of others that may need any right of the user's.
+    #[must_use]
+    pub fn name_helpers(&self) -> bool {
+        let json = self.sources.iter().filter_map(|source| match source {
+            Source::Json(path) => Some(path),
+            Source::Netrc(_) => None,
+        });
+        // A file that cannot be read names none, and what cannot be understood is told when a login is needed.
+        json.filter_map(|path| std::fs::read_to_string(path).ok())
+            .any(|text| text.contains("\"credsStore\"") || text.contains("\"credHelpers\""))
+    }
+
     /// The login for a registry, if it can be read.
     #[must_use]
     pub fn login_for(&self, host: &str) -> Option<Login> {

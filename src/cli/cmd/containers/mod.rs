@@ -42,9 +42,10 @@ pub(in crate::cli) fn run(verb: &ContainerVerb, session: &Session) -> Result<(),
             let signal = runtime::parse_signal(&args.signal)?;
             each(&args.containers, session, |container| Ok(runtime::kill(container, signal)?))
         }
-        ContainerVerb::Rm(args) => {
-            each(&args.containers, session, |container| Ok(runtime::remove(container, args.force)?))
-        }
+        ContainerVerb::Rm(args) => each(&args.containers, session, |container| {
+            runtime::remove(container, args.force)?;
+            if args.volumes { Ok(container.remove_own_volumes()?) } else { Ok(()) }
+        }),
         ContainerVerb::Wait(args) => all(&args.containers, session, |_, container| {
             let code = Ending::of(&container)?.wait(&container)?.ok_or_else(|| {
                 Failure::new(

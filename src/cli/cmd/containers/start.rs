@@ -14,7 +14,7 @@ use crate::runtime::{self, Container, DetachKeys, Draft, Ending, Record, Runtime
 use crate::sched;
 
 use super::super::Session;
-use super::super::run::{Prepared, prepare};
+use super::super::run::{Prepared, Way, prepare};
 use super::{attach, each, health, shelf};
 use crate::cli::args::{self, Command, ContainerCommand, ContainerVerb, RunArgs, StartArgs};
 use crate::cli::failure::Failure;
@@ -31,7 +31,7 @@ pub(in crate::cli::cmd) fn run_kept(
     session: &Session,
 ) -> Result<(), Failure> {
     let mut container = make(args, prepared, session, args.keep.detach)?;
-    if args.keep.detach {
+    if args.keep.detach || prepared.stays {
         container.keep_changes(&mut prepared.plan)?;
     }
     if !args.keep.detach {
@@ -62,7 +62,7 @@ fn take_back(container: &Container, args: &RunArgs) {
 
 /// `create`.
 pub(super) fn create(args: &RunArgs, session: &Session) -> Result<(), Failure> {
-    let mut prepared = prepare(args, session, None)?;
+    let mut prepared = prepare(args, session, Way::Create)?;
     if args.tty {
         prepared.plan.add_console();
     }
@@ -134,8 +134,7 @@ pub(super) fn prepare_again(
         })?;
     }
     let then = Session::open(environment(container.caller_env()?, &session.env))?;
-    let image_path = container.record.image_path.clone();
-    let mut prepared = with_run_args(container, |args, _| prepare(args, &then, Some(&image_path)))?;
+    let mut prepared = with_run_args(container, |args, _| prepare(args, &then, Way::Again(container)))?;
     prepared.make_ready()?;
     if container.record.tty {
         prepared.plan.add_console();
@@ -220,10 +219,7 @@ fn make(
         Record::of_plan(&prepared.plan, prepared.name.clone(), prepared.image.path.clone(), Timestamp::now());
     record.image_id = prepared.image.raw_config().map(|raw| crate::base::Digest::of(raw).to_string());
     record.labels.clone_from(&config.labels);
-    record.labels.extend(keep.label.iter().map(|text| {
-        let (key, value) = text.split_once('=').unwrap_or((text, ""));
-        (key.to_owned(), value.to_owned())
-    }));
+    record.labels.extend(labels(args)?);
     let image_signal = Some(config.stop_signal.clone()).filter(|signal| !signal.is_empty());
     record.stop_signal = keep.stop_signal.clone().or(image_signal);
     record.stop_seconds = keep.stop_timeout;
@@ -232,6 +228,9 @@ fn make(
     record.health = health::check(&keep.process, prepared.image.raw_config().filter(|_| is_docker))?;
     record.auto_remove = args.rm;
     record.detached = detached;
+    record.stays = prepared.stays;
+    record.volumes.clone_from(&prepared.volumes);
+    record.volume_paths = prepared.volume_paths(session)?;
     record.open_stdin = args.interactive;
     record.tty = args.tty;
     record.caller_cwd = std::env::current_dir().ok();
@@ -247,6 +246,8 @@ fn make(
     let draft = Draft {
         record,
         name: keep.name.clone(),
+        id: prepared.id.clone(),
+        filter: runtime::workload_filter(&prepared.plan),
         env: runtime::workload_env(&prepared.plan),
         words: std::env::args_os().skip(1).collect(),
         caller_env: caller_env.collect(),
@@ -266,6 +267,25 @@ fn make(
         }
     }
     Ok(container)
+}
+
+/// `--label-file`, and over it `--label`.
+fn labels(args: &RunArgs) -> Result<Vec<(String, String)>, Failure> {
+    let pair = |text: &str| {
+        let (key, value) = text.split_once('=').unwrap_or((text, ""));
+        (key.to_owned(), value.to_owned())
+    };
+    let mut labels = Vec::new();
+    for path in &args.files.label_file {
+        let text = std::fs::read_to_string(path).map_err(|error| {
+            Failure::new(format!("cannot read `--label-file {}`: {error}", path.display()), "check the path")
+        })?;
+        let lines =
+            text.lines().map(str::trim_start).filter(|line| !line.is_empty() && !line.starts_with('#'));
+        labels.extend(lines.map(pair));
+    }
+    labels.extend(args.keep.label.iter().map(|text| pair(text)));
+    Ok(labels)
 }
 
 fn host_name() -> Option<String> {
