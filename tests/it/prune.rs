@@ -97,7 +97,7 @@ fn images_of_containers_stay() {
         removed.starts_with(&format!("Deleted Images:\nuntagged: unused:1\ndeleted: {unused}\n")),
         "{removed}"
     );
-    assert_eq!(yard.ids(), [used.clone()]);
+    assert_eq!(yard.ids(), std::slice::from_ref(&used));
     assert_eq!(yard.ok(&["container", "prune", "-f", "--filter", "until=2020-01-01"]), NOTHING);
     let removed = yard.ok(&["container", "prune", "-f"]);
     assert!(
