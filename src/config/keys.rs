@@ -57,6 +57,7 @@ pub(super) const KEYS: &[Key] = &[
     key!(fuse.threads),
     key!(fuse.cache),
     key!(fuse.no_open),
+    key!(fuse.push),
     key!(launch.linger),
     key!(launch.rootfs),
     key!(launch.unpack_dir),

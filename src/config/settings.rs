@@ -57,6 +57,8 @@ pub struct FuseSettings {
     pub cache: Sourced<Size>,
     /// Whether the kernel opens files without asking the server.
     pub no_open: Sourced<NoOpen>,
+    /// Whether content is given before it is asked for.
+    pub push: Sourced<bool>,
 }
 
 /// Table `launch`.
@@ -139,6 +141,7 @@ impl Default for FuseSettings {
             threads: Sourced::default_value(0),
             cache: Sourced::default_value(Size(256 << 20)),
             no_open: Sourced::default_value(NoOpen::Auto),
+            push: Sourced::default_value(false),
         }
     }
 }

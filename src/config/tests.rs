@@ -54,6 +54,7 @@ convert.max_bytes = "1TiB"  # built-in default
 fuse.threads = 0  # built-in default
 fuse.cache = "64MiB"  # environment variable SLIPWAY_FUSE_CACHE
 fuse.no_open = "auto"  # built-in default
+fuse.push = false  # built-in default
 launch.linger = "auto"  # built-in default
 launch.rootfs = "auto"  # built-in default
 launch.unpack_dir = "auto"  # built-in default

@@ -85,6 +85,9 @@ pub struct Tuning {
     /// Keep a second process that takes over when this one is killed, where the kernel has FUSE_NOTIFY_RESEND (6.9) and
     /// this process has one thread when [`Server::run`] is called.
     pub standby: bool,
+    /// Give files and rests of blocks before they are asked for (`fuse::follow`), where there is a standby. If server and
+    /// standby are both killed at the wrong moment, the kernel can be left with a process that cannot end.
+    pub push: bool,
     /// Tell the system that it need not keep what is read ahead from the image. It saves memory where this server is the
     /// only reader of the image on the node, and costs the others a second read where it is not.
     pub drop_packed: bool,
@@ -180,7 +183,7 @@ impl Server {
             superblock: reader.superblock().clone(),
             content: Content::new(reader, spec.cache_bytes, &spec.tuning),
             owner: (spec.uid, spec.gid),
-            follower: follow::Follower::default(),
+            follower: spec.tuning.push.then(follow::Follower::default),
             no_open: spec.no_open,
             kernel_flags: AtomicU32::new(0),
             kernel_resends: AtomicBool::new(false),
@@ -230,13 +233,16 @@ impl Server {
             // A killed server's follower may wait for a page until someone answers the READ that has locked it. That is
             // the spare, which must hear of the death meanwhile; without a spare nothing comes before it is asked for.
             let standby = standby.as_ref();
+            let pushed_for = standby.filter(|_| self.tuning.push);
             let follower = std::thread::Builder::new().name("slipway-follow".to_owned());
-            let follower = standby.map(|standby| {
+            let follower = pushed_for.map(|standby| {
                 let listeners: Vec<_> =
                     [Some(standby.line()), lines.control.map(AsFd::as_fd)].into_iter().flatten().collect();
                 follower.spawn_scoped(scope, move || {
                     if process::leave_fds_to_others(&listeners).is_ok() {
-                        shared.follower.run(shared, first);
+                        if let Some(follower) = &shared.follower {
+                            follower.run(shared, first);
+                        }
                     }
                 })
             });
@@ -253,7 +259,9 @@ impl Server {
             let mine = serve::serve(shared, first);
             let joined = others.into_iter().map(|thread| thread.join().unwrap_or(Err(Errno::EIO)));
             let results = std::iter::once(mine).chain(joined).collect();
-            shared.follower.close();
+            if let Some(follower) = &shared.follower {
+                follower.close();
+            }
             drop(our_end);
             results
         });

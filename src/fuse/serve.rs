@@ -31,7 +31,8 @@ const MAX_READAHEAD_BYTES: u32 = 1 << 20;
 pub(super) struct Shared {
     pub(super) nodes: Nodes,
     pub(super) content: Arc<Content>,
-    pub(super) follower: Follower,
+    /// Gives before it is asked, if that is wanted.
+    pub(super) follower: Option<Follower>,
     pub(super) superblock: Superblock,
     /// Every node is shown as owned by this user and group.
     pub(super) owner: (u32, u32),
@@ -237,11 +238,13 @@ impl Shared {
                 let (offset, count) = (request.u64(8)?, request.u32(16)?);
                 let file = self.nodes.file(request.node_id).map_err(unreadable)?.ok_or(Errno::EISDIR)?;
                 self.content.read((request.node_id, &file), offset, count, pieces).map_err(|_| Errno::EIO)?;
-                if offset == 0 {
-                    self.follower.note(&self.nodes, request.node_id);
+                if let Some(follower) = &self.follower {
+                    if offset == 0 {
+                        follower.note(&self.nodes, request.node_id);
+                    }
+                    let block_bytes = self.superblock.block_bytes.into();
+                    follower.note_part((request.node_id, &file), block_bytes, offset, pieces);
                 }
-                let block_bytes = self.superblock.block_bytes.into();
-                self.follower.note_part((request.node_id, &file), block_bytes, offset, pieces);
             }
             opcode::READDIR => self.list(request, false, body)?,
             opcode::READDIRPLUS => self.list(request, true, body)?,

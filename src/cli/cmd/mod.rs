@@ -125,6 +125,7 @@ impl Session {
             no_open,
             tuning: Tuning {
                 standby: true,
+                push: settings.push.value,
                 report: report.map(|path| cwd.join(path)),
                 report_at_end: report.is_some(),
                 ..Tuning::default()
