@@ -18,6 +18,7 @@
 //! A message may wait for a page that a READ in flight has locked, so it is sent by a thread that nobody waits for: one that
 //! answers no requests and holds no block that is being loaded. It waits so deeply that no signal ends it, so there must be
 //! a spare to answer that READ when this server is killed, and nothing else of the process may depend on this thread.
+//! Where the spare is killed with it, nothing ends that wait: so this is off unless `fuse.push` is set.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::os::fd::OwnedFd;

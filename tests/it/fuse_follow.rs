@@ -51,7 +51,10 @@ fn readers_of_a_tree_are_given_files_unasked() {
     image.layers.push(tar.finish());
     image.convert(&sandbox, "box.sif");
     let read = |script: &str| {
-        let run = sandbox.slipway(["run", "box.sif", "sh", "-c", script]).env("SLIPWAY_FUSE_STATS", "stats").env("SLIPWAY_FUSE_PUSH", "on");
+        let run = sandbox
+            .slipway(["run", "box.sif", "sh", "-c", script])
+            .env("SLIPWAY_FUSE_STATS", "stats")
+            .env("SLIPWAY_FUSE_PUSH", "on");
         let text = run.succeed();
         sandbox.assert_nothing_left();
         let stats = std::fs::read_to_string(sandbox.path("home/stats")).unwrap();
@@ -110,7 +113,8 @@ fn a_server_that_is_killed_while_it_gives_is_replaced() {
     for round in 0..rounds {
         let script = "find /tree -type f | sort >/tmp/list; echo go; for n in 1 2; do \
                       xargs -P 4 -n 40 cat </tmp/list | wc -c; done";
-        let mut child = sandbox.slipway(["run", "box.sif", "sh", "-c", script]).env("SLIPWAY_FUSE_PUSH", "on").spawn();
+        let mut child =
+            sandbox.slipway(["run", "box.sif", "sh", "-c", script]).env("SLIPWAY_FUSE_PUSH", "on").spawn();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
         let (server, _) = pair(&sandbox, None);
         assert_eq!(lines.next().as_deref(), Some("go"));

@@ -44,9 +44,16 @@ impl Yard {
         self.run(&[flags, &["box.sif"], &SAY_NAMESPACE].concat()).succeed()
     }
 
+    /// The processes of that name. A spare has its server's name for a moment: one whose parent is listed is none.
     fn named(&self, wanted: &str) -> Vec<i32> {
         let found = self.sandbox.processes().into_iter().filter(|(_, name)| name == wanted);
-        found.map(|(pid, _)| pid).collect()
+        let found: Vec<i32> = found.map(|(pid, _)| pid).collect();
+        let parent = |pid: &i32| {
+            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            let behind = stat.rsplit_once(") ").map(|(_, rest)| rest.to_owned()).unwrap_or_default();
+            behind.split(' ').nth(1).and_then(|word| word.parse::<i32>().ok())
+        };
+        found.iter().copied().filter(|pid| parent(pid).is_none_or(|above| !found.contains(&above))).collect()
     }
 
     fn kill(&self, name: &str) {

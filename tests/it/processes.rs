@@ -97,8 +97,6 @@ fn nothing_outlives_a_launcher_that_stands_before() {
         std::io::BufRead::read_line(&mut std::io::BufReader::new(child.stdout.as_mut().unwrap()), &mut text)
             .unwrap();
         assert_eq!(text, "up\n");
-        child.kill().unwrap();
-        child.wait().unwrap();
         let count = |name: &str| {
             let processes = std::fs::read_dir("/proc").unwrap().flatten();
             processes
@@ -108,6 +106,9 @@ fn nothing_outlives_a_launcher_that_stands_before() {
                 })
                 .count()
         };
+        wait_until("both are there", || count("3001") == 1 && count("3000") == 1);
+        child.kill().unwrap();
+        child.wait().unwrap();
         wait_until("the workload ends", || count("3001") == 0);
         if flags[0] == "--pid" {
             wait_until("all in the namespace ends", || count("3000") == 0);

@@ -55,7 +55,11 @@ fn fill(image: &Path, directory: &Path, session: &Session) -> Result<(), Failure
     let opened = Image::open(image)?;
     let reader = Reader::open(opened.partition())?;
     unpack(&reader, &directory.join("rootfs"))?;
-    let words = ["slipway".into(), "run".into(), "--gpus".into(), "none".into(), image.into()];
+    // Whatever way this machine would serve the image: the bundle has its own root.
+    let words = ["slipway", "run", "--gpus", "none", "--rootfs", "fuse"]
+        .map(Into::into)
+        .into_iter()
+        .chain([image.into()]);
     let command = args::parse(words).map_err(|_| Failure::new("the bundle has no command", None))?.command;
     let Command::Run(args) = &command else { return Err(Failure::new("the bundle has no command", None)) };
     let prepared = run::prepare(args, session, run::Way::Run)?;
