@@ -239,10 +239,10 @@ impl Server {
                 let listeners: Vec<_> =
                     [Some(standby.line()), lines.control.map(AsFd::as_fd)].into_iter().flatten().collect();
                 follower.spawn_scoped(scope, move || {
-                    if process::leave_fds_to_others(&listeners).is_ok() {
-                        if let Some(follower) = &shared.follower {
-                            follower.run(shared, first);
-                        }
+                    if let Some(follower) = &shared.follower
+                        && process::leave_fds_to_others(&listeners).is_ok()
+                    {
+                        follower.run(shared, first);
                     }
                 })
             });

@@ -89,9 +89,11 @@ fn signals_reach_the_workload_and_its_end_is_told() {
 fn nothing_outlives_a_launcher_that_stands_before() {
     need!(userns, fuse, tool "busybox");
     let yard = Yard::new();
+    // Numbers that no other run of this test has.
+    let (behind, before) = (format!("1{:07}", std::process::id()), format!("2{:07}", std::process::id()));
     for flags in [&["--init"][..], &["--pid", "private"]] {
-        let script = "sleep 3000 & echo up; exec sleep 3001";
-        let words = [&["run", "--rm"][..], flags, &["box.sif", "sh", "-c", script]].concat();
+        let script = format!("sleep {behind} & echo up; exec sleep {before}");
+        let words = [&["run", "--rm"][..], flags, &["box.sif", "sh", "-c", &script]].concat();
         let mut child = yard.run(&words).spawn();
         let mut text = String::new();
         std::io::BufRead::read_line(&mut std::io::BufReader::new(child.stdout.as_mut().unwrap()), &mut text)
@@ -106,16 +108,18 @@ fn nothing_outlives_a_launcher_that_stands_before() {
                 })
                 .count()
         };
-        wait_until("both are there", || count("3001") == 1 && count("3000") == 1);
+        wait_until("both are there", || count(&before) == 1 && count(&behind) == 1);
         child.kill().unwrap();
         child.wait().unwrap();
-        wait_until("the workload ends", || count("3001") == 0);
+        wait_until("the workload ends", || count(&before) == 0);
         if flags[0] == "--pid" {
-            wait_until("all in the namespace ends", || count("3000") == 0);
+            wait_until("all in the namespace ends", || count(&behind) == 0);
         } else {
             // Without a namespace what the workload has started is its own, as with `run` alone.
             for entry in std::fs::read_dir("/proc").unwrap().flatten() {
-                if std::fs::read(entry.path().join("cmdline")).is_ok_and(|line| line == b"sleep\x003000\0") {
+                if std::fs::read(entry.path().join("cmdline"))
+                    .is_ok_and(|line| line == format!("sleep\0{behind}\0").as_bytes())
+                {
                     let pid = entry.file_name().to_str().unwrap().parse().unwrap();
                     kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
                 }
