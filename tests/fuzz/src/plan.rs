@@ -41,7 +41,7 @@ fn any_bundle(u: &mut Unstructured<'_>) -> Result<Option<Bundle>> {
         mount_tmp: u.arbitrary()?,
         hide_cwd: u.arbitrary()?,
         workdir: if u.arbitrary()? { Some(any_path(u)?.into()) } else { None },
-        identity: *u.choose(&[Identity::Caller, Identity::Root])?,
+        identity: u.choose(&[Identity::Caller, Identity::Root])?.clone(),
         writable,
         private_network: u.arbitrary()?,
         host_name: if u.arbitrary()? { Some("h".into()) } else { None },
