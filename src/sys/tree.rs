@@ -203,19 +203,9 @@ impl Directory {
         unlinkat(&self.fd, name, UnlinkatFlags::NoRemoveDir)
     }
 
-    /// Removes an empty directory.
-    pub fn remove_directory(&self, name: &OsStr) -> Result<()> {
-        unlinkat(&self.fd, name, UnlinkatFlags::RemoveDir)
-    }
-
     /// Sets the permission bits of a name that is no symbolic link.
     pub fn set_mode(&self, name: &OsStr, mode: u32) -> Result<()> {
         fchmodat(&self.fd, name, Mode::from_bits_truncate(mode), FchmodatFlags::FollowSymlink)
-    }
-
-    /// Sets the permission bits of this directory.
-    pub fn set_own_mode(&self, mode: u32) -> Result<()> {
-        nix::sys::stat::fchmod(&self.fd, Mode::from_bits_truncate(mode))
     }
 
     /// Sets when a name's content has changed last.
@@ -224,27 +214,10 @@ impl Directory {
         utimensat(&self.fd, name, &now, &now, UtimensatFlags::NoFollowSymlink)
     }
 
-    /// Removes a name and all below it. A directory that its owner closed is opened first.
+    /// Removes a name and all below it, however deep ([`super::at::remove_tree`]). ENOENT if there is no such name.
     pub fn remove_tree(&self, name: &OsStr) -> Result<()> {
-        match self.remove(name) {
-            Err(Errno::EISDIR | Errno::EPERM) => {}
-            other => return other,
-        }
-        let directory = match self.open_directory(name) {
-            Err(Errno::EACCES) => {
-                self.set_mode(name, 0o700)?;
-                self.open_directory(name)?
-            }
-            other => other?,
-        };
-        // What is in a directory cannot be removed without the right to write to it.
-        if directory.own_facts()?.mode & 0o300 != 0o300 {
-            directory.set_own_mode(0o700)?;
-        }
-        for child in directory.names()? {
-            directory.remove_tree(&child)?;
-        }
-        self.remove_directory(name)
+        self.facts(name)?;
+        super::at::remove_tree(self.as_fd(), name.as_bytes())
     }
 }
 
@@ -358,7 +331,7 @@ mod tests {
         assert_eq!(inside.names().unwrap(), ["closed", "file", "link"]);
         assert_eq!(inside.facts(name("link")).unwrap().kind, Kind::Symlink);
         assert_eq!(inside.read_link(name("link")).unwrap(), "/etc");
-        inside.set_own_mode(0o500).unwrap();
+        top.set_mode(name("in"), 0o500).unwrap();
         top.remove_tree(name("in")).unwrap();
         assert_eq!(top.facts(name("in")), Err(Errno::ENOENT));
         assert!(Path::new("/etc").is_dir());
