@@ -127,6 +127,8 @@ pub struct Bundle {
     pub limits: Vec<Limit>,
     /// Limits by a control group.
     pub resources: Resources,
+    /// The group in which it may be made, where there is one.
+    pub control_group: Option<PathBuf>,
     /// A process of ours stands before the workload.
     pub init: bool,
     /// True if the user or the image chose the working directory, so that it must exist.
@@ -253,6 +255,7 @@ pub fn build(
         writable: request.writable.clone(),
         limits: request.limits.clone(),
         resources: request.resources.clone(),
+        control_group: request.control_group.clone(),
         init: request.init || request.private_pids,
         cwd_is_asked: request.workdir.is_some() || is_docker,
         makes_cwd: is_docker,

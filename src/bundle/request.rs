@@ -81,6 +81,8 @@ pub struct Request {
     pub limits: Vec<Limit>,
     /// `--cpus`, `--memory` and the like.
     pub resources: Resources,
+    /// The control group of this session in which one for the container may be made.
+    pub control_group: Option<PathBuf>,
 }
 
 /// Limits by a control group; what is absent has none.

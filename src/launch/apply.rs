@@ -15,7 +15,7 @@ use crate::sys::{self, Errno, fuse_dev, mount, process, pty};
 
 use super::keeper::{self, Joined, Sharing};
 use super::server::{self, FileServer};
-use super::{LaunchError, exec, outside, unpacked, words};
+use super::{LaunchError, control, exec, outside, unpacked, words};
 
 /// Directories on which the image may be mounted for the moment before it becomes the root. Any will do that exists:
 /// after the pivot the mount is gone from it.
@@ -195,6 +195,7 @@ impl State {
                 self.staging = Some(root);
                 Ok(())
             }
+            Op::ControlGroup { parent, limits } => control::enter_group(parent, limits),
             Op::PivotRoot => {
                 let old = Path::new(HOST_DIRECTORY.trim_start_matches('/'));
                 let staging = self.staging.as_deref().ok_or(Errno::EINVAL)?;

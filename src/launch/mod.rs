@@ -14,6 +14,7 @@
 #![expect(clippy::disallowed_methods, reason = "this module applies plans to the world")]
 
 mod apply;
+mod control;
 mod exec;
 mod keeper;
 mod outside;
@@ -25,6 +26,7 @@ mod unpacked;
 mod words;
 
 pub use apply::{Context, UPPER, apply, visit};
+pub use control::{delegated_group, enter_group, join_group_of, sweep_groups};
 pub use exec::become_workload;
 pub use keeper::{Scope, Sharing, sweep as sweep_keepers};
 pub use prepare::{caller, home_of, image_files, look_up, small_file};

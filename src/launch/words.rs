@@ -49,6 +49,8 @@ pub(super) fn explain(op: &Op, errno: Errno) -> String {
         (Op::ProcessFiles { .. }, Errno::EPERM) => "the host's `/proc` is covered in part",
         (Op::Console, Errno::ENOENT | Errno::ENXIO) => "the container has no `/dev/ptmx`",
         (Op::Console, Errno::ENOSPC) => "all terminals are in use",
+        (Op::ControlGroup { .. }, Errno::EAGAIN | Errno::ENOSPC) => "the limit of control groups is reached",
+        (Op::ControlGroup { .. }, Errno::EINVAL | Errno::ERANGE) => "the kernel does not take such a limit",
         (Op::Limit { .. }, Errno::EPERM) => "it is above the hard limit of this session",
         (Op::ChangeDirectory { .. }, Errno::ENOENT) => "no such directory in the container",
         _ => errno.desc(),

@@ -50,6 +50,9 @@ pub fn check(plan: &LaunchPlan) -> Result<(), Flaw> {
                 demand(stage == Stage::Private, "nothing is mounted before propagation is cut")?;
                 stage = Stage::ImageMounted;
             }
+            Op::ControlGroup { .. } => {
+                demand(stage == Stage::ImageMounted, "the group is entered after the file server has left")?;
+            }
             Op::PivotRoot => {
                 demand(stage == Stage::ImageMounted, "the image is mounted before the pivot")?;
                 stage = Stage::Building;

@@ -11,6 +11,7 @@ use crate::bundle::{
 };
 use crate::grants::LIBRARY_DIRECTORY;
 
+use super::control;
 use super::places::{Place, Places, bind_source, inside, leads_away, mounts};
 use super::seccomp::Filter;
 use super::{
@@ -348,8 +349,14 @@ impl Maker<'_> {
             Op::NewNamespaces { uid, gid, uid_inside, gid_inside, network, host_name, ipc, pid },
             Op::SlavePropagation,
             Op::MountImage { image: image.clone(), mount_points, upper },
-            Op::PivotRoot,
         ];
+        if let Some(parent) = &self.bundle.control_group {
+            ops.push(Op::ControlGroup {
+                parent: parent.clone(),
+                limits: control::files(&self.bundle.resources),
+            });
+        }
+        ops.push(Op::PivotRoot);
         if network {
             ops.push(Op::LoopbackUp);
         }

@@ -7,6 +7,7 @@
 //! ```
 
 mod check;
+mod control;
 mod explain;
 mod make;
 mod places;
@@ -18,7 +19,7 @@ mod unpacked;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
@@ -27,6 +28,7 @@ use crate::bundle::CapabilitySet;
 use crate::sys::seccomp::Instruction;
 
 pub use check::{Flaw, check};
+pub use control::controllers;
 pub use explain::{Explanation, explain};
 pub use make::{Needed, make, needed, needed_below};
 
@@ -165,6 +167,14 @@ pub enum Op {
         /// Where changes go; without one the root is read-only.
         #[serde(skip_serializing_if = "Option::is_none")]
         upper: Option<Upper>,
+    },
+    /// Makes a control group and moves this process into it; what comes of it is in there too.
+    ControlGroup {
+        /// The group below which it is made.
+        #[serde(serialize_with = "as_path")]
+        parent: PathBuf,
+        /// Its files, and what is written to each.
+        limits: Vec<(&'static str, String)>,
     },
     /// The image becomes `/`; the host's tree hangs below [`crate::bundle::HOST_DIRECTORY`].
     PivotRoot,
@@ -379,6 +389,15 @@ impl LaunchPlan {
             (*network, *host_name, *ipc, *pid) = (false, false, false, false);
         }
         Self { ops, notes: Vec::new(), warnings: Vec::new() }
+    }
+
+    /// Where the container's control group is made, if it has one.
+    #[must_use]
+    pub fn control_group(&self) -> Option<&Path> {
+        self.ops.iter().find_map(|op| match op {
+            Op::ControlGroup { parent, .. } => Some(parent.as_path()),
+            _ => None,
+        })
     }
 
     /// Keeps the changes of a writable root in a directory instead of memory.

@@ -20,6 +20,7 @@ impl Op {
             Self::SlavePropagation => "cut mount propagation".into(),
             Self::MountImage { .. } => "mount the image".into(),
             Self::MountDirectory { .. } => "mount the unpacked image".into(),
+            Self::ControlGroup { .. } => "make a control group".into(),
             Self::PivotRoot => "enter the image".into(),
             Self::Tmpfs { target, .. } => format!("tmpfs on `{}`", target.display()),
             Self::ProcessFiles { target } => format!("process files on `{}`", target.display()),
@@ -67,6 +68,10 @@ impl fmt::Display for Op {
                 domain.as_ref().map_or(Ok(()), |domain| write!(f, ", domain {domain}"))
             }
             Self::LoopbackUp => f.write_str("loopback    up"),
+            Self::ControlGroup { parent, limits } => {
+                let limits: Vec<_> = limits.iter().map(|(file, text)| format!("{file} = {text}")).collect();
+                write!(f, "group       below {}: {}", parent.display(), limits.join(", "))
+            }
             Self::Limit { name, soft, hard } => {
                 let word =
                     |value: &u64| if *value == u64::MAX { "unlimited".into() } else { value.to_string() };

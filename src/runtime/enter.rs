@@ -6,7 +6,7 @@ use std::fs;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use crate::launch::{become_workload, supervise};
+use crate::launch::{become_workload, join_group_of, supervise};
 use crate::sys::ns::{OtherNamespaces, SingleThreaded};
 use crate::sys::process::End;
 use crate::sys::seccomp::{self, Instruction};
@@ -205,6 +205,10 @@ fn join(
     witness: &SingleThreaded,
 ) -> Result<(), RuntimeError> {
     let failed = |act, errno| RuntimeError::Enter { name: container.record.name.clone(), act, errno };
+    // What a container's command does counts in its limits; where that cannot be, it is still limited by the job.
+    if let Some(process) = &container.record.process {
+        let _ = join_group_of(process.pid);
+    }
     namespaces.join(witness).map_err(|errno| failed("joining its namespaces", errno))?;
     if !namespaces.need_a_fork() {
         return Ok(());

@@ -13,7 +13,7 @@
 use std::fs::File;
 use std::io::{self, PipeReader, PipeWriter, Read as _, Write as _};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -67,6 +67,8 @@ pub(super) fn run(
 #[derive(Debug)]
 struct Workload {
     child: process::Child,
+    /// Where its control group lies, if it has one.
+    groups: Option<PathBuf>,
     hub: Hub,
     /// Its output and its errors, where it has no terminal; `None` once they have ended.
     pipes: [Option<PipeReader>; 2],
@@ -144,6 +146,7 @@ fn begin(
     let _ = gate.write_all(b"!");
     Ok(Workload {
         child,
+        groups: plan.control_group().map(Path::to_path_buf),
         hub,
         pipes: [Some(out), Some(err)],
         console,
@@ -238,6 +241,9 @@ impl Workload {
         }
         if let Some(namespace) = namespace {
             sweep::kill_all_in(&namespace);
+        }
+        if let Some(parent) = &self.groups {
+            launch::sweep_groups(parent);
         }
         self.take_terminal();
         self.keep_rest();

@@ -11,6 +11,7 @@ mod archives;
 mod bundle;
 mod config;
 mod container_files;
+mod control_groups;
 mod convert;
 mod convert_cli;
 mod errors_cli;

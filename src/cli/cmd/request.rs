@@ -9,11 +9,13 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use crate::bundle::{
-    EnvRequest, Home, Identity, Ipc, Limit, MemoryMount, Request, WritableRoot, parse_env_file,
+    EnvRequest, Home, Identity, Ipc, Limit, MemoryMount, Request, Resources, WritableRoot, parse_env_file,
 };
 use crate::config::Profile;
 use crate::host;
+use crate::launch;
 use crate::oci::RunConfig;
+use crate::plan;
 use crate::sys::process;
 
 use super::Session;
@@ -59,12 +61,7 @@ pub(super) fn request(args: &RunArgs, command: &[OsString], ground: &Ground<'_>)
     }
     let mut warnings = judged.told;
     let resources = args.resources.resources();
-    if !resources.is_empty() {
-        warnings.push(
-            "limits of CPU, memory and processes are those of the job: no control group is made for the container"
-                .into(),
-        );
-    }
+    let control_group = control_group(&resources, &mut warnings);
     let (volumes, memory_mounts) = places::mounts(args, ground)?;
     let network = network::choose(args, ground, &mut warnings)?;
     let privileges = privileges::choose(args, ground, &mut warnings)?;
@@ -91,6 +88,7 @@ pub(super) fn request(args: &RunArgs, command: &[OsString], ground: &Ground<'_>)
         init: args.keep.process.init,
         limits: limits(&args.ulimit, &mut warnings)?,
         resources,
+        control_group,
         ipc: ipc(args, is_docker, &mut warnings)?,
         devices: privileges.devices,
         capabilities: privileges.capabilities,
@@ -105,6 +103,22 @@ pub(super) fn request(args: &RunArgs, command: &[OsString], ground: &Ground<'_>)
         proxies: if is_docker { network::proxies(ground.session) } else { Vec::new() },
         warnings,
     })
+}
+
+/// Where limits can be set; they are the job's alone where that is nowhere.
+fn control_group(resources: &Resources, warnings: &mut Vec<String>) -> Option<PathBuf> {
+    if resources.is_empty() {
+        return None;
+    }
+    match launch::delegated_group(Path::new("/"), &plan::controllers(resources)) {
+        Ok(parent) => Some(parent),
+        Err(reason) => {
+            warnings.push(format!(
+                "limits of CPU, memory and processes are those of the job or session, since {reason}"
+            ));
+            None
+        }
+    }
 }
 
 /// `--env-file` below `-e`, as Docker weighs them.
