@@ -366,23 +366,35 @@ impl LaunchPlan {
     /// a file.
     #[must_use]
     pub fn for_visit(&self) -> Self {
-        let is_kept = |op: &&Op| {
-            matches!(
-                op,
-                Op::NewNamespaces { .. }
-                    | Op::SlavePropagation
-                    | Op::MountImage { .. }
-                    | Op::MountDirectory { .. }
-                    | Op::PivotRoot
-                    | Op::Tmpfs { .. }
-                    | Op::Terminals { .. }
-                    | Op::MakeDirectory { .. }
-                    | Op::MakeFile { .. }
-                    | Op::MakeLink { .. }
-                    | Op::Bind { .. }
-                    | Op::DetachHost
-                    | Op::Exec { .. }
-            )
+        // A step that is new has to be thought of here.
+        let is_kept = |op: &&Op| match op {
+            Op::NewNamespaces { .. }
+            | Op::SlavePropagation
+            | Op::MountImage { .. }
+            | Op::MountDirectory { .. }
+            | Op::PivotRoot
+            | Op::Tmpfs { .. }
+            | Op::Terminals { .. }
+            | Op::MakeDirectory { .. }
+            | Op::MakeFile { .. }
+            | Op::MakeLink { .. }
+            | Op::Bind { .. }
+            | Op::DetachHost
+            | Op::Exec { .. } => true,
+            Op::HostName { .. }
+            | Op::LoopbackUp
+            | Op::ControlGroup { .. }
+            | Op::MessageQueues { .. }
+            | Op::ProcessFiles { .. }
+            | Op::LimitCapabilities { .. }
+            | Op::Umask { .. }
+            | Op::OomScore { .. }
+            | Op::Limit { .. }
+            | Op::Init
+            | Op::Console
+            | Op::NoNewPrivileges
+            | Op::FilterCalls { .. }
+            | Op::ChangeDirectory { .. } => false,
         };
         let mut ops: Vec<Op> = self.ops.iter().filter(is_kept).cloned().collect();
         if let Some(Op::NewNamespaces { network, host_name, ipc, pid, .. }) = ops.first_mut() {
