@@ -137,6 +137,7 @@ fn a_plain_container() {
 #[test]
 fn a_container_with_a_gpu() {
     let grants = Grants {
+        hidden: Vec::new(),
         nodes: vec![NodeGrant { source: "/dev/nvidia0".into(), target: "/dev/nvidia0".into() }],
         binds: vec![BindGrant {
             source: "/usr/bin/nvidia-smi".into(),
