@@ -40,6 +40,8 @@ pub use request::{
 pub use volume::{Asked, MountError, parse_docker_mount, parse_docker_tmpfs};
 pub use volume::{Volume, VolumeError, VolumeKind, image_volume, parse_apptainer_binds, parse_docker_volume};
 
+/// What is Slipway's in every container: nothing else is mounted at or below it.
+pub const OWN_DIRECTORY: &str = "/.slipway";
 /// Where our own files lie inside every container: a private tmpfs.
 pub const RUN_DIRECTORY: &str = "/.slipway/run";
 /// Where the host's tree hangs while the root is built; gone before the workload starts.
@@ -161,6 +163,12 @@ pub enum BundleError {
         /// The image asks for it, not the caller.
         of_image: bool,
     },
+    /// A mount among our own files.
+    #[error("cannot mount `{asked}`: Slipway's own files lie in `{OWN_DIRECTORY}`")]
+    OwnPlace {
+        /// The words that asked for it.
+        asked: String,
+    },
     /// The spec's own builder refused.
     #[error("the OCI runtime spec cannot be built")]
     Spec {
@@ -176,6 +184,7 @@ impl Hint for BundleError {
             Self::NoCommand => Some("name a command behind the image: `slipway run IMAGE COMMAND`".into()),
             Self::RelativeWorkdir { .. } => Some("give `-w` a path that starts with `/`".into()),
             Self::NoSuchUser { .. } => Some("give the user as a number: `--user UID[:GID]`".into()),
+            Self::OwnPlace { .. } => Some("mount to another place".into()),
             Self::Spec { .. } => None,
         }
     }
@@ -223,7 +232,7 @@ pub fn build(
     }
     let mut warnings = request.warnings.clone();
     warnings.append(&mut table.warnings);
-    let (mounts, why, reasons) = table.finish();
+    let (mounts, why, reasons) = table.finish()?;
     let is_docker = request.profile == Profile::Docker;
     Ok(Bundle {
         spec: spec::build(request, caller, &user, &argv, &env, cwd, mounts)?,

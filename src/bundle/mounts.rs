@@ -11,7 +11,7 @@ use crate::grants::Grants;
 use crate::oci::RunConfig;
 
 use super::explain::{Reason, Source};
-use super::{BundleError, Caller, Ipc, RUN_DIRECTORY, Request, Why};
+use super::{BundleError, Caller, Ipc, OWN_DIRECTORY, RUN_DIRECTORY, Request, Why};
 
 /// Device nodes that every container has, if the host has them (runtime-spec, "Default Devices", and `/dev/fuse` so that
 /// a container may start containers).
@@ -37,6 +37,8 @@ pub(super) struct Table {
     rows: Vec<(Mount, Why)>,
     /// Why each is there, in words.
     reasons: BTreeMap<PathBuf, Reason>,
+    /// The words that asked for a mount among Slipway's own files.
+    refused: Option<String>,
     pub(super) notes: Vec<String>,
     pub(super) warnings: Vec<String>,
 }
@@ -45,7 +47,18 @@ pub(super) struct Table {
 pub(super) type Finished = (Vec<Mount>, BTreeMap<PathBuf, Why>, BTreeMap<PathBuf, Reason>);
 
 impl Table {
+    /// Nothing comes among Slipway's own files, whoever wants it: a home or a current directory may be called so, too.
     fn add(&mut self, mount: Mount, why: Why, reason: Reason) {
+        if is_below(mount.destination(), Path::new(OWN_DIRECTORY)) {
+            match why {
+                Why::Asked(words) => drop(self.refused.get_or_insert(words)),
+                Why::Default | Why::Granted => self.notes.push(format!(
+                    "left out: `{}`, since Slipway's own files lie in `{OWN_DIRECTORY}`",
+                    mount.destination().display()
+                )),
+            }
+            return;
+        }
         if let Some(place) =
             self.rows.iter().position(|(other, _)| other.destination() == mount.destination())
         {
@@ -72,14 +85,7 @@ impl Table {
     }
 
     fn memory(&mut self, kind: &str, target: &Path, options: Vec<String>, why: Why, reason: Reason) {
-        let mount = MountBuilder::default()
-            .destination(target)
-            .typ(kind)
-            .source(kind)
-            .options(options)
-            .build()
-            .expect("a mount has no required field that is missing");
-        self.add(mount, why, reason);
+        self.add(memory(kind, target, options), why, reason);
     }
 
     fn default_memory(&mut self, kind: &str, target: &str, options: Vec<String>, why: &'static str) {
@@ -95,17 +101,32 @@ impl Table {
     }
 
     /// Parents before children, so that no mount hides one made before it; otherwise in the order of asking.
-    pub(super) fn finish(mut self) -> Finished {
+    pub(super) fn finish(mut self) -> Result<Finished, BundleError> {
+        if let Some(asked) = self.refused {
+            return Err(BundleError::OwnPlace { asked });
+        }
+        let own = memory("tmpfs", Path::new(RUN_DIRECTORY), vec!["mode=0755".into()]);
+        self.reasons.insert(RUN_DIRECTORY.into(), Reason::new(Source::Default, "Slipway's own files"));
+        self.rows.insert(0, (own, Why::Default));
         self.rows.sort_by_key(|(mount, _)| mount.destination().components().count());
         let why = self.rows.iter().map(|(mount, why)| (mount.destination().clone(), why.clone())).collect();
-        (self.rows.into_iter().map(|(mount, _)| mount).collect(), why, self.reasons)
+        Ok((self.rows.into_iter().map(|(mount, _)| mount).collect(), why, self.reasons))
     }
+}
+
+fn memory(kind: &str, target: &Path, options: Vec<String>) -> Mount {
+    MountBuilder::default()
+        .destination(target)
+        .typ(kind)
+        .source(kind)
+        .options(options)
+        .build()
+        .expect("a mount has no required field that is missing")
 }
 
 pub(super) fn add_defaults(table: &mut Table, request: &Request, caller: &Caller) {
     let is_docker = request.profile == Profile::Docker;
     let has = |path: &Path| caller.host_has.iter().any(|has| has == path);
-    table.default_memory("tmpfs", RUN_DIRECTORY, vec!["mode=0755".into()], "Slipway's own files");
     let dev = vec!["mode=0755".into(), format!("size={DEV_BYTES}")];
     table.default_memory("tmpfs", "/dev", dev, "devices are chosen one by one");
     let terminals = ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"];

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::base::{RelPath, is_below};
-use crate::bundle::{Bundle, Mount, RUN_DIRECTORY, Why};
+use crate::bundle::{Bundle, Mount, OWN_DIRECTORY, RUN_DIRECTORY, Why};
 
 use super::{Facts, PlanError};
 
@@ -147,8 +147,6 @@ impl<'a> Places<'a> {
 
 /// Whether nothing can be mounted at a place where an image's links lead: the root itself, or Slipway's own places.
 pub(super) fn leads_away(at: &Path) -> bool {
-    /// The host's tree and the run directory lie in it.
-    const OWN_DIRECTORY: &str = "/.slipway";
     at == Path::new("/") || is_below(at, Path::new(OWN_DIRECTORY))
 }
 

@@ -27,6 +27,10 @@ fn caller() -> Caller {
 }
 
 fn bundle(volumes: &[&str], grants: Grants) -> Bundle {
+    bundle_of(volumes, &caller(), grants)
+}
+
+fn bundle_of(volumes: &[&str], caller: &Caller, grants: Grants) -> Bundle {
     let config = RunConfig { cmd: vec!["true".into()], ..RunConfig::default() };
     let request = Request {
         volumes: volumes.iter().map(|text| parse_docker_volume(text, Path::new("/w")).unwrap()).collect(),
@@ -34,7 +38,7 @@ fn bundle(volumes: &[&str], grants: Grants) -> Bundle {
         mount_tmp: true,
         ..Request::default()
     };
-    bundle::build(&config, &ImageFiles::default(), &request, &caller(), grants).unwrap()
+    bundle::build(&config, &ImageFiles::default(), &request, caller, grants).unwrap()
 }
 
 /// Every needed host path exists as what `files` says (else a directory), and the image has what `image` lists.
@@ -258,6 +262,18 @@ fn links_of_the_image_decide_where_mounts_lie() {
         [
             "left out: cannot bind `/home/ada`: in this image that place is `/.slipway/run`, where nothing can be mounted"
         ]
+    );
+
+    // Neither are they where the caller's home is called so, as in a container that was started inside of one.
+    let at_home = Caller { home: Some("/.slipway/run".into()), ..caller() };
+    let bundled = bundle_of(&[], &at_home, Grants::default());
+    let made = plan(&bundled, &facts(&bundled, &FILES, &[], &[])).unwrap();
+    assert_eq!(lines(&made, "/.slipway/run ")[0], "tmpfs       /.slipway/run mode 755");
+    assert!(
+        made.notes
+            .contains(&"left out: `/.slipway/run`, since Slipway's own files lie in `/.slipway`".to_owned()),
+        "{:?}",
+        made.notes
     );
 
     // Our own files do not follow the image there.

@@ -339,6 +339,13 @@ fn binds_that_cannot_be() {
     );
     check(
         &sandbox,
+        sandbox.slipway(["run", "--device", "/dev/null:/.slipway/run", "box.sif", "true"]),
+        125,
+        "cannot mount `--device /dev/null:/.slipway/run`: Slipway's own files lie in `/.slipway`",
+        "mount to another place",
+    );
+    check(
+        &sandbox,
         run("./file:relative"),
         125,
         "`-v ./file:relative`: the path inside the container, `relative`, is not absolute",
