@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::base::ReadAt as _;
 use crate::base::tree::{FileId, Tree};
-use crate::squashfs::write::{WriteError, Writer};
+use crate::squashfs::write::{Storing, WriteError, Writer};
 use crate::store::Layer;
 use crate::tarlayer::{FileSink, LayerRest, Limits, MergeError, Merger, TarReader};
 
@@ -168,12 +168,12 @@ impl Sink {
 }
 
 impl FileSink for Sink {
-    fn add_file(&mut self, size_bytes: u64, content: &mut dyn Read) -> io::Result<FileId> {
+    fn add_file(&mut self, path: &[u8], size_bytes: u64, content: &mut dyn Read) -> io::Result<FileId> {
         let mut head = [0; warning::HEAD_BYTES];
         let length = head.len().min(usize::try_from(size_bytes).unwrap_or(usize::MAX));
         let head = &mut head[..length];
         content.read_exact(head)?;
-        let added = self.writer.add_file(size_bytes, &mut (&*head).chain(content));
+        let added = self.writer.add_file_as(Storing::of(path), size_bytes, &mut (&*head).chain(content));
         let id = added.map_err(|error| match error {
             WriteError::Content { source } => source,
             error => {

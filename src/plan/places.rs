@@ -104,6 +104,9 @@ impl<'a> Places<'a> {
     /// Where a path that a bundle names lies: below the nearest mount that the bundle names above it, else where the
     /// image's links lead.
     pub(super) fn place_of(&self, path: &Path, facts: &Facts) -> Result<PathBuf, PlanError> {
+        let inside = inside(path)?;
+        // Without `..`, which leads out of a mount.
+        let path = &inside.to_absolute();
         let above = self
             .rows
             .iter()
@@ -113,7 +116,6 @@ impl<'a> Places<'a> {
             let rest = path.strip_prefix(above.mount.destination()).unwrap_or(path);
             return Ok(above.at.join(rest));
         }
-        let inside = inside(path)?;
         Ok(facts.image.get(&inside).map_or(inside, |fact| fact.lands_at.clone()).to_absolute())
     }
 

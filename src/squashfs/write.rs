@@ -18,6 +18,7 @@ mod inode;
 mod metadata;
 mod order;
 mod output;
+mod plain;
 mod pool;
 mod relay;
 mod tables;
@@ -30,6 +31,7 @@ use std::io::{Read, Seek, Write};
 use self::content::ContentWriter;
 pub use self::error::WriteError;
 use self::output::Output;
+pub use self::plain::Storing;
 use self::pool::Pool;
 pub use self::relay::{Moved, Relaid, RelayError, relay};
 use super::compress::Compressor;
@@ -85,10 +87,20 @@ impl<W: Read + Write + Seek> Writer<W> {
     /// Files of equal content share a handle. After an error the image misses something: every further call
     /// fails with [`WriteError::GivenUp`].
     pub fn add_file(&mut self, size_bytes: u64, content: &mut dyn Read) -> Result<FileId, WriteError> {
+        self.add_file_as(Storing::Packed, size_bytes, content)
+    }
+
+    /// As [`Self::add_file`], with a choice of how it is stored.
+    pub fn add_file_as(
+        &mut self,
+        storing: Storing,
+        size_bytes: u64,
+        content: &mut dyn Read,
+    ) -> Result<FileId, WriteError> {
         if self.given_up {
             return Err(WriteError::GivenUp);
         }
-        let added = self.content.add(size_bytes, content);
+        let added = self.content.add(storing, size_bytes, content);
         self.given_up = added.is_err();
         added
     }

@@ -25,7 +25,7 @@ type Found = BTreeMap<PathBuf, String>;
 struct Contents(Vec<Vec<u8>>);
 
 impl FileSink for Contents {
-    fn add_file(&mut self, _: u64, content: &mut dyn Read) -> std::io::Result<FileId> {
+    fn add_file(&mut self, _: &[u8], _: u64, content: &mut dyn Read) -> std::io::Result<FileId> {
         let mut bytes = Vec::new();
         content.read_to_end(&mut bytes)?;
         self.0.push(bytes);

@@ -29,6 +29,8 @@ pub(super) struct Pool {
 struct Job {
     input: Vec<u8>,
     output: Vec<u8>,
+    /// It stays as it is.
+    is_plain: bool,
     reply: SyncSender<io::Result<Packed>>,
 }
 
@@ -71,10 +73,15 @@ impl Pool {
     }
 
     /// Hands a block to the threads. `output` is a buffer to compress into, of any content.
-    pub(super) fn submit(&self, input: Vec<u8>, output: Vec<u8>) -> Result<Ticket, WriteError> {
+    pub(super) fn submit(
+        &self,
+        input: Vec<u8>,
+        output: Vec<u8>,
+        is_plain: bool,
+    ) -> Result<Ticket, WriteError> {
         let (reply, answer) = sync_channel(1);
         let jobs = self.jobs.as_ref().ok_or(WriteError::ThreadLost)?;
-        jobs.send(Job { input, output, reply }).map_err(|_| WriteError::ThreadLost)?;
+        jobs.send(Job { input, output, is_plain, reply }).map_err(|_| WriteError::ThreadLost)?;
         Ok(Ticket(answer))
     }
 }
@@ -94,9 +101,10 @@ fn work(mut context: BlockCompressor, queue: &Mutex<Receiver<Job>>) {
     loop {
         // The lock is held while waiting: the next thread in line waits for the lock instead of for the queue.
         let Ok(receiver) = queue.lock() else { return };
-        let Ok(Job { input, mut output, reply }) = receiver.recv() else { return };
+        let Ok(Job { input, mut output, is_plain, reply }) = receiver.recv() else { return };
         drop(receiver);
-        let answer = context.compress(&input, &mut output).map(|shrunk| {
+        let packed = if is_plain { Ok(false) } else { context.compress(&input, &mut output) };
+        let answer = packed.map(|shrunk| {
             // Here, where the bytes are still in the caches of one of several CPUs.
             let sum = Sum::of(if shrunk { &output } else { &input });
             Packed { input, output, shrunk, sum }
@@ -155,7 +163,7 @@ mod tests {
     fn tickets_are_redeemed_in_any_order() {
         let pool = Pool::start(Compressor::Zstd(1), 3).unwrap();
         let tickets: Vec<_> =
-            (0..12_u8).map(|byte| pool.submit(vec![byte; 4096], Vec::new()).unwrap()).collect();
+            (0..12_u8).map(|byte| pool.submit(vec![byte; 4096], Vec::new(), false).unwrap()).collect();
         for (ticket, byte) in tickets.into_iter().rev().zip((0..12).rev()) {
             let packed = ticket.wait().unwrap();
             assert!(packed.shrunk && packed.size_word() < 100);
@@ -167,7 +175,7 @@ mod tests {
     fn drops_with_work_in_flight() {
         let pool = Pool::start(Compressor::Gzip(9), 2).unwrap();
         let _tickets: Vec<_> =
-            (0..8).map(|_| pool.submit(vec![1; 128 * 1024], Vec::new()).unwrap()).collect();
+            (0..8).map(|_| pool.submit(vec![1; 128 * 1024], Vec::new(), false).unwrap()).collect();
     }
 
     #[test]

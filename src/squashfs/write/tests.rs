@@ -231,10 +231,18 @@ fn noise(size_bytes: usize, seed: u64) -> Vec<u8> {
 
 /// Packs the files, returns their handles and the image's length, and checks that all come back as they were.
 fn pack(compressor: Compressor, files: &[Vec<u8>]) -> (Vec<u32>, u64) {
+    pack_as(compressor, files, &[Storing::Packed])
+}
+
+/// As [`pack`], with ways to store that take turns.
+fn pack_as(compressor: Compressor, files: &[Vec<u8>], ways: &[Storing]) -> (Vec<u32>, u64) {
     let options = Options { compressor, threads: 3, mtime: 0 };
     let mut writer = Writer::new(Cursor::new(Vec::new()), options).unwrap();
-    let handles: Vec<_> =
-        files.iter().map(|file| writer.add_file(file.len() as u64, &mut file.as_slice()).unwrap()).collect();
+    let handles: Vec<_> = files
+        .iter()
+        .zip(ways.iter().cycle())
+        .map(|(file, way)| writer.add_file_as(*way, file.len() as u64, &mut file.as_slice()).unwrap())
+        .collect();
     let names: Vec<_> = (0..files.len()).map(|number| format!("{number:03}").into_bytes()).collect();
     let entries: Vec<_> = names.iter().zip(1..).map(|(name, id)| (name.as_slice(), id)).collect();
     let mut nodes = vec![directory(&entries)];
@@ -274,8 +282,18 @@ fn equal_files_are_stored_once_and_almost_equal_ones_twice() {
         files.push(file.clone());
         files.push(changed(file, file.len() - 1));
     }
-    for compressor in [Compressor::Zstd(1), Compressor::Gzip(1), Compressor::Lz4, Compressor::None] {
-        let (handles, _) = pack(compressor, &files);
+    // However they are to be stored: of two ways, and of three so that a file is asked for in all of them.
+    let ways = [Storing::Packed, Storing::Plain, Storing::Plain];
+    for (compressor, ways) in [
+        (Compressor::Zstd(1), &ways[..1]),
+        (Compressor::Gzip(1), &ways[..1]),
+        (Compressor::Lz4, &ways[..2]),
+        (Compressor::None, &ways[..2]),
+        (Compressor::Zstd(1), &ways[..2]),
+        (Compressor::Gzip(1), &ways),
+        (Compressor::Lz4, &ways[1..]),
+    ] {
+        let (handles, _) = pack_as(compressor, &files, ways);
         for group in handles.chunks(10) {
             assert_eq!((group[1], group[8]), (group[0], group[0]), "{compressor}: {group:?}");
             let mut others = group[2..7].to_vec();
@@ -286,6 +304,14 @@ fn equal_files_are_stored_once_and_almost_equal_ones_twice() {
     let (_, once) = pack(Compressor::Zstd(1), std::slice::from_ref(&tailed));
     let (_, often) = pack(Compressor::Zstd(1), &vec![tailed; 50]);
     assert!(often - once < 4000, "{once} {often}");
+}
+
+#[test]
+fn plain_files_are_not_compressed() {
+    let files = [vec![b'x'; 300_000], b"root:x:0:0\n".repeat(100)];
+    let (_, packed) = pack_as(Compressor::Zstd(1), &files, &[Storing::Packed]);
+    let (_, plain) = pack_as(Compressor::Zstd(1), &files, &[Storing::Plain]);
+    assert!(packed < 1000 && plain > 301_100, "{packed} {plain}");
 }
 
 #[test]

@@ -37,8 +37,8 @@ use record::{Meaning, Meta, Record, RecordKind};
 
 /// Takes the content of regular files as the merge meets them.
 pub trait FileSink {
-    /// Stores `size_bytes` bytes of `content`.
-    fn add_file(&mut self, size_bytes: u64, content: &mut dyn Read) -> std::io::Result<FileId>;
+    /// Stores `size_bytes` bytes of `content`. The `path` is the one by which they came; others may have the same content.
+    fn add_file(&mut self, path: &[u8], size_bytes: u64, content: &mut dyn Read) -> std::io::Result<FileId>;
 }
 
 /// Bounds on what a hostile image may cost.
@@ -343,7 +343,7 @@ fn store<R: Read>(
     sink: &mut dyn FileSink,
 ) -> Result<FileId, MergeError> {
     let mut data = tar.data();
-    let stored = sink.add_file(entry.size_bytes, &mut data);
+    let stored = sink.add_file(&entry.path, entry.size_bytes, &mut data);
     if let Some(source) = data.into_error() {
         return Err(MergeError::Tar { layer, source });
     }

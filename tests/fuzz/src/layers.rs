@@ -105,7 +105,7 @@ pub(crate) fn encoding(data: &[u8]) {
 pub(crate) struct Contents(pub(crate) Vec<Vec<u8>>);
 
 impl FileSink for Contents {
-    fn add_file(&mut self, size_bytes: u64, content: &mut dyn Read) -> io::Result<FileId> {
+    fn add_file(&mut self, _: &[u8], size_bytes: u64, content: &mut dyn Read) -> io::Result<FileId> {
         let mut bytes = Vec::new();
         content.read_to_end(&mut bytes)?;
         assert_eq!(bytes.len() as u64, size_bytes, "what a layer holds too little of is its error");

@@ -10,7 +10,7 @@ use slipway::base::{Digest, RelPath};
 use slipway::squashfs::compress::{BlockCompressor, BlockDecompressor, Compressor, is_supported};
 use slipway::squashfs::read::{Inode, InodeKind, Reader};
 use slipway::squashfs::sums::Sums;
-use slipway::squashfs::write::{Options, Writer};
+use slipway::squashfs::write::{Options, Storing, Writer};
 
 use crate::fuse;
 
@@ -279,7 +279,10 @@ pub(crate) fn write(tree: &Tree, contents: &[Vec<u8>], compressor: Compressor) -
     let mut writer = Writer::new(Cursor::new(Vec::new()), options).unwrap();
     let ids: Vec<FileId> = contents
         .iter()
-        .map(|bytes| writer.add_file(bytes.len() as u64, &mut bytes.as_slice()).unwrap())
+        .map(|bytes| {
+            let storing = if bytes.len() % 3 == 1 { Storing::Plain } else { Storing::Packed };
+            writer.add_file_as(storing, bytes.len() as u64, &mut bytes.as_slice()).unwrap()
+        })
         .collect();
     let mut tree = tree.clone();
     for node in &mut tree.nodes {

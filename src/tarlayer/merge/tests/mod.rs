@@ -36,7 +36,7 @@ impl Item {
 pub(super) struct Contents(pub(super) Vec<Vec<u8>>);
 
 impl FileSink for Contents {
-    fn add_file(&mut self, size_bytes: u64, content: &mut dyn Read) -> std::io::Result<FileId> {
+    fn add_file(&mut self, _: &[u8], size_bytes: u64, content: &mut dyn Read) -> std::io::Result<FileId> {
         let mut bytes = Vec::new();
         content.read_to_end(&mut bytes)?;
         assert_eq!(bytes.len() as u64, size_bytes);

@@ -116,7 +116,7 @@ fn limits() {
 fn errors_below_are_passed_on() {
     struct Full;
     impl FileSink for Full {
-        fn add_file(&mut self, _: u64, _: &mut dyn Read) -> std::io::Result<FileId> {
+        fn add_file(&mut self, _: &[u8], _: u64, _: &mut dyn Read) -> std::io::Result<FileId> {
             Err(std::io::Error::other("no space"))
         }
     }
