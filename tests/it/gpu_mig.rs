@@ -7,6 +7,8 @@ use std::path::PathBuf;
 use std::process::Output;
 
 use serde_json::Value;
+use slipway::gpu::{Hints, grant_mig_administration, granted, read_access, read_inventory};
+use slipway::grants::{Grants, JobGpus};
 
 use crate::gpu_cli::{home, sif_of, slipway, stderr, stdout};
 use crate::support::host::Host;
@@ -291,6 +293,53 @@ fn a_start_asks_nvml_for_names_once() {
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     let other = run(&[("SLURM_JOB_ID", "1"), ("CUDA_VISIBLE_DEVICES", "MIG-9999")]);
     assert_eq!(other.status.code(), Some(125), "{}", stdout(&other));
+}
+
+#[test]
+fn a_start_goes_on_where_nvml_does_not_answer() {
+    need_launch!();
+    let text = fs::read_to_string("tests/fixtures/scenarios/dgx-a100.toml").unwrap();
+    let fault = "\n[[fault]]\nfunction = \"nvmlDeviceGetMigMode\"\ndevice = 2\nhang = true\n";
+    let stage = Stage::of(Host::build_from(&(text + fault)));
+    let patience = ("SLIPWAY_GPU_NVML_TIMEOUT_SECONDS", "1");
+    let place = ["run", "--gpus", "device=2:2", stage.sif.to_str().unwrap(), "/bin/ls", "/dev/nvidia-caps"];
+    let output = stage.slipway(&place, &[patience]);
+    assert_eq!(stdout(&output), "nvidia-cap84\nnvidia-cap85\n");
+    let warning = "warning: MIG is known by the driver's files alone: NVML hung: no answer after 1 s\n";
+    assert_eq!(stderr(&output), warning);
+    let error = stage
+        .refusal(&["--gpus", "all"], &[patience, ("SLURM_JOB_ID", "1"), ("CUDA_VISIBLE_DEVICES", ONE_G)]);
+    assert!(error.starts_with(warning) && error.contains("is no GPU of this node"), "{error}");
+}
+
+#[test]
+fn capability_nodes_that_are_missing_are_found() {
+    let host = Host::build("dgx-a100");
+    fs::remove_file(host.path("dev/nvidia-caps/nvidia-cap85")).unwrap();
+    let minors = host.path("proc/driver/nvidia-caps/mig-minors");
+    let text = fs::read_to_string(&minors).unwrap().replace("gpu0/gi3/ci0/", "gpu0/gi3/ci9/");
+    fs::write(&minors, text).unwrap();
+    let root = host.root();
+    let inventory = read_inventory(&root, &Hints::default());
+    assert_eq!(
+        inventory.findings,
+        [
+            "MIG 2:1 of /dev/nvidia0 cannot be used: /proc/driver/nvidia-caps/mig-minors does not list it",
+            "MIG 2:2 of /dev/nvidia0 cannot be used: /dev/nvidia-caps/nvidia-cap85 does not exist (root runs \
+             `nvidia-modprobe -f` on its access files)",
+        ]
+    );
+    let owned = granted(&inventory, &JobGpus::default(), &read_access(&root, &inventory));
+    let others: Vec<&str> = owned.others.iter().map(|(_, why)| why.as_str()).collect();
+    assert_eq!(others, ["it has no device node"; 2]);
+    fs::remove_file(minors).unwrap();
+    let ask = [("NVIDIA_MIG_CONFIG_DEVICES".to_owned(), "all".to_owned())];
+    let error = grant_mig_administration(&mut Grants::default(), &ask, &root).unwrap_err().to_string();
+    assert_eq!(
+        error,
+        "NVIDIA_MIG_CONFIG_DEVICES=all cannot be met: the driver has no such node (/proc/driver/nvidia-caps/mig-minors does \
+         not list it)"
+    );
 }
 
 #[test]

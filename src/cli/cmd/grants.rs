@@ -15,6 +15,7 @@ use crate::squashfs::read::Reader;
 use super::{Session, gpus};
 use crate::cli::args::RunArgs;
 use crate::cli::failure::Failure;
+use crate::cli::term;
 
 /// The GPUs that were asked for (by default those of the job), as grants. Without a driver: nothing, and no error unless
 /// the user insisted.
@@ -41,8 +42,9 @@ pub(super) fn for_run(
         };
     let request = GpuRequest::parse(asked)?;
     if gpu::needs_nvml(&inventory, &sched::read_job(&session.env, Path::new("/")).gpus, &request) {
-        let unanswered = gpus::ask_nvml(session, &root, &hints, &mut inventory);
-        inventory.findings.extend(unanswered);
+        if let Some(words) = gpus::ask_nvml(session, &root, &hints, &mut inventory) {
+            term::warn(&format!("MIG is known by the driver's files alone: {words}"));
+        }
         owned = gpus::owned(session, &root, &inventory);
     }
     let chosen = gpu::select(&inventory, &owned, &request)?;
