@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Device, HostRoot, MigInstance, NodeAccess, NvmlGpu, NvmlReport, VENDORS, mig, nvidia};
+use super::{Device, HostRoot, MigInstance, NodeAccess, NvmlGpu, NvmlReport, VENDORS, mig};
 
 /// The GPUs of a host and the driver's files, without any choice made.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -127,17 +127,12 @@ pub fn remember(root: &HostRoot, hints: &Hints, inventory: &Inventory) {
 #[must_use]
 pub fn read_access(root: &HostRoot, inventory: &Inventory) -> Access {
     let nodes = inventory.gpus.iter().map(|gpu| &gpu.node).chain(&inventory.control_nodes);
-    let capabilities = inventory.gpus.iter().flat_map(|gpu| &gpu.instances).flat_map(capability_nodes);
+    let capabilities =
+        inventory.gpus.iter().flat_map(|gpu| &gpu.instances).flat_map(MigInstance::capability_nodes);
     nodes
         .map(|node| (node.clone(), root.node_access(node)))
         .chain(capabilities.map(|node| (node.clone(), root.node_readable(&node))))
         .collect()
-}
-
-/// The nodes that an instance needs beside its GPU's.
-pub(super) fn capability_nodes(instance: &MigInstance) -> impl Iterator<Item = PathBuf> {
-    let minors = [instance.gpu_instance_minor, instance.compute_instance_minor];
-    minors.into_iter().flatten().map(nvidia::mig::node)
 }
 
 /// The kernel's answer for a device: the worst of its nodes.
@@ -146,7 +141,7 @@ pub(super) fn device_access(inventory: &Inventory, access: &Access, device: Devi
     let answer = |node: &PathBuf| access.get(node).copied().unwrap_or(NodeAccess::Missing);
     let mut answers = vec![answer(&gpu.node)];
     if let Some(instance) = inventory.instance(device) {
-        answers.extend(capability_nodes(instance).map(|node| answer(&node)));
+        answers.extend(instance.capability_nodes().map(|node| answer(&node)));
         if answers.len() < 3 {
             answers.push(NodeAccess::Missing);
         }

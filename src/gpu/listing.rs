@@ -2,7 +2,6 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::inventory::capability_nodes;
 use super::mig::WITHOUT_INSTANCES;
 use super::{Device, Inventory, Owned};
 
@@ -147,7 +146,7 @@ fn mig_rows(inventory: &Inventory, owned: &Owned, place: usize) -> Vec<MigRow> {
             memory_bytes: instance.memory_bytes,
             gpu_instance: instance.gpu_instance,
             compute_instance: instance.compute_instance,
-            nodes: capability_nodes(instance).map(|node| node.display().to_string()).collect(),
+            nodes: instance.capability_nodes().map(|node| node.display().to_string()).collect(),
             owned,
             reason,
         }

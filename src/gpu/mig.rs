@@ -1,5 +1,7 @@
 //! MIG: GPUs that are divided into instances, each of which is a device of its own.
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 
 use super::{Inventory, NvmlGpu};
@@ -30,6 +32,17 @@ impl MigInstance {
     fn ids(&self) -> (u32, u32) {
         (self.gpu_instance, self.compute_instance)
     }
+
+    /// The nodes that it needs beside its GPU's, as far as their numbers are known: they are two.
+    pub fn capability_nodes(&self) -> impl Iterator<Item = PathBuf> {
+        let minors = [self.gpu_instance_minor, self.compute_instance_minor];
+        minors.into_iter().flatten().map(capability_node)
+    }
+}
+
+/// The capability node of a number.
+pub(super) fn capability_node(minor: u32) -> PathBuf {
+    format!("/dev/nvidia-caps/nvidia-cap{minor}").into()
 }
 
 /// What a program can use by itself: a whole GPU, or one instance of a divided one.

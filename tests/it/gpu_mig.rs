@@ -153,7 +153,10 @@ fn container_has_exactly_the_instance_of_the_job() {
         &format!("cuda={ONE_G} nvidia=void"),
     ];
     assert_eq!(stage.look(&[], &job), expected);
-    // By place and by the old form, outside a job; a process id namespace has a procfs of its own only on a real host.
+    // With process numbers of its own as well.
+    let lines = stage.look(&["--pid", "private"], &job);
+    assert_eq!(lines, expected);
+    // By place and by the old form, outside a job.
     let outside = [
         "nvidia-caps/nvidia-cap21",
         "nvidia-caps/nvidia-cap22",

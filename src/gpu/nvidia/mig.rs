@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::grants::{BindGrant, Grants, NodeGrant};
 
+use super::super::mig::capability_node;
 use super::super::{Gpu, GpuError, HostRoot, MigInstance, NodeAccess};
 
 /// What the driver says of its capabilities; a container sees those of its own instances alone.
@@ -108,12 +109,13 @@ pub(super) fn find_faults(root: &HostRoot, gpus: &[Gpu]) -> Vec<String> {
     let mut findings = Vec::new();
     for (gpu, instance) in gpus.iter().flat_map(|gpu| gpu.instances.iter().map(move |one| (gpu, one))) {
         let nodes = [instance.gpu_instance_minor, instance.compute_instance_minor];
-        let missing = nodes.iter().find(|minor| minor.is_none_or(|minor| !root.exists(&node(minor))));
+        let missing =
+            nodes.iter().find(|minor| minor.is_none_or(|minor| !root.exists(&capability_node(minor))));
         let name = format!("MIG {}:{} of {}", gpu.index, instance.index, gpu.node.display());
         match missing {
             Some(Some(minor)) => findings.push(format!(
                 "{name} cannot be used: {} does not exist (root runs `nvidia-modprobe -f` on its access files)",
-                node(*minor).display()
+                capability_node(*minor).display()
             )),
             Some(None) => findings.push(format!("{name} cannot be used: {MINORS} does not list it")),
             None => {}
@@ -122,16 +124,11 @@ pub(super) fn find_faults(root: &HostRoot, gpus: &[Gpu]) -> Vec<String> {
     findings
 }
 
-/// The capability node of a number.
-pub(in crate::gpu) fn node(minor: u32) -> PathBuf {
-    format!("/dev/nvidia-caps/nvidia-cap{minor}").into()
-}
-
 /// What an instance needs beside its GPU's node: two capability nodes, and the files that say which they are.
 pub(super) fn add_instance(grants: &mut Grants, gpu: &Gpu, instance: &MigInstance, root: &HostRoot) {
     let why = format!("MIG {}:{}: the notes say by which rule", gpu.index, instance.index);
-    for minor in [instance.gpu_instance_minor, instance.compute_instance_minor].into_iter().flatten() {
-        add_node(grants, node(minor), &why, root);
+    for node in instance.capability_nodes() {
+        add_node(grants, node, &why, root);
     }
     let outer = format!("{CAPABILITIES}/gpu{}/mig/gi{}", gpu.minor, instance.gpu_instance);
     let inner = format!("{outer}/ci{}", instance.compute_instance);
@@ -189,7 +186,7 @@ pub fn grant_mig_administration(
         let Some(minor) = minor else {
             return refuse(format!("the driver has no such node ({MINORS} does not list it)"));
         };
-        let target = node(minor);
+        let target = capability_node(minor);
         match root.node_readable(&target) {
             NodeAccess::Open => {}
             answer => return refuse(format!("`{}`: {}", target.display(), answer.reason())),
