@@ -249,7 +249,7 @@ fn gpu(index: u32, device: &Device<'_>) -> NvmlGpu {
     }
 }
 
-/// NVML numbers the instances from 0 and leaves no gap, but counts as many as there can be.
+/// NVML counts as many as there can be, and not each of these numbers is one.
 fn instances(device: &Device<'_>, gpu_bytes: u64) -> Vec<MigInstance> {
     /// More than any GPU has.
     const MOST: u32 = 128;
