@@ -8,6 +8,7 @@
 mod cpu;
 mod kernel;
 mod private;
+mod procfs;
 #[cfg(test)]
 mod tests;
 
@@ -20,6 +21,7 @@ use serde::{Deserialize, Serialize};
 pub use cpu::Cpus;
 pub use kernel::{KernelVersion, no_open_is_safe};
 pub use private::{PrivateError, is_own_directory, own_directory, private_directories};
+pub use procfs::may_mount_proc;
 
 /// What every launch needs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -103,7 +103,18 @@ impl Container {
     #[must_use]
     pub fn health(&self) -> Option<Health> {
         self.record.health.as_ref()?;
-        serde_json::from_slice(&fs::read(self.directory.join(FILE)).ok()?).ok()
+        match fs::read(self.directory.join(FILE)) {
+            Ok(text) => serde_json::from_slice(&text).ok(),
+            // The monitor writes it when the workload has been started, and who started it may ask before that.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Some(Health::starting()),
+            Err(_) => None,
+        }
+    }
+}
+
+impl Health {
+    fn starting() -> Self {
+        Self { status: "starting".into(), failing_streak: 0, log: VecDeque::new() }
     }
 }
 
@@ -132,7 +143,7 @@ impl Nurse {
     /// One for a container that has just been started, if its health is looked after.
     pub(super) fn new(container: &Container) -> Option<Self> {
         let check = container.record.health.clone().filter(|check| !check.argv().is_empty())?;
-        let health = Health { status: "starting".into(), failing_streak: 0, log: VecDeque::new() };
+        let health = Health::starting();
         let started = Instant::now();
         let mut nurse = Self { due: started, check, health, started, running: None };
         nurse.due = started + nurse.pause();

@@ -9,6 +9,7 @@ use slipway::tarlayer::{EntryKind, TarReader};
 
 use super::support::image::{Shape, TestImage};
 use super::support::layers::Tar;
+use super::support::registry::Registry;
 use super::support::sandbox::wait_until;
 use super::support::yard::Yard;
 
@@ -311,6 +312,81 @@ fn commit_makes_a_layer_of_exactly_the_changes() {
     );
     assert!(run["Env"].as_array().unwrap().contains(&"MINE=1".into()));
     yard.ok(&["rm", "-f", "box", "all", "own"]);
+    yard.assert_empty();
+}
+
+#[test]
+fn a_committed_image_goes_to_a_registry_and_back() {
+    need!(userns, fuse, registry, tool "busybox", tool "skopeo");
+    let yard = Yard::new();
+    let registry = Registry::start();
+    let name = format!("{}/made:v1", registry.host);
+    TestImage::busybox().save(&yard.sandbox, "image.tar", Shape::Oci);
+    yard.ok(&["load", "-q", "-i", "image.tar"]);
+    start_writable(&yard, "box", "boxtest");
+    yard.ok(&["exec", "box", "sh", "-c", "echo new >/data/made"]);
+    let id = yard.ok(&["commit", "box", &name]);
+    yard.ok(&["rm", "-f", "box"]);
+    let pushed = yard.slipway(&["push", &name]);
+    assert_eq!(pushed.code, Some(0), "{pushed}");
+    let digest = pushed.stdout.split_whitespace().find(|word| word.starts_with("sha256:")).unwrap();
+    let script = format!("skopeo inspect --tls-verify=false --format '{{{{.Digest}}}}' docker://{name}");
+    assert_eq!(yard.sandbox.shell(&script).succeed().trim(), digest);
+    yard.ok(&["rmi", &name]);
+    let pulled = yard.slipway(&["pull", &name]);
+    assert!(pulled.code == Some(0) && pulled.stdout.contains(digest), "{pulled}");
+    assert_eq!(yard.ok(&["images", "-q", "--no-trunc", &name]).trim(), id.trim());
+    assert_eq!(yard.ok(&["run", &name, "cat", "/data/made"]), "new\n");
+    yard.assert_empty();
+}
+
+#[test]
+fn pull_always_asks_the_registry_each_time() {
+    need!(userns, fuse, registry, tool "busybox", tool "skopeo");
+    let yard = Yard::new();
+    let mut registry = Registry::start();
+    let name = format!("{}/moving:latest", registry.host);
+    let publish = |content: &str| {
+        let mut image = TestImage::busybox();
+        image.layers.push(Tar::new().file("data/version", 0o644, content).finish());
+        image.name = "moving:latest".into();
+        image.save(&yard.sandbox, "image.tar", Shape::Legacy);
+        let copy = format!("skopeo copy -q --dest-tls-verify=false docker-archive:image.tar docker://{name}");
+        yard.sandbox.shell(&copy).succeed();
+    };
+    let run = |when: &str| {
+        let output = yard.slipway(&["run", "--pull", when, &name, "cat", "/data/version"]);
+        assert_eq!(output.code, Some(0), "{when}: {output}");
+        output.stdout
+    };
+    publish("one\n");
+    assert!(run("missing").ends_with("one\n"));
+    publish("two\n");
+    assert!(run("missing").ends_with("one\n"));
+    assert!(run("always").ends_with("two\n"));
+    // What cannot be asked is an error, although the image is here.
+    registry.stop();
+    let refused = yard.slipway(&["run", "--pull", "always", &name, "true"]);
+    assert!(refused.code == Some(125) && refused.stderr.contains(&registry.host), "{refused}");
+    assert!(run("never").ends_with("two\n"));
+    yard.assert_empty();
+}
+
+#[test]
+fn labels_come_from_files_too() {
+    need!(userns, fuse, tool "busybox");
+    let yard = Yard::new();
+    std::fs::write(yard.sandbox.path("home/labels"), "# who\norg.owner=ada\nplain\nstage=test\n").unwrap();
+    let words = ["--name", "box", "--label-file", "labels", "--label", "stage=live", "box.sif", "sleep", "9"];
+    yard.start(&words);
+    let labels = yard.inspect("box", "/Config/Labels");
+    assert_eq!(labels, serde_json::json!({"org.owner": "ada", "plain": "", "stage": "live"}));
+    yard.fails(
+        &["run", "-d", "--label-file", "absent", "box.sif"],
+        125,
+        "error: cannot read `--label-file absent`: No such file or directory",
+    );
+    yard.ok(&["rm", "-f", "box"]);
     yard.assert_empty();
 }
 

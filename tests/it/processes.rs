@@ -5,6 +5,7 @@ use std::os::unix::process::ExitStatusExt as _;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use super::support::image::TestImage;
 use super::support::sandbox::wait_until;
 use super::support::yard::{Yard, is_running};
 
@@ -188,5 +189,28 @@ fn health_is_looked_after() {
         125,
         "`--health-interval 5` is no duration",
     );
+    yard.assert_empty();
+}
+
+#[test]
+fn health_of_an_image_in_the_docker_profile() {
+    need!(userns, fuse, tool "busybox");
+    let yard = Yard::new();
+    let mut image = TestImage::busybox();
+    image.config["Healthcheck"] = serde_json::json!({
+        "Test": ["CMD-SHELL", "test ! -e /data/ill"], "Interval": 20_000_000, "Retries": 2,
+    });
+    image.convert(&yard.sandbox, "checked.sif");
+    yard.start(&["--profile", "docker", "--name", "dock", "checked.sif", "sleep", "1000"]);
+    let health = || yard.inspect("dock", "/State/Health/Status");
+    wait_until("it is well", || health() == "healthy");
+    yard.ok(&["exec", "dock", "touch", "/data/ill"]);
+    wait_until("it is not well", || health() == "unhealthy");
+    assert!(yard.ok(&["ps"]).contains("(unhealthy)"));
+    yard.ok(&["exec", "dock", "rm", "/data/ill"]);
+    wait_until("it is well again", || health() == "healthy");
+    yard.start(&["--profile", "docker", "--name", "un", "--no-healthcheck", "checked.sif", "sleep", "1000"]);
+    assert!(yard.ok(&["container", "inspect", "un"]).find("\"Health\":").is_none());
+    yard.ok(&["rm", "-f", "dock", "un"]);
     yard.assert_empty();
 }

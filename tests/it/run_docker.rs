@@ -272,3 +272,17 @@ fn a_further_command_is_held_as_the_first_one() {
     slipway(&["rm", "-f", "held"]);
     sandbox.assert_nothing_left();
 }
+
+#[test]
+fn processes_are_the_containers_own() {
+    need!(userns, fuse, tool "busybox");
+    let sandbox = sandbox();
+    let count = "ls -d /proc/[0-9]* | wc -l; [ -d /proc/self ] && echo there";
+    let own = sandbox.slipway(["run", "--profile", "docker", "box.sif", "sh", "-c", count]).succeed();
+    let seen: u32 = own.lines().next().unwrap().parse().unwrap();
+    assert!(seen < 8 && own.ends_with("there\n"), "{own}");
+    // The host's, when asked for.
+    let script = format!("[ -d /proc/{} ] && echo seen", std::process::id());
+    check(&sandbox, &["--pid", "host", "box.sif", "sh", "-c", &script], "seen\n");
+    check(&sandbox, &["box.sif", "sh", "-c", &format!("{script} || echo hidden")], "hidden\n");
+}

@@ -1,6 +1,7 @@
 //! `slipway push`: an image to where its name says.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use crate::base::Digest;
 use crate::base::sizes::human_size;
@@ -9,7 +10,7 @@ use crate::reference::ImageRef;
 use crate::registry::{self, PushEvent, PushState, Pushed};
 use crate::store::{RefRecord, Store};
 
-use super::{Session, locate};
+use super::{Session, fence, locate};
 use crate::cli::args::PushArgs;
 use crate::cli::failure::Failure;
 use crate::cli::term;
@@ -39,6 +40,7 @@ pub(in crate::cli) fn run(args: &PushArgs, session: &Session) -> Result<(), Fail
             "name it first with `slipway tag IMAGE NAME`",
         ));
     }
+    fence::enclose(session, args.digestfile.as_deref().and_then(Path::parent))?;
     if !args.quiet {
         term::print(&format_args!("The push refers to repository [{}]\n", reference.repository()))?;
     }

@@ -12,6 +12,7 @@ use crate::bundle::{
     EnvRequest, Home, Identity, Ipc, Limit, MemoryMount, Request, WritableRoot, parse_env_file,
 };
 use crate::config::Profile;
+use crate::host;
 use crate::oci::RunConfig;
 use crate::sys::process;
 
@@ -86,7 +87,7 @@ pub(super) fn request(args: &RunArgs, command: &[OsString], ground: &Ground<'_>)
         host_name: network.host_name,
         domain_name: args.isolation.domainname.clone(),
         private_network: network.is_private,
-        private_pids: is_private_pid(args.keep.process.pid.as_deref())?,
+        private_pids: is_private_pid(args.keep.process.pid.as_deref(), is_docker, &mut warnings)?,
         init: args.keep.process.init,
         limits: limits(&args.ulimit, &mut warnings)?,
         resources,
@@ -265,9 +266,17 @@ fn memory(target: impl Into<PathBuf>, mode: u32, asked: &str) -> MemoryMount {
     MemoryMount { target: target.into(), mode, size_bytes: None, asked: asked.to_owned() }
 }
 
-fn is_private_pid(pid: Option<&str>) -> Result<bool, Failure> {
+/// docker's containers have their own; where this one cannot, as inside of another container, it goes on without.
+fn is_private_pid(pid: Option<&str>, is_docker: bool, warnings: &mut Vec<String>) -> Result<bool, Failure> {
     match pid {
-        None | Some("host") => Ok(false),
+        None if is_docker && !host::may_mount_proc(Path::new("/")) => {
+            warnings.push(
+                "parts of `/proc` are hidden here, so that the container sees the host's processes".into(),
+            );
+            Ok(false)
+        }
+        None => Ok(is_docker),
+        Some("host") => Ok(false),
         Some("private") => Ok(true),
         Some(other) => Err(Failure::new(
             format!("cannot take `--pid {other}`: there are `host` and `private`"),

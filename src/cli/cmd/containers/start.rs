@@ -13,8 +13,8 @@ use crate::launch;
 use crate::runtime::{self, Container, DetachKeys, Draft, Ending, Record, RuntimeError};
 use crate::sched;
 
-use super::super::Session;
 use super::super::run::{Prepared, Way, prepare};
+use super::super::{Session, request};
 use super::{attach, each, health, shelf};
 use crate::cli::args::{self, Command, ContainerCommand, ContainerVerb, RunArgs, StartArgs};
 use crate::cli::failure::Failure;
@@ -224,7 +224,7 @@ fn make(
     record.stop_signal = keep.stop_signal.clone().or(image_signal);
     record.stop_seconds = keep.stop_timeout;
     // The image's own check counts for who expects what docker does.
-    let is_docker = session.settings.run.profile.value == Profile::Docker;
+    let is_docker = request::profile(args, session) == Profile::Docker;
     record.health = health::check(&keep.process, prepared.image.raw_config().filter(|_| is_docker))?;
     record.auto_remove = args.rm;
     record.detached = detached;
