@@ -217,6 +217,11 @@ pub fn optional_host_paths() -> impl Iterator<Item = &'static Path> {
 }
 
 pub(super) fn add_grants(table: &mut Table, grants: &Grants) {
+    for place in &grants.hidden {
+        let reason = Reason::new(Source::Granted, grants.reason(&place.to_string_lossy()));
+        let options = vec!["mode=0755".into(), format!("size={DEV_BYTES}")];
+        table.memory("tmpfs", place, options, Why::Granted, reason);
+    }
     let mut bind = |source: &Path, target: &Path, read_only| {
         let reason = Reason::new(Source::Granted, grants.reason(&target.to_string_lossy()));
         table.bind(source, target, read_only, Why::Granted, reason);

@@ -143,8 +143,17 @@ impl HostRoot {
     ///
     /// Below another prefix than `/` the file stands for the node, whatever it is and wherever it lies.
     pub(super) fn node_access(&self, path: &Path) -> NodeAccess {
+        self.ask(path, access::may_read_and_write)
+    }
+
+    /// The same of a node that is only read, as capability nodes are.
+    pub(super) fn node_readable(&self, path: &Path) -> NodeAccess {
+        self.ask(path, access::may_read)
+    }
+
+    fn ask(&self, path: &Path, may: fn(&Path) -> crate::sys::Result<()>) -> NodeAccess {
         let place = self.place(path);
-        match access::may_read_and_write(&place) {
+        match may(&place) {
             Ok(()) if self.prefix != Path::new("/") => NodeAccess::Open,
             Ok(()) => match access::forbids_devices(&place) {
                 Ok(false) => NodeAccess::Open,

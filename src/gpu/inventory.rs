@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::{HostRoot, NodeAccess, NvmlGpu, NvmlReport, VENDORS};
+use super::{Device, HostRoot, MigInstance, NodeAccess, NvmlGpu, NvmlReport, VENDORS, mig};
 
 /// The GPUs of a host and the driver's files, without any choice made.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,6 +45,10 @@ pub struct Gpu {
     pub memory_bytes: Option<u64>,
     /// Its device node.
     pub node: PathBuf,
+    /// Whether MIG is enabled; without instances only NVML knows it.
+    pub mig_enabled: Option<bool>,
+    /// Its MIG instances, which then are what can be used, and not the GPU.
+    pub instances: Vec<MigInstance>,
 }
 
 /// The driver's files on the host.
@@ -123,7 +127,26 @@ pub fn remember(root: &HostRoot, hints: &Hints, inventory: &Inventory) {
 #[must_use]
 pub fn read_access(root: &HostRoot, inventory: &Inventory) -> Access {
     let nodes = inventory.gpus.iter().map(|gpu| &gpu.node).chain(&inventory.control_nodes);
-    nodes.map(|node| (node.clone(), root.node_access(node))).collect()
+    let capabilities =
+        inventory.gpus.iter().flat_map(|gpu| &gpu.instances).flat_map(MigInstance::capability_nodes);
+    nodes
+        .map(|node| (node.clone(), root.node_access(node)))
+        .chain(capabilities.map(|node| (node.clone(), root.node_readable(&node))))
+        .collect()
+}
+
+/// The kernel's answer for a device: the worst of its nodes.
+pub(super) fn device_access(inventory: &Inventory, access: &Access, device: Device) -> NodeAccess {
+    let Some(gpu) = inventory.gpus.get(device.gpu) else { return NodeAccess::Missing };
+    let answer = |node: &PathBuf| access.get(node).copied().unwrap_or(NodeAccess::Missing);
+    let mut answers = vec![answer(&gpu.node)];
+    if let Some(instance) = inventory.instance(device) {
+        answers.extend(instance.capability_nodes().map(|node| answer(&node)));
+        if answers.len() < 3 {
+            answers.push(NodeAccess::Missing);
+        }
+    }
+    answers.into_iter().find(|answer| *answer != NodeAccess::Open).unwrap_or(NodeAccess::Open)
 }
 
 /// `00000000:1B:00.0` (NVML) and `0000:1b:00.0` (procfs) are one address: the domain has at least 4 digits, all lower case.
@@ -166,6 +189,7 @@ pub(super) fn merge_nvml(inventory: &mut Inventory, report: &NvmlReport, access:
             take(&mut gpu.uuid, &found.uuid);
             take(&mut gpu.pci_address, &found.pci_address);
             gpu.memory_bytes = found.memory_bytes.or(gpu.memory_bytes);
+            mig::merge_instances(gpu, found, &mut findings);
         } else if access.get(&gpu.node) == Some(&NodeAccess::Open) {
             // A GPU that cannot be asked has no address; both sides number in PCI order.
             let error =
@@ -190,6 +214,7 @@ pub(super) fn merge_nvml(inventory: &mut Inventory, report: &NvmlReport, access:
             minor,
             memory_bytes: found.memory_bytes,
             node: format!("/dev/nvidia{minor}").into(),
+            ..Gpu::default()
         });
     }
     inventory.findings.append(&mut findings);
@@ -246,7 +271,7 @@ mod tests {
             pci_address: canonical_address(pci),
             minor: Some(minor),
             memory_bytes: Some(80),
-            error: None,
+            ..NvmlGpu::default()
         }
     }
 

@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Inventory, Owned};
+use super::mig::WITHOUT_INSTANCES;
+use super::{Device, Inventory, Owned};
 
 /// `slipway gpus --json`: always one object, also on a node without GPUs.
 ///
@@ -23,7 +24,9 @@ use super::{Inventory, Owned};
 ///       "memory_bytes": 85520809984,
 ///       "node": "/dev/nvidia0",
 ///       "owned": true,
-///       "reason": "SLURM_STEP_GPUS=0"
+///       "reason": "SLURM_STEP_GPUS=0",
+///       "mig_enabled": false,
+///       "mig_instances": []
 ///     }
 ///   ],
 ///   "findings": []
@@ -64,13 +67,46 @@ pub struct GpuRow {
     pub owned: bool,
     /// Which rule decided that.
     pub reason: String,
+    /// Whether MIG is enabled; `null` where the GPU has no MIG, or nobody could say.
+    #[serde(default)]
+    pub mig_enabled: Option<bool>,
+    /// The MIG instances of a divided GPU. What is owned is then an instance, and `owned` of the GPU says that one is.
+    #[serde(default)]
+    pub mig_instances: Vec<MigRow>,
+}
+
+/// One MIG instance of a [`GpuRow`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MigRow {
+    /// `GPU:INSTANCE`; `--gpus device=` takes it.
+    pub index: String,
+    /// `MIG-…`; `--gpus device=` takes it.
+    pub uuid: Option<String>,
+    /// Size in NVIDIA's words (`3g.20gb`).
+    pub profile: Option<String>,
+    /// Memory in bytes.
+    pub memory_bytes: Option<u64>,
+    /// Number of the GPU instance.
+    pub gpu_instance: u32,
+    /// Number of the compute instance in it.
+    pub compute_instance: u32,
+    /// Its capability nodes, which it needs beside the GPU's node.
+    pub nodes: Vec<String>,
+    /// True if the instance is the job's.
+    pub owned: bool,
+    /// Which rule decided that.
+    pub reason: String,
 }
 
 /// The listing of an inventory, with what is the job's.
 #[must_use]
 pub fn listing(inventory: &Inventory, owned: &Owned) -> GpuListing {
     let rows = inventory.gpus.iter().enumerate().map(|(place, gpu)| {
-        let other = owned.others.iter().find(|(other, _)| *other == place);
+        let instances = mig_rows(inventory, owned, place);
+        let (is_owned, reason) = match instances.iter().find(|row| row.owned).or(instances.first()) {
+            Some(row) => (row.owned, row.reason.clone()),
+            None => verdict(owned, Device::whole(place)),
+        };
         GpuRow {
             index: gpu.index,
             name: gpu.name.clone(),
@@ -79,8 +115,10 @@ pub fn listing(inventory: &Inventory, owned: &Owned) -> GpuListing {
             minor: gpu.minor,
             memory_bytes: gpu.memory_bytes,
             node: gpu.node.display().to_string(),
-            owned: owned.gpus.contains(&place),
-            reason: other.map_or_else(|| owned.reason.clone(), |(_, why)| why.clone()),
+            owned: is_owned,
+            reason,
+            mig_enabled: gpu.mig_enabled,
+            mig_instances: instances,
         }
     });
     GpuListing {
@@ -90,6 +128,30 @@ pub fn listing(inventory: &Inventory, owned: &Owned) -> GpuListing {
         gpus: rows.collect(),
         findings: inventory.findings.clone(),
     }
+}
+
+fn verdict(owned: &Owned, device: Device) -> (bool, String) {
+    let other = owned.others.iter().find(|(other, _)| *other == device);
+    (other.is_none(), other.map_or_else(|| owned.reason.clone(), |(_, why)| why.clone()))
+}
+
+fn mig_rows(inventory: &Inventory, owned: &Owned, place: usize) -> Vec<MigRow> {
+    let Some(gpu) = inventory.gpus.get(place) else { return Vec::new() };
+    let rows = gpu.instances.iter().enumerate().map(|(number, instance)| {
+        let (owned, reason) = verdict(owned, Device { gpu: place, instance: Some(number) });
+        MigRow {
+            index: format!("{}:{}", gpu.index, instance.index),
+            uuid: instance.uuid.clone(),
+            profile: instance.profile.clone(),
+            memory_bytes: instance.memory_bytes,
+            gpu_instance: instance.gpu_instance,
+            compute_instance: instance.compute_instance,
+            nodes: instance.capability_nodes().map(|node| node.display().to_string()).collect(),
+            owned,
+            reason,
+        }
+    });
+    rows.collect()
 }
 
 impl GpuListing {
@@ -117,18 +179,40 @@ impl GpuListing {
         if !self.gpus.is_empty() {
             let mut rows =
                 vec![["INDEX", "NAME", "MEMORY", "PCI ADDRESS", "MINOR", "OWNED", "UUID"].map(str::to_owned)];
-            rows.extend(self.gpus.iter().map(|gpu| {
-                [
+            let memory =
+                |bytes: Option<u64>| bytes.map_or_else(unknown, |bytes| format!("{} MiB", bytes >> 20));
+            let yes = |is: bool| if is { "yes" } else { "no" }.to_owned();
+            for gpu in &self.gpus {
+                rows.push([
                     gpu.index.to_string(),
                     gpu.name.clone().unwrap_or_else(unknown),
-                    gpu.memory_bytes.map_or_else(unknown, |bytes| format!("{} MiB", bytes >> 20)),
+                    memory(gpu.memory_bytes),
                     gpu.pci_address.clone().unwrap_or_else(unknown),
                     gpu.minor.to_string(),
-                    if gpu.owned { "yes" } else { "no" }.to_owned(),
+                    yes(gpu.owned),
                     gpu.uuid.clone().unwrap_or_else(unknown),
-                ]
-            }));
+                ]);
+                rows.extend(gpu.mig_instances.iter().map(|part| {
+                    let profile = part.profile.clone().unwrap_or_else(|| "instance".into());
+                    [
+                        part.index.clone(),
+                        format!("  MIG {profile}"),
+                        memory(part.memory_bytes),
+                        unknown(),
+                        unknown(),
+                        yes(part.owned),
+                        part.uuid.clone().unwrap_or_else(unknown),
+                    ]
+                }));
+            }
             lines.extend(align(&rows));
+            let undivided = |gpu: &&GpuRow| gpu.mig_enabled == Some(true) && gpu.mig_instances.is_empty();
+            lines.extend(
+                self.gpus
+                    .iter()
+                    .filter(undivided)
+                    .map(|gpu| format!("GPU {}: {WITHOUT_INSTANCES}", gpu.index)),
+            );
         }
         lines.extend(self.findings.iter().map(|finding| format!("finding: {finding}")));
         lines.push(String::new());
@@ -167,6 +251,7 @@ mod tests {
             minor,
             memory_bytes: (index == 0).then_some(81_559 << 20),
             node: format!("/dev/nvidia{minor}").into(),
+            ..Gpu::default()
         };
         let inventory = Inventory {
             vendor: Some("nvidia".into()),
@@ -197,7 +282,9 @@ mod tests {
       "memory_bytes": 85520809984,
       "node": "/dev/nvidia1",
       "owned": true,
-      "reason": "SLURM_STEP_GPUS=0"
+      "reason": "SLURM_STEP_GPUS=0",
+      "mig_enabled": null,
+      "mig_instances": []
     },
     {
       "index": 1,
@@ -208,7 +295,9 @@ mod tests {
       "memory_bytes": null,
       "node": "/dev/nvidia0",
       "owned": false,
-      "reason": "SLURM_STEP_GPUS=0"
+      "reason": "SLURM_STEP_GPUS=0",
+      "mig_enabled": null,
+      "mig_instances": []
     }
   ],
   "findings": [

@@ -14,6 +14,7 @@
 mod host_root;
 mod inventory;
 mod listing;
+mod mig;
 mod nvidia;
 mod request;
 mod select;
@@ -27,10 +28,12 @@ use crate::grants::Grants;
 pub use host_root::{HostRoot, NodeAccess};
 pub use inventory::{Access, Capability, DriverFiles, DriverLibrary, Gpu, Hints, Inventory};
 pub use inventory::{read_access, read_inventory, remember};
-pub use listing::{GpuListing, GpuRow, listing};
+pub use listing::{GpuListing, GpuRow, MigRow, listing};
+pub use mig::{Device, MigInstance};
+pub use nvidia::mig::{MigMinors, grant_mig_administration};
 pub use nvidia::nvml::{NVML_CHILD, NvmlError, NvmlGpu, NvmlReport, nvml_child_main, query_nvml};
 pub use request::{Capabilities, GpuRequest, Selection, variable_of_runtime, words_of_variable};
-pub use select::{Chosen, Owned, granted, select};
+pub use select::{Chosen, Owned, granted, needs_nvml, select};
 
 /// A maker of GPUs. New ones are a module beside `nvidia` and a line in [`VENDORS`].
 pub trait Vendor: Sync + Debug {
@@ -88,7 +91,7 @@ pub enum ImageLibc {
 pub fn grants(inventory: &Inventory, chosen: &Chosen, image: &ImageLibc, root: &HostRoot) -> Grants {
     let vendor = VENDORS.iter().find(|vendor| Some(vendor.name()) == inventory.vendor.as_deref());
     match vendor {
-        Some(vendor) if !chosen.gpus.is_empty() => {
+        Some(vendor) if !chosen.is_empty() => {
             let mut grants = vendor.grants(inventory, chosen, image, root);
             grants.notes.splice(0..0, chosen.notes.iter().cloned());
             grants
@@ -101,7 +104,7 @@ pub fn grants(inventory: &Inventory, chosen: &Chosen, image: &ImageLibc, root: &
 pub fn check_image(inventory: &Inventory, chosen: &Chosen, image_env: &[String]) -> Result<(), GpuError> {
     let vendor = VENDORS.iter().find(|vendor| Some(vendor.name()) == inventory.vendor.as_deref());
     match vendor {
-        Some(vendor) if !chosen.gpus.is_empty() => vendor.check_image(inventory, chosen, image_env),
+        Some(vendor) if !chosen.is_empty() => vendor.check_image(inventory, chosen, image_env),
         _ => Ok(()),
     }
 }
@@ -157,6 +160,24 @@ pub enum GpuError {
         /// What the node has.
         has: String,
     },
+    /// A GPU that is to be divided and is not.
+    #[error("--gpus {asked}: GPU {index} cannot be used: {}", mig::WITHOUT_INSTANCES)]
+    WithoutInstances {
+        /// The request in the words of `--gpus`.
+        asked: String,
+        /// The GPU's index.
+        index: u32,
+    },
+    /// The right to divide GPUs, or to watch the instances of all, cannot be given.
+    #[error("{variable}={value} cannot be met: {reason}")]
+    MigAdministration {
+        /// The variable that asked.
+        variable: String,
+        /// Its value.
+        value: String,
+        /// What is in the way.
+        reason: String,
+    },
     /// A device that this node does not have.
     #[error("--gpus {asked}: there is no GPU `{device}` on this node, which has {present}")]
     NoSuchGpu {
@@ -195,6 +216,12 @@ impl Hint for GpuError {
             Self::Requirement { .. } => {
                 "use an image for this driver's CUDA or an older one, or try all the same with --ignore-require".into()
             }
+            Self::WithoutInstances { .. } => {
+                "ask an administrator to make instances (`nvidia-smi mig -cgi PROFILE -C`) or to disable MIG on it".into()
+            }
+            Self::MigAdministration { variable, .. } => format!(
+                "leave out {variable}, which no program needs that only computes; its nodes are root's unless a site opens them"
+            ),
             Self::NoSuchGpu { .. } => "`slipway gpus` lists the GPUs of this node".into(),
         })
     }

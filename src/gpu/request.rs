@@ -17,7 +17,7 @@ pub enum Selection {
     All,
     /// This many of those that the job owns, in the order of `slipway gpus`.
     Count(u32),
-    /// These, by index of `slipway gpus`, or by UUID or the beginning of one.
+    /// These, by index of `slipway gpus` (`0`, or `0:1` for a MIG instance), or by UUID or the beginning of one.
     Devices(Vec<String>),
 }
 

@@ -6,28 +6,42 @@
 
 use crate::grants::JobGpus;
 
-use super::{Access, Capabilities, GpuError, GpuRequest, Inventory, NodeAccess, Selection, VENDORS};
+use super::inventory::device_access;
+use super::mig::WITHOUT_INSTANCES;
+use super::{Access, Capabilities, Device, GpuError, GpuRequest, Inventory, NodeAccess, Selection, VENDORS};
 
 /// The GPUs that this process may use and should use, as places in [`Inventory::gpus`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Owned {
-    /// The GPUs, in order.
+    /// The GPUs that are not divided, in order.
     pub gpus: Vec<usize>,
+    /// The MIG instances, in order.
+    pub instances: Vec<Device>,
     /// Which rule decided.
     pub reason: String,
-    /// The other GPUs, each with why it is not ours.
-    pub others: Vec<(usize, String)>,
+    /// The other devices, each with why it is not ours.
+    pub others: Vec<(Device, String)>,
     /// All whose nodes can be used: what CUDA would see on the host.
-    pub usable: Vec<usize>,
-    /// The GPUs of CUDA_VISIBLE_DEVICES in its order; `None` if it is unset or names something unknown.
-    pub visible: Option<Vec<usize>>,
+    pub usable: Vec<Device>,
+    /// The devices of CUDA_VISIBLE_DEVICES in its order; `None` if it is unset or names something unknown.
+    pub visible: Option<Vec<Device>>,
+}
+
+impl Owned {
+    /// GPUs and instances together, in order.
+    #[must_use]
+    pub fn devices(&self) -> Vec<Device> {
+        together(&self.gpus, &self.instances)
+    }
 }
 
 /// The GPUs that a container gets.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Chosen {
-    /// Places in [`Inventory::gpus`], in order.
+    /// Whole GPUs, as places in [`Inventory::gpus`], in order.
     pub gpus: Vec<usize>,
+    /// MIG instances, in order.
+    pub instances: Vec<Device>,
     /// Parts of the driver.
     pub capabilities: Capabilities,
     /// What CUDA_VISIBLE_DEVICES must be inside; `None` to leave it as it is.
@@ -36,59 +50,126 @@ pub struct Chosen {
     pub notes: Vec<String>,
 }
 
+impl Chosen {
+    /// True if nothing was chosen.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.gpus.is_empty() && self.instances.is_empty()
+    }
+
+    /// All GPUs that are inside, whole or in part, in order.
+    #[must_use]
+    pub fn all_gpus(&self) -> Vec<usize> {
+        let mut all: Vec<usize> =
+            together(&self.gpus, &self.instances).into_iter().map(|device| device.gpu).collect();
+        all.dedup();
+        all
+    }
+}
+
+fn together(gpus: &[usize], instances: &[Device]) -> Vec<Device> {
+    let mut all: Vec<Device> =
+        gpus.iter().copied().map(Device::whole).chain(instances.iter().copied()).collect();
+    all.sort_unstable();
+    all
+}
+
+fn apart(devices: &[Device]) -> (Vec<usize>, Vec<Device>) {
+    let (parts, whole): (Vec<Device>, Vec<Device>) =
+        devices.iter().copied().partition(|device| device.instance.is_some());
+    (whole.into_iter().map(|device| device.gpu).collect(), parts)
+}
+
 /// Decides which GPUs are the job's.
 #[must_use]
 pub fn granted(inventory: &Inventory, job: &JobGpus, access: &Access) -> Owned {
-    let answer = |place: usize| {
-        inventory
-            .gpus
-            .get(place)
-            .and_then(|gpu| access.get(&gpu.node))
-            .copied()
-            .unwrap_or(NodeAccess::Missing)
-    };
-    let all = 0..inventory.gpus.len();
-    let usable: Vec<usize> = all.clone().filter(|place| answer(*place) == NodeAccess::Open).collect();
-    let is_fenced = all.clone().any(|place| answer(place).is_denied());
+    let answer = |device: Device| device_access(inventory, access, device);
+    let all = inventory.devices();
+    let is_usable =
+        |device: &Device| answer(*device) == NodeAccess::Open && !inventory.is_without_instances(*device);
+    let usable: Vec<Device> = all.iter().copied().filter(is_usable).collect();
+    let is_fenced = all.iter().any(|device| answer(*device).is_denied());
+    let mut counted: Vec<usize> =
+        if is_fenced { &usable } else { &all }.iter().map(|device| device.gpu).collect();
+    counted.dedup();
     let numbering = Numbering {
         inventory,
         minors: job.minors.as_deref().filter(|_| !is_fenced),
         // In a fence CUDA counts what is inside it; the scheduler's own variables are never read there.
-        counted: if is_fenced { &usable } else { &all.clone().collect::<Vec<_>>() },
+        counted: &counted,
     };
-    let (named, reason) = if inventory.gpus.is_empty() {
+    let (named, mut reason) = if inventory.gpus.is_empty() {
         (Vec::new(), "there is no GPU".to_owned())
     } else if is_fenced {
         let reason =
             if usable.is_empty() { "the kernel denies every GPU" } else { "the kernel denies the others" };
-        (usable.clone(), format!("{reason}: {}", denials(inventory, access)))
+        (usable.clone(), format!("{reason}: {}", denials(&all, answer)))
     } else {
-        named_by_job(job, &numbering, &all.clone().collect::<Vec<_>>())
+        named_by_job(job, &numbering, &all)
     };
-    let gpus: Vec<usize> = usable.iter().copied().filter(|place| named.contains(place)).collect();
+    let devices: Vec<Device> = usable.iter().copied().filter(|device| named.contains(device)).collect();
+    if devices.is_empty()
+        && let Some(device) = named.iter().find(|device| inventory.is_without_instances(**device))
+    {
+        reason = format!("{reason}; {}: {WITHOUT_INSTANCES}", inventory.name_of(*device));
+    }
     let others = all
-        .filter(|place| !gpus.contains(place))
-        .map(|place| {
-            let why = match answer(place) {
+        .iter()
+        .filter(|device| !devices.contains(device))
+        .map(|device| {
+            let why = match answer(*device) {
+                NodeAccess::Open if inventory.is_without_instances(*device) => WITHOUT_INSTANCES.to_owned(),
                 NodeAccess::Open => reason.clone(),
                 denied => denied.reason().to_owned(),
             };
-            (place, why)
+            (*device, why)
         })
         .collect();
     let visible = job.visible.as_deref().and_then(|list| numbering.resolve(list).ok());
-    Owned { gpus, reason, others, usable, visible }
+    let (gpus, instances) = apart(&devices);
+    Owned { gpus, instances, reason, others, usable, visible }
 }
 
-fn named_by_job(job: &JobGpus, numbering: &Numbering<'_>, all: &[usize]) -> (Vec<usize>, String) {
+/// Whether a start must ask NVML, which alone knows the names and the order of MIG instances. Never so on a node without
+/// MIG, nor where an earlier start on this boot has kept the answer.
+#[must_use]
+pub fn needs_nvml(inventory: &Inventory, job: &JobGpus, request: &GpuRequest) -> bool {
+    let devices = match &request.selection {
+        Selection::None => return false,
+        Selection::Devices(devices) => devices.join(","),
+        _ => String::new(),
+    };
+    let instances = || inventory.gpus.iter().flat_map(|gpu| &gpu.instances);
+    // What was kept of a GPU without instances may have changed since.
+    let is_doubtful = (0..inventory.gpus.len()).any(|gpu| inventory.is_without_instances(Device::whole(gpu)));
+    if instances().next().is_none() {
+        return is_doubtful;
+    }
+    let visible = job.visible.as_deref().unwrap_or_default();
+    let names_some = !devices.is_empty() || !visible.is_empty();
+    let is_unknown = |word: &str| is_mig(word) && inventory.find_instance(word).is_none();
+    is_doubtful
+        || (names_some && instances().any(|instance| instance.uuid.is_none()))
+        || [devices.as_str(), visible].iter().any(|list| list.split(',').map(str::trim).any(is_unknown))
+}
+
+fn is_mig(word: &str) -> bool {
+    word.get(..4).is_some_and(|start| start.eq_ignore_ascii_case("mig-"))
+}
+
+fn named_by_job(job: &JobGpus, numbering: &Numbering<'_>, all: &[Device]) -> (Vec<Device>, String) {
     if !job.in_job {
         return (all.to_vec(), "not in a job, so every GPU that can be used".into());
     }
-    let sources = [
+    let mut sources = [
         ("SLURM_STEP_GPUS", &job.step),
         ("SLURM_JOB_GPUS", &job.job),
         ("CUDA_VISIBLE_DEVICES", &job.visible),
     ];
+    // Slurm counts instances and GPUs together in its numbers, in an order of its own; their UUIDs say what is meant.
+    if job.visible.as_deref().is_some_and(|list| list.split(',').any(|word| is_mig(word.trim()))) {
+        sources.rotate_right(1);
+    }
     for (name, value) in sources {
         let Some(value) = value else { continue };
         return match numbering.resolve(value) {
@@ -100,14 +181,10 @@ fn named_by_job(job: &JobGpus, numbering: &Numbering<'_>, all: &[usize]) -> (Vec
     (Vec::new(), reason.into())
 }
 
-fn denials(inventory: &Inventory, access: &Access) -> String {
-    let mut reasons: Vec<&str> = inventory
-        .gpus
-        .iter()
-        .filter_map(|gpu| access.get(&gpu.node))
-        .filter(|answer| answer.is_denied())
-        .map(|answer| answer.reason())
-        .collect();
+fn denials(all: &[Device], answer: impl Fn(Device) -> NodeAccess) -> String {
+    let answers = all.iter().map(|device| answer(*device));
+    let mut reasons: Vec<&str> =
+        answers.filter(|answer| answer.is_denied()).map(NodeAccess::reason).collect();
     reasons.dedup();
     reasons.join("; ")
 }
@@ -122,8 +199,9 @@ struct Numbering<'a> {
 }
 
 impl Numbering<'_> {
-    /// The GPUs of `0,2`, `0-3` or `GPU-3f…`, or the item that is none. Slurm's words for no device give an empty list.
-    fn resolve(&self, list: &str) -> Result<Vec<usize>, String> {
+    /// The devices of `0,2`, `0-3`, `GPU-3f…`, `MIG-3f…` or `0:1`, or the item that is none. A divided GPU is all its
+    /// instances. Slurm's words for no device give an empty list.
+    fn resolve(&self, list: &str) -> Result<Vec<Device>, String> {
         let mut found = Vec::new();
         for item in list.split(',').map(str::trim).filter(|item| !matches!(*item, "" | "-1" | "NoDevFiles")) {
             let numbers =
@@ -136,9 +214,13 @@ impl Numbering<'_> {
             } else {
                 numbers.into_iter().map(|number| self.by_number(number)).collect()
             };
-            for place in places.ok_or_else(|| item.to_owned())? {
-                if !found.contains(&place) {
-                    found.push(place);
+            let instance = || self.inventory.find_instance(item).map(|device| vec![device]);
+            let devices = places
+                .map(|places| places.into_iter().flat_map(|gpu| self.inventory.devices_of(gpu)).collect())
+                .or_else(instance);
+            for device in devices.ok_or_else(|| item.to_owned())? {
+                if !found.contains(&device) {
+                    found.push(device);
                 }
             }
         }
@@ -188,7 +270,8 @@ pub fn select(inventory: &Inventory, owned: &Owned, request: &GpuRequest) -> Res
     if request.selection == Selection::None {
         return empty("no GPU: --gpus none".into());
     }
-    if owned.gpus.is_empty() {
+    let owned_devices = owned.devices();
+    if owned_devices.is_empty() {
         let reason = owned.reason.clone();
         return if is_soft {
             empty(format!("no GPU: {reason}"))
@@ -199,35 +282,57 @@ pub fn select(inventory: &Inventory, owned: &Owned, request: &GpuRequest) -> Res
     let not_owned = |wanted: String| GpuError::NotOwned {
         asked: asked.clone(),
         wanted,
-        owned: words(inventory, &owned.gpus),
+        owned: inventory.words_of(&owned_devices),
         reason: owned.reason.clone(),
     };
-    let gpus = match &request.selection {
-        Selection::Job | Selection::None | Selection::All => owned.gpus.clone(),
+    let devices = match &request.selection {
+        Selection::Job | Selection::None | Selection::All => owned_devices.clone(),
         Selection::Count(count) => {
-            let wanted = usize::try_from(*count).ok().and_then(|count| owned.gpus.get(..count));
+            let wanted = usize::try_from(*count).ok().and_then(|count| owned_devices.get(..count));
             wanted.ok_or_else(|| not_owned(format!("{count} GPUs")))?.to_vec()
         }
         Selection::Devices(devices) => {
             let wanted = find_devices(inventory, devices, &asked)?;
-            if wanted.iter().any(|place| !owned.gpus.contains(place)) {
-                return Err(not_owned(words(inventory, &wanted)));
+            if let Some(device) = wanted.iter().find(|device| inventory.is_without_instances(**device)) {
+                let index = inventory.gpus.get(device.gpu).map_or(0, |gpu| gpu.index);
+                return Err(GpuError::WithoutInstances { asked, index });
+            }
+            if wanted.iter().any(|device| !owned_devices.contains(device)) {
+                return Err(not_owned(inventory.words_of(&wanted)));
             }
             wanted
         }
     };
-    let (visible_devices, note) = visible_inside(inventory, owned, &gpus);
-    let mut notes: Vec<String> = Vec::new();
-    for (place, gpu) in (0..).zip(&inventory.gpus) {
-        let name = format!("GPU {} ({})", gpu.index, gpu.node.display());
-        notes.push(match owned.others.iter().find(|(other, _)| *other == place) {
-            _ if gpus.contains(&place) => format!("{name} is inside: {}", inside_because(owned, &asked)),
+    let (visible_devices, note) = visible_inside(inventory, owned, &devices);
+    let mut notes = explain(inventory, owned, &devices, &asked);
+    notes.extend(note);
+    let (gpus, instances) = apart(&devices);
+    Ok(Chosen { gpus, instances, capabilities: request.capabilities.clone(), visible_devices, notes })
+}
+
+/// Why each device is, or is not, inside.
+fn explain(inventory: &Inventory, owned: &Owned, devices: &[Device], asked: &str) -> Vec<String> {
+    let mut notes = Vec::new();
+    for device in inventory.devices() {
+        if device.instance == Some(0) {
+            let parts = inventory.devices_of(device.gpu);
+            notes.push(format!(
+                "{} is divided by MIG; what can be used of it is {}",
+                inventory.name_of(Device::whole(device.gpu)),
+                inventory.words_of(&parts)
+            ));
+        }
+        let name = inventory.name_of(device);
+        notes.push(match owned.others.iter().find(|(other, _)| *other == device) {
+            _ if devices.contains(&device) => format!("{name} is inside: {}", inside_because(owned, asked)),
             Some((_, why)) => format!("{name} is not inside: {why}"),
             None => format!("{name} is not inside: --gpus {asked} leaves it out"),
         });
     }
-    notes.extend(note);
-    Ok(Chosen { gpus, capabilities: request.capabilities.clone(), visible_devices, notes })
+    if devices.iter().filter(|device| device.instance.is_some()).count() > 1 {
+        notes.push("CUDA uses one MIG instance in a process: the others are for further processes".into());
+    }
+    notes
 }
 
 fn inside_because(owned: &Owned, asked: &str) -> String {
@@ -235,7 +340,7 @@ fn inside_because(owned: &Owned, asked: &str) -> String {
 }
 
 /// Devices are named by the indices of `slipway gpus`, which are node-wide, or by UUID.
-fn find_devices(inventory: &Inventory, devices: &[String], asked: &str) -> Result<Vec<usize>, GpuError> {
+fn find_devices(inventory: &Inventory, devices: &[String], asked: &str) -> Result<Vec<Device>, GpuError> {
     let all: Vec<usize> = (0..inventory.gpus.len()).collect();
     let numbering = Numbering { inventory, minors: None, counted: &all };
     let mut found = Vec::new();
@@ -246,7 +351,7 @@ fn find_devices(inventory: &Inventory, devices: &[String], asked: &str) -> Resul
                 return Err(GpuError::NoSuchGpu {
                     asked: asked.to_owned(),
                     device: device.clone(),
-                    present: words(inventory, &all),
+                    present: inventory.words_of(&inventory.devices()),
                 });
             }
         }
@@ -261,7 +366,7 @@ fn find_devices(inventory: &Inventory, devices: &[String], asked: &str) -> Resul
 fn visible_inside(
     inventory: &Inventory,
     owned: &Owned,
-    chosen: &[usize],
+    chosen: &[Device],
 ) -> (Option<String>, Option<String>) {
     let Some(visible) = owned.visible.as_deref().filter(|visible| !visible.is_empty()) else {
         return (None, None);
@@ -269,28 +374,17 @@ fn visible_inside(
     if owned.usable == chosen {
         return (None, None);
     }
-    let kept: Vec<usize> = visible.iter().copied().filter(|place| chosen.contains(place)).collect();
+    let kept: Vec<Device> = visible.iter().copied().filter(|device| chosen.contains(device)).collect();
     let kept = if kept.is_empty() { chosen.to_vec() } else { kept };
-    let uuids: Option<Vec<String>> =
-        kept.iter().map(|place| inventory.gpus.get(*place)?.uuid.clone()).collect();
+    let uuids: Option<Vec<String>> = kept.iter().map(|device| inventory.uuid_of(*device)).collect();
     let value = uuids.unwrap_or_else(|| {
-        let inside = kept.iter().filter_map(|place| chosen.iter().position(|other| other == place));
+        let inside = kept.iter().filter_map(|device| chosen.iter().position(|other| other == device));
         inside.map(|place| place.to_string()).collect()
     });
     let value = value.join(",");
     let note =
         format!("CUDA_VISIBLE_DEVICES becomes `{value}`: the container has fewer GPUs than the host shows");
     (Some(value), Some(note))
-}
-
-/// `GPU 0, 2`, by index.
-fn words(inventory: &Inventory, places: &[usize]) -> String {
-    let numbers: Vec<String> = places
-        .iter()
-        .filter_map(|place| inventory.gpus.get(*place))
-        .map(|gpu| gpu.index.to_string())
-        .collect();
-    if numbers.is_empty() { "no GPU".into() } else { format!("GPU {}", numbers.join(", ")) }
 }
 
 #[cfg(test)]

@@ -16,6 +16,8 @@ pub struct Grants {
     pub nodes: Vec<NodeGrant>,
     /// Files, directories and sockets of the host.
     pub binds: Vec<BindGrant>,
+    /// Directories below which nothing is seen but what [`Grants::binds`] puts there.
+    pub hidden: Vec<PathBuf>,
     /// Driver libraries, bound into the one private library directory of the container.
     pub libraries: Vec<LibraryGrant>,
     /// Small files made by us, such as the merged `ld.so.cache`.

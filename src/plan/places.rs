@@ -140,7 +140,10 @@ impl<'a> Places<'a> {
     /// The host path that a place is by the bind above it.
     pub(super) fn host_path(&self, at: &Path) -> Option<PathBuf> {
         let above = self.above(at)?;
-        Some(above.source()?.join(at.strip_prefix(&above.at).ok()?))
+        // A procfs of the container's own shows the same drivers as the host's.
+        let is_proc = above.mount.typ().as_deref() == Some("proc");
+        let source = above.source().or(is_proc.then_some(Path::new("/proc")));
+        Some(source?.join(at.strip_prefix(&above.at).ok()?))
     }
 }
 

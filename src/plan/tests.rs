@@ -31,12 +31,16 @@ fn bundle(volumes: &[&str], grants: Grants) -> Bundle {
 }
 
 fn bundle_of(volumes: &[&str], caller: &Caller, grants: Grants) -> Bundle {
+    bundle_with(volumes, caller, grants, Request::default())
+}
+
+fn bundle_with(volumes: &[&str], caller: &Caller, grants: Grants, request: Request) -> Bundle {
     let config = RunConfig { cmd: vec!["true".into()], ..RunConfig::default() };
     let request = Request {
         volumes: volumes.iter().map(|text| parse_docker_volume(text, Path::new("/w")).unwrap()).collect(),
         mount_home: true,
         mount_tmp: true,
-        ..Request::default()
+        ..request
     };
     bundle::build(&config, &ImageFiles::default(), &request, caller, grants).unwrap()
 }
@@ -141,6 +145,7 @@ fn a_plain_container() {
 #[test]
 fn a_container_with_a_gpu() {
     let grants = Grants {
+        hidden: Vec::new(),
         nodes: vec![NodeGrant { source: "/dev/nvidia0".into(), target: "/dev/nvidia0".into() }],
         binds: vec![BindGrant {
             source: "/usr/bin/nvidia-smi".into(),
@@ -169,6 +174,40 @@ fn a_container_with_a_gpu() {
         .map(|line| format!("{line}\n"))
         .collect();
     assert_eq!(text, WITH_GPU);
+}
+
+/// Whose procfs it is makes no difference: the driver's files are in each.
+#[test]
+fn a_part_of_proc_is_hidden_but_for_what_is_granted() {
+    const HIDDEN: &str = "/proc/driver/nvidia/capabilities";
+    let access = format!("{HIDDEN}/gpu0/mig/gi1/access");
+    for private_pids in [false, true] {
+        let grant = BindGrant {
+            source: access.clone().into(),
+            target: access.clone().into(),
+            read_only: true,
+            directory: false,
+        };
+        let grants = Grants { hidden: vec![HIDDEN.into()], binds: vec![grant], ..Grants::default() };
+        let request = Request { private_pids, ..Request::default() };
+        let bundle = bundle_with(&[], &caller(), grants, request);
+        let plan = plan(&bundle, &facts(&bundle, &[&access, "/dev/null", "/etc/hosts"], &[], &[])).unwrap();
+        let text = plan.to_string();
+        let steps = text.lines().filter(|line| line.contains("driver"));
+        let steps: Vec<&str> = steps.map(|line| line.get(5..).unwrap()).collect();
+        assert_eq!(
+            steps,
+            [
+                "tmpfs       /proc/driver/nvidia/capabilities mode 755, at most 1048576 bytes",
+                "mkdir       /proc/driver/nvidia/capabilities/gpu0",
+                "mkdir       /proc/driver/nvidia/capabilities/gpu0/mig",
+                "mkdir       /proc/driver/nvidia/capabilities/gpu0/mig/gi1",
+                "file        /proc/driver/nvidia/capabilities/gpu0/mig/gi1/access mode 644, 0 bytes",
+                "bind        /proc/driver/nvidia/capabilities/gpu0/mig/gi1/access <- host file \
+                 /proc/driver/nvidia/capabilities/gpu0/mig/gi1/access (ro)",
+            ]
+        );
+    }
 }
 
 #[test]

@@ -19,6 +19,11 @@ pub fn may_read_and_write(path: &Path) -> Result<()> {
     nix::unistd::access(path, AccessFlags::R_OK | AccessFlags::W_OK)
 }
 
+/// The same for reading alone: some nodes are opened for nothing else, and their mode allows nothing else.
+pub fn may_read(path: &Path) -> Result<()> {
+    nix::unistd::access(path, AccessFlags::R_OK)
+}
+
 /// True if `path` lies on a mount with `nodev`, where opening a device node gives EACCES.
 pub fn forbids_devices(path: &Path) -> Result<bool> {
     statvfs(path).map(|facts| facts.flags().contains(FsFlags::ST_NODEV))
@@ -145,6 +150,8 @@ mod tests {
     fn null_device_may_be_used() {
         assert_eq!(may_read_and_write(Path::new("/dev/null")), Ok(()));
         assert_eq!(may_read_and_write(Path::new("/dev/none")), Err(Errno::ENOENT));
+        assert_eq!(may_read(Path::new("/dev/null")), Ok(()));
+        assert_eq!(may_read(Path::new("/dev/none")), Err(Errno::ENOENT));
         assert_eq!(forbids_devices(Path::new("/dev/null")), Ok(false));
     }
 

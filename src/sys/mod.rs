@@ -13,6 +13,7 @@ pub mod landlock;
 pub mod mount;
 pub mod nameless;
 pub mod ns;
+pub mod nvml;
 pub mod pidfd;
 pub mod process;
 pub mod pty;

@@ -14,22 +14,22 @@ use crate::support::sandbox::place;
 
 const SLIPWAY: &str = env!("CARGO_BIN_EXE_slipway");
 
-fn stdout(output: &Output) -> String {
+pub(crate) fn stdout(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-fn stderr(output: &Output) -> String {
+pub(crate) fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
 /// A directory that the ordinary user of [`Host::run`] may write, as its home.
-fn home() -> tempfile::TempDir {
+pub(crate) fn home() -> tempfile::TempDir {
     let home = tempfile::tempdir().unwrap();
     fs::set_permissions(home.path(), fs::Permissions::from_mode(0o777)).unwrap();
     home
 }
 
-fn slipway(host: &Host, home: &Path, args: &[&str]) -> Command {
+pub(crate) fn slipway(host: &Host, home: &Path, args: &[&str]) -> Command {
     let program = place(Path::new(SLIPWAY), home);
     let mut command = host.command(&[&[program.to_str().unwrap()], args].concat());
     command.env_clear().env("PATH", "/usr/bin:/bin:/usr/sbin:/sbin").env("HOME", home);
@@ -76,7 +76,7 @@ fn archive_of(programs: &[&str], env: &[&str], home: &Path) -> PathBuf {
 }
 
 /// The archive as a SIF that the ordinary user may read.
-fn sif_of(programs: &[&str], home: &Path) -> PathBuf {
+pub(crate) fn sif_of(programs: &[&str], home: &Path) -> PathBuf {
     sif_with(programs, &[], home)
 }
 

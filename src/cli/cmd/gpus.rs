@@ -18,22 +18,33 @@ pub(in crate::cli) fn run(args: &GpusArgs, session: &Session) -> Result<(), Fail
     let (mut inventory, _) = read(session, &root, &hints);
     let mut unanswered = None;
     if inventory.vendor.is_some() {
-        let library = gpu::nvml_library(&inventory, &root);
-        let deadline = Duration::from_secs(session.settings.gpu.nvml_timeout_seconds.value.into());
-        match gpu::query_nvml(Path::new("/proc/self/exe"), library.as_deref(), deadline) {
-            Ok(report) => {
-                let access = gpu::read_access(&root, &inventory);
-                gpu::merge_nvml(&mut inventory, &report, &access);
-                gpu::remember(&root, &hints, &inventory);
-            }
-            // What procfs says is shown all the same.
-            Err(error) => unanswered = Some(error.to_string()),
-        }
+        unanswered = ask_nvml(session, &root, &hints, &mut inventory);
     }
     let owned = owned(session, &root, &inventory);
     let mut listing = gpu::listing(&inventory, &owned);
     listing.findings.extend(unanswered);
     show(&listing, args.json)
+}
+
+/// Adds what NVML knows, for this start and the next. Without an answer, what procfs says holds all the same, and the
+/// words say why.
+pub(super) fn ask_nvml(
+    session: &Session,
+    root: &HostRoot,
+    hints: &Hints,
+    inventory: &mut Inventory,
+) -> Option<String> {
+    let library = gpu::nvml_library(inventory, root);
+    let deadline = Duration::from_secs(session.settings.gpu.nvml_timeout_seconds.value.into());
+    match gpu::query_nvml(Path::new("/proc/self/exe"), library.as_deref(), deadline) {
+        Ok(report) => {
+            let access = gpu::read_access(root, inventory);
+            gpu::merge_nvml(inventory, &report, &access);
+            gpu::remember(root, hints, inventory);
+            None
+        }
+        Err(error) => Some(error.to_string()),
+    }
 }
 
 fn show(listing: &GpuListing, json: bool) -> Result<(), Failure> {
@@ -47,7 +58,7 @@ pub(super) fn read(session: &Session, root: &HostRoot, hints: &Hints) -> (Invent
     (inventory, owned)
 }
 
-fn owned(session: &Session, root: &HostRoot, inventory: &Inventory) -> Owned {
+pub(super) fn owned(session: &Session, root: &HostRoot, inventory: &Inventory) -> Owned {
     let job = sched::read_job(&session.env, Path::new("/"));
     gpu::granted(inventory, &job.gpus, &gpu::read_access(root, inventory))
 }

@@ -1,16 +1,21 @@
 //! What a run gets from the providers: today the GPUs.
 
+use std::ffi::OsString;
+use std::path::Path;
+
 use crate::bundle::EnvRequest;
 use crate::config::GpuDefault;
 use crate::gpu::{self, GpuRequest, HostRoot, ImageLibc};
 use crate::grants::Grants;
 use crate::image::Image;
 use crate::launch;
+use crate::sched;
 use crate::squashfs::read::Reader;
 
 use super::{Session, gpus};
 use crate::cli::args::RunArgs;
 use crate::cli::failure::Failure;
+use crate::cli::term;
 
 /// The GPUs that were asked for (by default those of the job), as grants. Without a driver: nothing, and no error unless
 /// the user insisted.
@@ -23,7 +28,7 @@ pub(super) fn for_run(
 ) -> Result<Grants, Failure> {
     let root = HostRoot::default();
     let hints = gpus::hints(session);
-    let (inventory, owned) = gpus::read(session, &root, &hints);
+    let (mut inventory, mut owned) = gpus::read(session, &root, &hints);
     let by_runtime = runtime(args, session)?;
     let asked =
         match (args.gpus.as_ref().or(by_runtime.as_ref()), args.nv, session.settings.gpu.default.value) {
@@ -36,15 +41,45 @@ pub(super) fn for_run(
             (None, false, GpuDefault::None) => "none",
         };
     let request = GpuRequest::parse(asked)?;
+    if gpu::needs_nvml(&inventory, &sched::read_job(&session.env, Path::new("/")).gpus, &request) {
+        if let Some(words) = gpus::ask_nvml(session, &root, &hints, &mut inventory) {
+            term::warn(&format!("MIG is known by the driver's files alone: {words}"));
+        }
+        owned = gpus::owned(session, &root, &inventory);
+    }
     let chosen = gpu::select(&inventory, &owned, &request)?;
-    if chosen.gpus.is_empty() {
+    if chosen.is_empty() {
         return Ok(gpu::grants(&inventory, &chosen, &ImageLibc::Unknown { library_path: None }, &root));
     }
     if !args.ignore_require {
         gpu::check_image(&inventory, &chosen, &image.config.config.env)?;
     }
     let libc = libc_of(image, reader, name)?;
-    Ok(gpu::grants(&inventory, &chosen, &libc, &root))
+    let mut grants = gpu::grants(&inventory, &chosen, &libc, &root);
+    gpu::grant_mig_administration(&mut grants, &administration(args, session, image), &root)?;
+    Ok(grants)
+}
+
+/// The variables that ask for the administration of MIG; the user's word goes over the image's.
+fn administration(args: &RunArgs, session: &Session, image: &Image) -> Vec<(String, String)> {
+    let find = |name: &str| {
+        let own = asked_variable(args, session, name).map(|value| value.to_string_lossy().into_owned());
+        let of_image = || {
+            let lines = image.config.config.env.iter();
+            lines.filter_map(|line| line.split_once('=')).find(|(key, _)| *key == name)
+        };
+        own.or_else(|| of_image().map(|(_, value)| value.to_owned())).map(|value| (name.to_owned(), value))
+    };
+    ["NVIDIA_MIG_CONFIG_DEVICES", "NVIDIA_MIG_MONITOR_DEVICES"].into_iter().filter_map(find).collect()
+}
+
+/// What `-e` says of a variable.
+fn asked_variable(args: &RunArgs, session: &Session, variable: &str) -> Option<OsString> {
+    args.env.iter().rev().find_map(|text| match super::request::env_request(text) {
+        EnvRequest::Set(name, value) if name == variable => Some(value),
+        EnvRequest::Inherit(name) if name == variable => session.env.get(&name).cloned(),
+        _ => None,
+    })
 }
 
 /// What `--runtime` means for GPUs: those of the vendors mean all, or what a variable for them says.
@@ -61,12 +96,8 @@ fn runtime(args: &RunArgs, session: &Session) -> Result<Option<String>, Failure>
             "leave it out; `--runtime nvidia` and `--runtime amd` mean `--gpus all`",
         ));
     };
-    let value = args.env.iter().rev().find_map(|text| match super::request::env_request(text) {
-        EnvRequest::Set(name, value) if name == variable => Some(value),
-        EnvRequest::Inherit(name) if name == variable => session.env.get(&name).cloned(),
-        _ => None,
-    });
-    let words = value.map_or_else(|| "all".to_owned(), |value| value.to_string_lossy().into_owned());
+    let words = asked_variable(args, session, variable)
+        .map_or_else(|| "all".to_owned(), |value| value.to_string_lossy().into_owned());
     Ok(Some(gpu::words_of_variable(&words)))
 }
 

@@ -9,6 +9,7 @@ use crate::grants::{BindGrant, FileGrant, Grants, LIBRARY_DIRECTORY, LibraryGran
 
 use super::super::{Capability, Chosen, HostRoot, ImageLibc, Inventory, NodeAccess};
 use super::libs::LOADER_CACHE;
+use super::mig;
 
 pub(super) fn grants(inventory: &Inventory, chosen: &Chosen, image: &ImageLibc, root: &HostRoot) -> Grants {
     let mut grants = Grants::default();
@@ -23,12 +24,20 @@ pub(super) fn grants(inventory: &Inventory, chosen: &Chosen, image: &ImageLibc, 
 }
 
 fn add_nodes(grants: &mut Grants, inventory: &Inventory, chosen: &Chosen, root: &HostRoot) {
-    let gpus = chosen.gpus.iter().filter_map(|place| inventory.gpus.get(*place));
+    let gpus = chosen.all_gpus().into_iter().filter_map(|place| inventory.gpus.get(place));
     let gpus = gpus.map(|gpu| (&gpu.node, format!("GPU {}: the notes say by which rule", gpu.index)));
     let control = inventory.control_nodes.iter().map(|node| (node, "every GPU needs it".to_owned()));
     for (node, why) in gpus.chain(control) {
         grants.nodes.push(NodeGrant { source: root.place(node), target: node.clone() });
         grants.reasons.insert(node.to_string_lossy().into_owned(), why);
+    }
+    if !chosen.instances.is_empty() {
+        mig::hide_others(grants);
+    }
+    for device in &chosen.instances {
+        if let (Some(gpu), Some(instance)) = (inventory.gpus.get(device.gpu), inventory.instance(*device)) {
+            mig::add_instance(grants, gpu, instance, root);
+        }
     }
     for node in &inventory.control_nodes {
         grants.notes.push(match root.node_access(node) {

@@ -3,6 +3,7 @@
 mod cache;
 mod inside;
 mod libs;
+pub(super) mod mig;
 mod nodes;
 pub(super) mod nvml;
 mod procfs;
@@ -33,6 +34,7 @@ impl Vendor for Nvidia {
         if inventory.gpus.is_empty() {
             inventory.gpus = nodes::read_gpus(root);
         }
+        mig::read_instances(root, &mut inventory.gpus);
         inventory.control_nodes = nodes::read_control_nodes(root);
         match cache::load(root, hints, inventory.driver_version.as_deref()) {
             Some(remembered) => take_remembered(&mut inventory, remembered),
@@ -44,6 +46,7 @@ impl Vendor for Nvidia {
             }
         }
         inventory.findings.extend(nodes::find_faults(root, &inventory));
+        inventory.findings.extend(mig::find_faults(root, &inventory.gpus));
         inventory.findings.extend(find_version_faults(inventory.driver_version.as_deref(), &inventory.files));
         Some(inventory)
     }
@@ -63,7 +66,7 @@ impl Vendor for Nvidia {
         image_env: &[String],
     ) -> Result<(), GpuError> {
         let driver = inventory.driver_version.as_deref();
-        let gpus = chosen.gpus.iter().filter_map(|place| inventory.gpus.get(*place));
+        let gpus = chosen.all_gpus().into_iter().filter_map(|place| inventory.gpus.get(place));
         let host = require::HostCuda {
             // NVML's word is at hand once something has asked it on this boot; the driver's branch says it as well.
             cuda: inventory
@@ -99,6 +102,7 @@ fn take_remembered(inventory: &mut Inventory, remembered: Inventory) {
             gpu.memory_bytes = old.memory_bytes;
             gpu.uuid = gpu.uuid.take().or_else(|| old.uuid.clone());
             gpu.name = gpu.name.take().or_else(|| old.name.clone());
+            super::mig::keep_names(gpu, old);
         }
     }
 }

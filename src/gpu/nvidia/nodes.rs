@@ -1,5 +1,5 @@
-//! Device nodes. Nodes of the fabric manager, of the node's administration (nvswitch, nvlink, vgpu) and capability
-//! nodes are not for containers and do not occur here.
+//! Device nodes. Nodes of the fabric manager and of the node's administration (nvswitch, nvlink, vgpu) are not for
+//! containers and do not occur here; those of MIG are in `mig`.
 
 use std::path::{Path, PathBuf};
 
@@ -47,15 +47,6 @@ pub(super) fn find_faults(root: &HostRoot, inventory: &Inventory) -> Vec<String>
             "the nvidia-uvm module is not loaded, so CUDA cannot start (root runs `nvidia-modprobe -u`)"
                 .into()
         });
-    }
-    for gpu in &inventory.gpus {
-        let instances = format!("/proc/driver/nvidia/capabilities/gpu{}/mig", gpu.minor);
-        if root.list(Path::new(&instances)).iter().any(|name| name.starts_with("gi")) {
-            let node = gpu.node.display();
-            findings.push(format!(
-                "{node} is divided into MIG instances, which cannot be given to a container yet"
-            ));
-        }
     }
     findings
 }

@@ -17,9 +17,10 @@ use nvml_wrapper::{Device, Nvml};
 use serde::{Deserialize, Serialize};
 
 use crate::base::Hint;
-use crate::sys::access;
+use crate::sys::{access, nvml as raw};
 
 use super::super::inventory::canonical_address;
+use super::super::mig::{MigInstance, profile_words};
 
 /// First argument of the child process.
 pub const NVML_CHILD: &str = "__nvml";
@@ -57,6 +58,10 @@ pub struct NvmlGpu {
     pub minor: Option<u32>,
     /// Memory.
     pub memory_bytes: Option<u64>,
+    /// Whether MIG is enabled; unknown where the GPU has no MIG.
+    pub mig_enabled: Option<bool>,
+    /// Its MIG instances, without their nodes.
+    pub instances: Vec<MigInstance>,
     /// Why the GPU cannot be asked at all.
     pub error: Option<String>,
 }
@@ -225,15 +230,52 @@ fn report(nvml: &Nvml) -> Result<NvmlReport, Code> {
 }
 
 fn gpu(index: u32, device: &Device<'_>) -> NvmlGpu {
+    let memory_bytes = device.memory_info().ok().map(|memory| memory.total);
+    let mig_enabled = device.mig_mode().ok().map(|mode| mode.current == 1);
+    let instances = match mig_enabled {
+        Some(true) => instances(device, memory_bytes.unwrap_or(0)),
+        _ => Vec::new(),
+    };
     NvmlGpu {
         index,
         name: device.name().ok(),
         uuid: device.uuid().ok(),
         pci_address: device.pci_info().ok().and_then(|info| canonical_address(&info.bus_id)),
         minor: device.minor_number().ok(),
-        memory_bytes: device.memory_info().ok().map(|memory| memory.total),
+        memory_bytes,
+        mig_enabled,
+        instances,
         error: None,
     }
+}
+
+/// NVML counts as many as there can be, and not each of these numbers is one.
+fn instances(device: &Device<'_>, gpu_bytes: u64) -> Vec<MigInstance> {
+    /// More than any GPU has.
+    const MOST: u32 = 128;
+    let most = device.mig_device_count().unwrap_or(0).min(MOST);
+    let instance = |index| {
+        let part = device.mig_device_by_index(index).ok()?;
+        let (gpu_instance, compute_instance) = raw::mig_ids(&part)?;
+        let attributes = part.attributes().ok();
+        // Newer drivers end the name with the profile, which then has its additions as well (`1g.10gb+me`).
+        let named = part.name().ok().and_then(|name| Some(name.rsplit_once(" MIG ")?.1.to_owned()));
+        let profile = named.or_else(|| {
+            let of = attributes.as_ref()?;
+            let (gpu, compute) = (of.gpu_instance_slice_count, of.compute_instance_slice_count);
+            profile_words(gpu, compute, of.memory_size_mb, gpu_bytes)
+        });
+        Some(MigInstance {
+            index,
+            uuid: part.uuid().ok(),
+            profile,
+            memory_bytes: attributes.and_then(|of| of.memory_size_mb.checked_mul(1 << 20)),
+            gpu_instance,
+            compute_instance,
+            ..MigInstance::default()
+        })
+    };
+    (0..most).filter_map(instance).collect()
 }
 
 /// NVML counts 1000 for a major and 10 for a minor version.

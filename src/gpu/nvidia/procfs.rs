@@ -64,13 +64,12 @@ fn parse_information(text: &str, address: &str) -> Result<Gpu, String> {
     // Until a GPU has been used once since the driver was loaded, its UUID reads `GPU-????????-…`.
     let uuid = value("GPU UUID").filter(|uuid| !uuid.contains('?'));
     Ok(Gpu {
-        index: 0,
         name: value("Model").map(str::to_owned),
         uuid: uuid.map(str::to_owned),
         pci_address: canonical_address(value("Bus Location").unwrap_or(address)),
         minor,
-        memory_bytes: None,
         node: format!("/dev/nvidia{minor}").into(),
+        ..Gpu::default()
     })
 }
 

@@ -8,23 +8,26 @@
 #![expect(unsafe_code, reason = "these are the C functions of NVML")]
 #![expect(clippy::disallowed_methods, reason = "a test's library finds its scenario by itself")]
 
+mod mig;
 mod scenario;
 
 use std::ffi::{CStr, c_char, c_int, c_uint, c_ulonglong, c_void};
 use std::ptr;
 
-use scenario::{Gpu, SCENARIO};
+use scenario::{Gpu, Mig, SCENARIO};
 
 /// `nvmlReturn_t`.
 type Return = c_uint;
 
 const SUCCESS: Return = 0;
 const INVALID_ARGUMENT: Return = 2;
+const NOT_SUPPORTED: Return = 3;
 const NOT_FOUND: Return = 6;
 const INSUFFICIENT_SIZE: Return = 7;
 const UNKNOWN: Return = 999;
 
-/// `nvmlDevice_t`: the GPU's place plus one, so that it is never null.
+/// `nvmlDevice_t`: the GPU's place plus one, so that it is never null; of a MIG device, its place plus one 16 bits higher
+/// as well.
 type Handle = *mut c_void;
 
 /// `nvmlPciInfo_t`.
@@ -67,7 +70,15 @@ fn answer(function: &str, device: Option<usize>, work: impl FnOnce() -> Result<(
 }
 
 fn place_of(handle: Handle) -> usize {
-    handle.addr().wrapping_sub(1)
+    (handle.addr() & 0xffff).wrapping_sub(1)
+}
+
+/// The MIG device that a handle is one of.
+fn mig_of(handle: Handle) -> Result<Option<&'static Mig>, Return> {
+    match handle.addr() >> 16 {
+        0 => Ok(None),
+        place => gpu_of(handle)?.mig.get(place - 1).map(Some).ok_or(INVALID_ARGUMENT),
+    }
 }
 
 fn handle_of(place: usize) -> Handle {
@@ -226,16 +237,23 @@ pub unsafe extern "C" fn nvmlDeviceGetHandleByUUID(uuid: *const c_char, device: 
 /// See [`nvmlInit_v2`].
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn nvmlDeviceGetName(device: Handle, name: *mut c_char, length: c_uint) -> Return {
-    // SAFETY: the caller keeps to nvml.h.
-    ask("nvmlDeviceGetName", device, |gpu| unsafe { write_text(name, length, &gpu.name) })
+    ask("nvmlDeviceGetName", device, |gpu| {
+        let profile = mig_of(device)?.and_then(|mig| mig.profile.as_ref());
+        let text = profile.map_or_else(|| gpu.name.clone(), |profile| format!("{} MIG {profile}", gpu.name));
+        // SAFETY: the caller keeps to nvml.h.
+        unsafe { write_text(name, length, &text) }
+    })
 }
 
 /// # Safety
 /// See [`nvmlInit_v2`].
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn nvmlDeviceGetUUID(device: Handle, uuid: *mut c_char, length: c_uint) -> Return {
-    // SAFETY: the caller keeps to nvml.h.
-    ask("nvmlDeviceGetUUID", device, |gpu| unsafe { write_text(uuid, length, &gpu.uuid) })
+    ask("nvmlDeviceGetUUID", device, |gpu| {
+        let text = mig_of(device)?.map_or(&gpu.uuid, |mig| &mig.uuid);
+        // SAFETY: the caller keeps to nvml.h.
+        unsafe { write_text(uuid, length, text) }
+    })
 }
 
 /// # Safety

@@ -31,9 +31,27 @@ pub(crate) struct Gpu {
     pub(crate) pci_address: String,
     pub(crate) minor: u32,
     pub(crate) memory_mib: u64,
+    /// Whether MIG is enabled; a GPU without this has no MIG.
+    pub(crate) mig_enabled: Option<bool>,
+    #[serde(default)]
+    pub(crate) mig: Vec<Mig>,
 }
 
-/// What goes wrong in one function, on one GPU or on all.
+/// A MIG device.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Mig {
+    pub(crate) uuid: String,
+    /// What its name ends with; an old driver has no such end.
+    pub(crate) profile: Option<String>,
+    pub(crate) memory_mib: u64,
+    pub(crate) gpu_slices: u32,
+    pub(crate) compute_slices: u32,
+    pub(crate) gpu_instance: u32,
+    pub(crate) compute_instance: u32,
+}
+
+/// What goes wrong in one function, on one GPU or on all: an error's code, time that it takes, an answer that never comes,
+/// the end of the process.
 #[derive(Debug, Deserialize)]
 struct Fault {
     function: String,
@@ -43,6 +61,8 @@ struct Fault {
     delay_ms: u64,
     #[serde(default)]
     hang: bool,
+    #[serde(default)]
+    abort: bool,
 }
 
 impl Scenario {
@@ -56,6 +76,9 @@ impl Scenario {
             loop {
                 std::thread::park();
             }
+        }
+        if fault.abort {
+            std::process::abort();
         }
         fault.code
     }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use slipway::config::{ConfigFile, Environment, Settings, Sources};
 use slipway::elf;
 use slipway::elf::cache::{Cache, merge};
+use slipway::gpu::MigMinors;
 use slipway::sched::read_job;
 
 use crate::scratch;
@@ -66,6 +67,19 @@ pub(crate) fn config(data: &[u8]) {
 fn toml_value(line: &str) -> bool {
     line.split_once(" = ")
         .is_some_and(|(_, value)| value.starts_with(['"', '[', 't', 'f']) || value.parse::<f64>().is_ok())
+}
+
+/// Any text is a list of capability nodes. What is taken of it, written as the driver writes it, is taken again as the same.
+pub(crate) fn mig_minors(data: &[u8]) {
+    let minors = MigMinors::parse(&String::from_utf8_lossy(data));
+    let of_all = [("config", minors.config), ("monitor", minors.monitor)];
+    let mut text: String =
+        of_all.iter().filter_map(|(name, minor)| Some(format!("{name} {}\n", (*minor)?))).collect();
+    for ((gpu, instance, compute), minor) in &minors.instances {
+        let compute = compute.map_or_else(String::new, |compute| format!("ci{compute}/"));
+        text.push_str(&format!("gpu{gpu}/gi{instance}/{compute}access {minor}\n"));
+    }
+    assert_eq!(MigMinors::parse(&text), minors);
 }
 
 /// Any gres.conf gives the minors of this node's GPUs or says nothing; the words of a job never end the program.

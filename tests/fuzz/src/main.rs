@@ -33,6 +33,7 @@ const TARGETS: &[(&str, Run, usize)] = &[
     ("hot_list", fuse::hot_list, 16),
     ("image", documents::image, 64),
     ("ld_cache", host::ld_cache, 16),
+    ("mig_minors", host::mig_minors, 16),
     ("oci", documents::oci, 16),
     ("plan", plan::plan, 16),
     ("reference", words::reference, 1),

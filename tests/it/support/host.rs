@@ -42,6 +42,24 @@ pub(crate) struct Gpu {
     /// Mode and owner deny its node to everybody.
     #[serde(default)]
     pub(crate) denied: bool,
+    /// MIG devices.
+    #[serde(default)]
+    pub(crate) mig: Vec<Mig>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct Mig {
+    pub(crate) gpu_instance: u32,
+    pub(crate) compute_instance: u32,
+    /// Mode and owner deny the compute instance's node to everybody.
+    #[serde(default)]
+    pub(crate) denied: bool,
+}
+
+/// How today's kernel module numbers capability nodes (open-gpu-kernel-modules, `nv-caps.c`): 32 GPUs with 15 GPU
+/// instances of 8 compute instances, behind one node of the fabric and two for all of MIG.
+fn capability_minor(gpu: u32, instance: u32, compute: Option<u32>) -> u32 {
+    3 + 135 * gpu + 9 * instance + compute.map_or(0, |compute| 1 + compute)
 }
 
 /// A built host; its tree is removed with it.
@@ -88,6 +106,7 @@ impl Host {
         if host.scenario.driver_version.is_some() {
             host.write_procfs();
             host.write_nodes();
+            host.write_capabilities();
             host.write_libraries(text);
         }
         host
@@ -155,8 +174,7 @@ impl Host {
     }
 
     fn write_nodes(&self) {
-        let mut names =
-            vec!["nvidiactl", "nvidia-uvm", "nvidia-uvm-tools", "nvidia-modeset", "nvidia-caps/nvidia-cap1"];
+        let mut names = vec!["nvidiactl", "nvidia-uvm", "nvidia-uvm-tools", "nvidia-modeset"];
         if self.scenario.nvswitch {
             names.extend(["nvidia-nvswitchctl", "nvidia-nvswitch0"]);
         }
@@ -168,6 +186,47 @@ impl Host {
             self.write(&name, "");
             let mode = if gpu.denied { 0 } else { 0o666 };
             fs::set_permissions(self.path(&name), fs::Permissions::from_mode(mode)).unwrap();
+        }
+    }
+
+    /// All capabilities that there can be in one list; files and nodes of those that there are.
+    fn write_capabilities(&self) {
+        use std::fmt::Write as _;
+        let mut list = String::from("config 1\nmonitor 2\n");
+        for gpu in 0..32 {
+            for instance in 0..15 {
+                let minor = capability_minor(gpu, instance, None);
+                writeln!(list, "gpu{gpu}/gi{instance}/access {minor}").unwrap();
+                for compute in 0..8 {
+                    let minor = capability_minor(gpu, instance, Some(compute));
+                    writeln!(list, "gpu{gpu}/gi{instance}/ci{compute}/access {minor}").unwrap();
+                }
+            }
+        }
+        self.write("proc/driver/nvidia-caps/mig-minors", &list);
+        let give = |name: &str, minor: u32, mode: u32| {
+            self.write(
+                &format!("proc/driver/nvidia/capabilities/{name}"),
+                &format!("DeviceFileMinor: {minor}\nDeviceFileMode: 292\nDeviceFileModify: 1\n"),
+            );
+            let node = format!("dev/nvidia-caps/nvidia-cap{minor}");
+            self.write(&node, "");
+            fs::set_permissions(self.path(&node), fs::Permissions::from_mode(mode)).unwrap();
+        };
+        // Root's alone: mode 0400 of root.
+        give("mig/config", 1, 0);
+        give("mig/monitor", 2, 0);
+        for gpu in &self.scenario.gpu {
+            let directory = format!("gpu{}/mig", gpu.minor);
+            fs::create_dir_all(self.path(&format!("proc/driver/nvidia/capabilities/{directory}"))).unwrap();
+            for mig in &gpu.mig {
+                let (instance, compute) = (mig.gpu_instance, mig.compute_instance);
+                let minor = capability_minor(gpu.minor, instance, None);
+                give(&format!("{directory}/gi{instance}/access"), minor, 0o444);
+                let minor = capability_minor(gpu.minor, instance, Some(compute));
+                let mode = if mig.denied { 0 } else { 0o444 };
+                give(&format!("{directory}/gi{instance}/ci{compute}/access"), minor, mode);
+            }
         }
     }
 
