@@ -70,10 +70,12 @@ pub fn join_group_of(pid: i32) -> Result<()> {
     write(&group.join(PROCESSES), "0").map_err(|error| to_errno(&error))
 }
 
-/// Removes our groups below `parent` that have no process.
+/// Removes our groups below `parent` that have no process. One whose maker still lives may just not have been entered.
 pub fn sweep_groups(parent: &Path) {
     for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
-        if entry.file_name().to_string_lossy().starts_with(PREFIX) {
+        let name = entry.file_name();
+        let maker = name.to_str().and_then(|name| name.strip_prefix(PREFIX));
+        if maker.is_some_and(|maker| !Path::new("/proc").join(maker).exists()) {
             // EBUSY: it has one.
             let _ = fs::remove_dir(entry.path());
         }

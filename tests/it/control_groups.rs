@@ -93,18 +93,20 @@ fn a_delegated_group_is_found_entered_joined_and_removed() {
     fs::write(group.0.join("session/cgroup.procs"), "0").unwrap();
     join_group_of(i32::try_from(other.id()).unwrap()).unwrap();
     assert!(own_group().ends_with("/session"));
-    let made = group.0.join("slipway-1");
+    let made = group.0.join("slipway-999999999");
     fs::create_dir(&made).unwrap();
     fs::write(made.join("cgroup.procs"), other.id().to_string()).unwrap();
     join_group_of(i32::try_from(other.id()).unwrap()).unwrap();
-    assert!(own_group().ends_with("/slipway-1"), "{}", own_group());
+    assert!(own_group().ends_with("/slipway-999999999"), "{}", own_group());
 
     setresuid(Uid::from_raw(0), Uid::from_raw(0), Uid::from_raw(0)).unwrap();
     fs::write(format!("{}{outer}/cgroup.procs", top.display()), "0").unwrap();
     other.kill().unwrap();
     other.wait().unwrap();
+    // The one whose maker is gone goes; this process made the other, and lives.
     sweep_groups(&group.0);
-    assert!(!top.join(&inside).exists());
+    assert!(!made.exists() && top.join(&inside).exists());
+    fs::remove_dir(top.join(&inside)).unwrap();
     if let Some(name) = controller {
         drop(group);
         // Others may want it: what was on stays on only for them.
