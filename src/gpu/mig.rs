@@ -145,9 +145,7 @@ impl Inventory {
             let (Some(gpu), Some(instance)) = (self.gpus.get(device.gpu), self.instance(*device)) else {
                 return false;
             };
-            if text.parse::<u32>().is_err()
-                && let Some((outer, inner)) = text.split_once(':')
-            {
+            if let Some((outer, inner)) = text.split_once(':') {
                 return outer.parse() == Ok(gpu.index) && inner.parse() == Ok(instance.index);
             }
             let Some(name) = text.strip_prefix("mig-").filter(|name| !name.is_empty()) else { return false };

@@ -57,8 +57,7 @@ fn choose(denied: &[&str], job: &JobGpus, request: &str) -> Result<Chosen, GpuEr
 }
 
 fn words(chosen: &Chosen) -> String {
-    let whole = chosen.gpus.iter().copied().map(Device::whole);
-    node().words_of(&whole.chain(chosen.instances.iter().copied()).collect::<Vec<_>>())
+    node().words_of(&chosen.devices)
 }
 
 #[test]

@@ -13,10 +13,8 @@ use super::{Access, Capabilities, Device, GpuError, GpuRequest, Inventory, NodeA
 /// The GPUs that this process may use and should use, as places in [`Inventory::gpus`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Owned {
-    /// The GPUs that are not divided, in order.
-    pub gpus: Vec<usize>,
-    /// The MIG instances, in order.
-    pub instances: Vec<Device>,
+    /// Whole GPUs and MIG instances, in order.
+    pub devices: Vec<Device>,
     /// Which rule decided.
     pub reason: String,
     /// The other devices, each with why it is not ours.
@@ -27,21 +25,11 @@ pub struct Owned {
     pub visible: Option<Vec<Device>>,
 }
 
-impl Owned {
-    /// GPUs and instances together, in order.
-    #[must_use]
-    pub fn devices(&self) -> Vec<Device> {
-        together(&self.gpus, &self.instances)
-    }
-}
-
 /// The GPUs that a container gets.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Chosen {
-    /// Whole GPUs, as places in [`Inventory::gpus`], in order.
-    pub gpus: Vec<usize>,
-    /// MIG instances, in order.
-    pub instances: Vec<Device>,
+    /// Whole GPUs and MIG instances, in order.
+    pub devices: Vec<Device>,
     /// Parts of the driver.
     pub capabilities: Capabilities,
     /// What CUDA_VISIBLE_DEVICES must be inside; `None` to leave it as it is.
@@ -54,30 +42,21 @@ impl Chosen {
     /// True if nothing was chosen.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.gpus.is_empty() && self.instances.is_empty()
+        self.devices.is_empty()
     }
 
     /// All GPUs that are inside, whole or in part, in order.
     #[must_use]
     pub fn all_gpus(&self) -> Vec<usize> {
-        let mut all: Vec<usize> =
-            together(&self.gpus, &self.instances).into_iter().map(|device| device.gpu).collect();
-        all.dedup();
-        all
+        gpus_of(&self.devices)
     }
 }
 
-fn together(gpus: &[usize], instances: &[Device]) -> Vec<Device> {
-    let mut all: Vec<Device> =
-        gpus.iter().copied().map(Device::whole).chain(instances.iter().copied()).collect();
-    all.sort_unstable();
+/// The GPUs of devices that are in order, each once.
+fn gpus_of(devices: &[Device]) -> Vec<usize> {
+    let mut all: Vec<usize> = devices.iter().map(|device| device.gpu).collect();
+    all.dedup();
     all
-}
-
-fn apart(devices: &[Device]) -> (Vec<usize>, Vec<Device>) {
-    let (parts, whole): (Vec<Device>, Vec<Device>) =
-        devices.iter().copied().partition(|device| device.instance.is_some());
-    (whole.into_iter().map(|device| device.gpu).collect(), parts)
 }
 
 /// Decides which GPUs are the job's.
@@ -89,9 +68,7 @@ pub fn granted(inventory: &Inventory, job: &JobGpus, access: &Access) -> Owned {
         |device: &Device| answer(*device) == NodeAccess::Open && !inventory.is_without_instances(*device);
     let usable: Vec<Device> = all.iter().copied().filter(is_usable).collect();
     let is_fenced = all.iter().any(|device| answer(*device).is_denied());
-    let mut counted: Vec<usize> =
-        if is_fenced { &usable } else { &all }.iter().map(|device| device.gpu).collect();
-    counted.dedup();
+    let counted = gpus_of(if is_fenced { &usable } else { &all });
     let numbering = Numbering {
         inventory,
         minors: job.minors.as_deref().filter(|_| !is_fenced),
@@ -126,8 +103,7 @@ pub fn granted(inventory: &Inventory, job: &JobGpus, access: &Access) -> Owned {
         })
         .collect();
     let visible = job.visible.as_deref().and_then(|list| numbering.resolve(list).ok());
-    let (gpus, instances) = apart(&devices);
-    Owned { gpus, instances, reason, others, usable, visible }
+    Owned { devices, reason, others, usable, visible }
 }
 
 /// Whether a start must ask NVML, which alone knows the names and the order of MIG instances. Never so on a node without
@@ -270,8 +246,7 @@ pub fn select(inventory: &Inventory, owned: &Owned, request: &GpuRequest) -> Res
     if request.selection == Selection::None {
         return empty("no GPU: --gpus none".into());
     }
-    let owned_devices = owned.devices();
-    if owned_devices.is_empty() {
+    if owned.devices.is_empty() {
         let reason = owned.reason.clone();
         return if is_soft {
             empty(format!("no GPU: {reason}"))
@@ -282,13 +257,13 @@ pub fn select(inventory: &Inventory, owned: &Owned, request: &GpuRequest) -> Res
     let not_owned = |wanted: String| GpuError::NotOwned {
         asked: asked.clone(),
         wanted,
-        owned: inventory.words_of(&owned_devices),
+        owned: inventory.words_of(&owned.devices),
         reason: owned.reason.clone(),
     };
     let devices = match &request.selection {
-        Selection::Job | Selection::None | Selection::All => owned_devices.clone(),
+        Selection::Job | Selection::None | Selection::All => owned.devices.clone(),
         Selection::Count(count) => {
-            let wanted = usize::try_from(*count).ok().and_then(|count| owned_devices.get(..count));
+            let wanted = usize::try_from(*count).ok().and_then(|count| owned.devices.get(..count));
             wanted.ok_or_else(|| not_owned(format!("{count} GPUs")))?.to_vec()
         }
         Selection::Devices(devices) => {
@@ -297,7 +272,7 @@ pub fn select(inventory: &Inventory, owned: &Owned, request: &GpuRequest) -> Res
                 let index = inventory.gpus.get(device.gpu).map_or(0, |gpu| gpu.index);
                 return Err(GpuError::WithoutInstances { asked, index });
             }
-            if wanted.iter().any(|device| !owned_devices.contains(device)) {
+            if wanted.iter().any(|device| !owned.devices.contains(device)) {
                 return Err(not_owned(inventory.words_of(&wanted)));
             }
             wanted
@@ -306,8 +281,7 @@ pub fn select(inventory: &Inventory, owned: &Owned, request: &GpuRequest) -> Res
     let (visible_devices, note) = visible_inside(inventory, owned, &devices);
     let mut notes = explain(inventory, owned, &devices, &asked);
     notes.extend(note);
-    let (gpus, instances) = apart(&devices);
-    Ok(Chosen { gpus, instances, capabilities: request.capabilities.clone(), visible_devices, notes })
+    Ok(Chosen { devices, capabilities: request.capabilities.clone(), visible_devices, notes })
 }
 
 /// Why each device is, or is not, inside.

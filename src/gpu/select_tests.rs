@@ -26,12 +26,16 @@ fn job(step: Option<&str>, job: Option<&str>, visible: Option<&str>) -> JobGpus 
     JobGpus { in_job: true, step: own(step), job: own(job), visible: own(visible), minors: None }
 }
 
+fn whole(gpus: &[usize]) -> Vec<Device> {
+    gpus.iter().copied().map(Device::whole).collect()
+}
+
 #[test]
 fn job_owns_what_the_kernel_allows_else_what_the_scheduler_says() {
     let check = |nodes: [NodeAccess; 4], job: &JobGpus, expected: &[usize], reason: &str| {
         let owned = granted(&node(), job, &access(nodes));
-        assert_eq!((owned.gpus.as_slice(), owned.reason.as_str()), (expected, reason));
-        assert_eq!(owned.gpus.len() + owned.others.len(), 4);
+        assert_eq!((owned.devices.as_slice(), owned.reason.as_str()), (whole(expected).as_slice(), reason));
+        assert_eq!(owned.devices.len() + owned.others.len(), 4);
     };
     let free = [Open; 4];
     let outside = JobGpus { visible: Some("1".into()), ..JobGpus::default() };
@@ -74,7 +78,7 @@ fn choose(nodes: [NodeAccess; 4], job: &JobGpus, request: &str) -> Result<Chosen
 #[test]
 fn request_takes_from_what_is_owned() {
     let check = |job: &JobGpus, request: &str, expected: &[usize]| {
-        assert_eq!(choose([Open; 4], job, request).unwrap().gpus, expected, "{request}");
+        assert_eq!(choose([Open; 4], job, request).unwrap().devices, whole(expected), "{request}");
     };
     let step = job(Some("1,2"), None, None);
     check(&step, "job", &[1, 2]);
@@ -109,7 +113,7 @@ fn node_without_driver_fails_only_where_gpus_were_asked_for() {
     let owned = granted(&bare, &JobGpus::default(), &Access::new());
     let request = |text: &str| select(&bare, &owned, &GpuRequest::parse(text).unwrap());
     for soft in ["job", "none"] {
-        assert_eq!(request(soft).unwrap().gpus, [0_usize; 0]);
+        assert_eq!(request(soft).unwrap().devices, []);
     }
     for hard in ["all", "1", "device=0"] {
         assert_eq!(

@@ -329,6 +329,6 @@ fn device_cgroup_decides_what_a_job_owns() {
     fs::remove_dir(&cgroup).unwrap();
     let owned = owned.unwrap();
     // Minor 2 is the fourth in PCI order.
-    assert_eq!(owned.gpus, [3, 5]);
+    assert_eq!(owned.devices, [3, 5].map(gpu::Device::whole));
     assert_eq!(owned.reason, "the kernel denies the others: the device cgroup denies its node (EPERM)");
 }

@@ -31,10 +31,10 @@ fn add_nodes(grants: &mut Grants, inventory: &Inventory, chosen: &Chosen, root: 
         grants.nodes.push(NodeGrant { source: root.place(node), target: node.clone() });
         grants.reasons.insert(node.to_string_lossy().into_owned(), why);
     }
-    if !chosen.instances.is_empty() {
+    if chosen.devices.iter().any(|device| device.instance.is_some()) {
         mig::hide_others(grants);
     }
-    for device in &chosen.instances {
+    for device in &chosen.devices {
         if let (Some(gpu), Some(instance)) = (inventory.gpus.get(device.gpu), inventory.instance(*device)) {
             mig::add_instance(grants, gpu, instance, root);
         }
