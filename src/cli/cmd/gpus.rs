@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::gpu::{self, GpuListing, Hints, HostRoot, Inventory, Owned};
+use crate::grants::JobGpus;
 use crate::host;
 use crate::sched;
 
@@ -15,12 +16,12 @@ use crate::cli::term;
 pub(in crate::cli) fn run(args: &GpusArgs, session: &Session) -> Result<(), Failure> {
     let root = HostRoot::default();
     let hints = hints(session);
-    let (mut inventory, _) = read(session, &root, &hints);
+    let mut inventory = gpu::read_inventory(&root, &hints);
     let mut unanswered = None;
     if inventory.vendor.is_some() {
         unanswered = ask_nvml(session, &root, &hints, &mut inventory);
     }
-    let owned = owned(session, &root, &inventory);
+    let owned = owned(&job(session), &root, &inventory);
     let mut listing = gpu::listing(&inventory, &owned);
     listing.findings.extend(unanswered);
     show(&listing, args.json)
@@ -51,16 +52,14 @@ fn show(listing: &GpuListing, json: bool) -> Result<(), Failure> {
     if json { term::print(&listing.to_json()) } else { term::print(&listing.to_table()) }
 }
 
-/// The inventory by file systems alone, and what of it is the job's.
-pub(super) fn read(session: &Session, root: &HostRoot, hints: &Hints) -> (Inventory, Owned) {
-    let inventory = gpu::read_inventory(root, hints);
-    let owned = owned(session, root, &inventory);
-    (inventory, owned)
+/// What the scheduler says of the job's GPUs.
+pub(super) fn job(session: &Session) -> JobGpus {
+    sched::read_job(&session.env, Path::new("/")).gpus
 }
 
-pub(super) fn owned(session: &Session, root: &HostRoot, inventory: &Inventory) -> Owned {
-    let job = sched::read_job(&session.env, Path::new("/"));
-    gpu::granted(inventory, &job.gpus, &gpu::read_access(root, inventory))
+/// What of an inventory is the job's.
+pub(super) fn owned(job: &JobGpus, root: &HostRoot, inventory: &Inventory) -> Owned {
+    gpu::granted(inventory, job, &gpu::read_access(root, inventory))
 }
 
 /// Where to look beside the usual places, and where this boot's slow facts are kept.

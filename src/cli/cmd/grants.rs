@@ -1,7 +1,6 @@
 //! What a run gets from the providers: today the GPUs.
 
 use std::ffi::OsString;
-use std::path::Path;
 
 use crate::bundle::EnvRequest;
 use crate::config::GpuDefault;
@@ -9,7 +8,6 @@ use crate::gpu::{self, GpuRequest, HostRoot, ImageLibc};
 use crate::grants::Grants;
 use crate::image::Image;
 use crate::launch;
-use crate::sched;
 use crate::squashfs::read::Reader;
 
 use super::{Session, gpus};
@@ -28,7 +26,8 @@ pub(super) fn for_run(
 ) -> Result<Grants, Failure> {
     let root = HostRoot::default();
     let hints = gpus::hints(session);
-    let (mut inventory, mut owned) = gpus::read(session, &root, &hints);
+    let job = gpus::job(session);
+    let mut inventory = gpu::read_inventory(&root, &hints);
     let by_runtime = runtime(args, session)?;
     let asked =
         match (args.gpus.as_ref().or(by_runtime.as_ref()), args.nv, session.settings.gpu.default.value) {
@@ -41,12 +40,12 @@ pub(super) fn for_run(
             (None, false, GpuDefault::None) => "none",
         };
     let request = GpuRequest::parse(asked)?;
-    if gpu::needs_nvml(&inventory, &sched::read_job(&session.env, Path::new("/")).gpus, &request) {
-        if let Some(words) = gpus::ask_nvml(session, &root, &hints, &mut inventory) {
-            term::warn(&format!("MIG is known by the driver's files alone: {words}"));
-        }
-        owned = gpus::owned(session, &root, &inventory);
+    if gpu::needs_nvml(&inventory, &job, &request)
+        && let Some(words) = gpus::ask_nvml(session, &root, &hints, &mut inventory)
+    {
+        term::warn(&format!("MIG is known by the driver's files alone: {words}"));
     }
+    let owned = gpus::owned(&job, &root, &inventory);
     let chosen = gpu::select(&inventory, &owned, &request)?;
     if chosen.is_empty() {
         return Ok(gpu::grants(&inventory, &chosen, &ImageLibc::Unknown { library_path: None }, &root));
