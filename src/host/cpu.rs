@@ -26,6 +26,9 @@ impl Cpus {
     }
 }
 
+/// Where control groups of version 2 are, below the root: alone, or beside those of version 1.
+pub const CGROUP2_MOUNTS: [&str; 2] = ["sys/fs/cgroup", "sys/fs/cgroup/unified"];
+
 /// Reads the mask from procfs, which has no limit of 1024 CPUs as the C library's set does, and the quotas.
 pub(super) fn read(root: &Path) -> Cpus {
     let status = read_line(&root.join("proc/self/status")).unwrap_or_default();
@@ -43,8 +46,7 @@ fn quota_of(root: &Path, line: &str) -> Option<u64> {
     let mut fields = line.splitn(3, ':').skip(1);
     let (controllers, path) = (fields.next()?, fields.next()?.trim_start_matches('/'));
     let mounts: Vec<PathBuf> = if controllers.is_empty() {
-        // Version 2 alone, or beside version 1.
-        ["sys/fs/cgroup", "sys/fs/cgroup/unified"].map(|mount| root.join(mount)).into()
+        CGROUP2_MOUNTS.map(|mount| root.join(mount)).into()
     } else if controllers.split(',').any(|controller| controller == "cpu") {
         [controllers, "cpu"].map(|name| root.join("sys/fs/cgroup").join(name)).into()
     } else {

@@ -18,7 +18,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-pub use cpu::Cpus;
+pub use cpu::{CGROUP2_MOUNTS, Cpus};
 pub use kernel::{KernelVersion, no_open_is_safe};
 pub use private::{PrivateError, is_own_directory, own_directory, private_directories};
 pub use procfs::may_mount_proc;

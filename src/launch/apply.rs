@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use crate::bundle::HOST_DIRECTORY;
 use crate::plan::{LaunchPlan, Op, Upper};
 use crate::sys::ns::{IdMap, Isolation, SingleThreaded};
-use crate::sys::{self, Errno, fuse_dev, mount, process, pty};
+use crate::sys::{self, Errno, fuse_dev, mount, process, pty, to_errno};
 
 use super::keeper::{self, Joined, Sharing};
 use super::server::{self, FileServer};
@@ -235,9 +235,7 @@ impl State {
             Op::FilterCalls { filter } => sys::seccomp::load(filter),
             Op::MakeDirectory { target } => make_directory(target),
             Op::MakeFile { target, mode, content } => make_file(target, *mode, content),
-            Op::MakeLink { target, to } => {
-                std::os::unix::fs::symlink(to, target).map_err(|error| to_errno(&error))
-            }
+            Op::MakeLink { target, to } => std::os::unix::fs::symlink(to, target).map_err(to_errno),
             Op::Bind { source, target, read_only, from_run, optional, .. } => {
                 match bind(source, target, *read_only, *from_run) {
                     Err(errno) if *optional => {
@@ -392,7 +390,7 @@ pub(super) fn upper_directories(scratch: &Path, upper: &Upper) -> sys::Result<(P
 pub(super) fn make_directory(target: &Path) -> sys::Result<()> {
     match fs::DirBuilder::new().mode(0o755).create(target) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        other => other.map_err(|error| to_errno(&error)),
+        other => other.map_err(to_errno),
     }
 }
 
@@ -408,15 +406,7 @@ fn bind(source: &Path, target: &Path, read_only: bool, from_run: bool) -> sys::R
 
 pub(super) fn make_file(target: &Path, mode: u32, content: &[u8]) -> sys::Result<()> {
     use std::io::Write as _;
-    let mut file = fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(mode)
-        .open(target)
-        .map_err(|error| to_errno(&error))?;
-    file.write_all(content).map_err(|error| to_errno(&error))
-}
-
-fn to_errno(error: &io::Error) -> Errno {
-    error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
+    let mut file =
+        fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(target).map_err(to_errno)?;
+    file.write_all(content).map_err(to_errno)
 }

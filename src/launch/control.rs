@@ -4,7 +4,8 @@ use std::fs;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
-use crate::sys::{Errno, Result, access};
+use crate::host::CGROUP2_MOUNTS;
+use crate::sys::{Result, access, to_errno};
 
 /// What our groups' names begin with; the number of the process that made one follows.
 const PREFIX: &str = "slipway-";
@@ -40,11 +41,11 @@ pub fn delegated_group(root: &Path, controllers: &[&str]) -> std::result::Result
 pub fn enter_group(parent: &Path, limits: &[(&'static str, String)]) -> Result<()> {
     sweep_groups(parent);
     // By this name, and not by getpid, the host knows a process in a pid namespace.
-    let number = fs::read_link("/proc/self").map_err(|error| to_errno(&error))?;
+    let number = fs::read_link("/proc/self").map_err(to_errno)?;
     let group = parent.join(format!("{PREFIX}{}", number.display()));
     match fs::create_dir(&group) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-        other => other.map_err(|error| to_errno(&error))?,
+        other => other.map_err(to_errno)?,
     }
     let entered = limits
         .iter()
@@ -53,7 +54,7 @@ pub fn enter_group(parent: &Path, limits: &[(&'static str, String)]) -> Result<(
     entered.map_err(|error| {
         // It is empty; should it not go, the next start with limits tries again.
         let _ = fs::remove_dir(&group);
-        to_errno(&error)
+        to_errno(error)
     })
 }
 
@@ -61,13 +62,13 @@ pub fn enter_group(parent: &Path, limits: &[(&'static str, String)]) -> Result<(
 pub fn join_group_of(pid: i32) -> Result<()> {
     let root = Path::new("/");
     let Some(mount) = hierarchy(root) else { return Ok(()) };
-    let table = fs::read_to_string(format!("/proc/{pid}/cgroup")).map_err(|error| to_errno(&error))?;
+    let table = fs::read_to_string(format!("/proc/{pid}/cgroup")).map_err(to_errno)?;
     let Some(group) = group_in(&table).map(|group| mount.join(group)) else { return Ok(()) };
     let is_ours = group.file_name().is_some_and(|name| name.to_string_lossy().starts_with(PREFIX));
     if !is_ours {
         return Ok(());
     }
-    write(&group.join(PROCESSES), "0").map_err(|error| to_errno(&error))
+    write(&group.join(PROCESSES), "0").map_err(to_errno)
 }
 
 /// Removes our groups below `parent` that have no process. One whose maker still lives may just not have been entered.
@@ -82,9 +83,9 @@ pub fn sweep_groups(parent: &Path) {
     }
 }
 
-/// Where the hierarchy of version 2 is mounted: alone, or beside those of version 1.
+/// Where the hierarchy of version 2 is mounted.
 fn hierarchy(root: &Path) -> Option<PathBuf> {
-    let mounts = ["sys/fs/cgroup", "sys/fs/cgroup/unified"].map(|mount| root.join(mount));
+    let mounts = CGROUP2_MOUNTS.map(|mount| root.join(mount));
     mounts.into_iter().find(|mount| mount.join("cgroup.controllers").is_file())
 }
 
@@ -96,10 +97,6 @@ fn group_in(table: &str) -> Option<&str> {
 /// One write: the kernel takes the whole value in a single call.
 fn write(file: &Path, text: &str) -> io::Result<()> {
     fs::OpenOptions::new().write(true).open(file)?.write_all(text.as_bytes())
-}
-
-fn to_errno(error: &io::Error) -> Errno {
-    Errno::from_raw(error.raw_os_error().unwrap_or(0))
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ use std::path::Path;
 use crate::sys::ns::SingleThreaded;
 use crate::sys::process::{self, End};
 use crate::sys::signals::SignalWatch;
-use crate::sys::{Errno, Result, access};
+use crate::sys::{Errno, Result, access, to_errno};
 
 use super::supervise::supervise;
 
@@ -100,8 +100,4 @@ fn said(mut pipe: PipeReader) -> Option<End> {
         b'k' => Some(End::Killed(number)),
         _ => None,
     }
-}
-
-fn to_errno(error: std::io::Error) -> Errno {
-    Errno::from_raw(error.raw_os_error().unwrap_or(0))
 }

@@ -5,7 +5,7 @@ use std::io::{PipeReader, Read as _, Write as _};
 
 use crate::sys::ns::{self, IdMap, Isolation, SingleThreaded};
 use crate::sys::process::Child;
-use crate::sys::{Errno, Result, process};
+use crate::sys::{Errno, Result, process, to_errno};
 
 /// Longest answer of the child, in bytes.
 const ANSWER_BYTES: u64 = 256 << 20;
@@ -31,7 +31,6 @@ impl PrivateView {
 /// Starts a child that does `work` and says what that gives.
 pub fn private_view(work: impl FnOnce() -> Vec<u8>) -> Result<PrivateView> {
     let witness = SingleThreaded::witness().ok_or(Errno::EINVAL)?;
-    let to_errno = |error: std::io::Error| Errno::from_raw(error.raw_os_error().unwrap_or(0));
     let (answer, theirs) = std::io::pipe().map_err(to_errno)?;
     let mut theirs = Some(theirs);
     let child = process::fork_child(&witness, || {

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::sys::ns::SingleThreaded;
 use crate::sys::process::{self, Child, End};
-use crate::sys::{Errno, access, pidfd};
+use crate::sys::{Errno, access, pidfd, to_errno};
 
 use super::container::Container;
 use super::enter::{self, Entry};
@@ -298,7 +298,6 @@ impl Running {
 }
 
 fn start_check(container: &Container, check: &HealthCheck) -> Result<(Child, PipeReader), Errno> {
-    let to_errno = |error: io::Error| Errno::from_raw(error.raw_os_error().unwrap_or(0));
     let (output, there) = io::pipe().map_err(to_errno)?;
     let witness = SingleThreaded::witness().ok_or(Errno::EINVAL)?;
     let child = process::fork_child(&witness, || {

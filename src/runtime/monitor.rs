@@ -23,7 +23,7 @@ use crate::plan::LaunchPlan;
 use crate::sys::access::{self, Wanted};
 use crate::sys::ns::SingleThreaded;
 use crate::sys::pidfd::ProcessId;
-use crate::sys::{Errno, process, socket};
+use crate::sys::{Errno, process, socket, to_errno};
 
 use super::container::Container;
 use super::health::Nurse;
@@ -98,7 +98,7 @@ fn begin(
     kept.extend(container.lock.as_ref().map(|lock| lock.as_fd()));
     kept.extend(first.as_ref().map(OwnedFd::as_fd));
     process::keep_only_fds(&kept).map_err(|errno| ("closing the caller's files", errno))?;
-    let log = LogWriter::open(container.log_path()).map_err(|error| ("opening the log", to_errno(&error)))?;
+    let log = LogWriter::open(container.log_path()).map_err(|error| ("opening the log", to_errno(error)))?;
     let record = &container.record;
     let (out, out_there) = pipe()?;
     let (err, err_there) = pipe()?;
@@ -158,11 +158,7 @@ fn begin(
 }
 
 fn pipe() -> Result<(PipeReader, PipeWriter), Failed> {
-    io::pipe().map_err(|error| ("making a pipe", to_errno(&error)))
-}
-
-fn to_errno(error: &io::Error) -> Errno {
-    Errno::from_raw(error.raw_os_error().unwrap_or(0))
+    io::pipe().map_err(|error| ("making a pipe", to_errno(error)))
 }
 
 /// The workload's ends of its standard streams; no input is `/dev/null`. With a terminal they are what it gets until it
@@ -191,7 +187,7 @@ fn become_workload(
     let ready = process::new_session().and_then(|()| match &streams.input {
         Some(input) => process::set_standard_streams(input, &streams.out, &streams.err),
         None => {
-            let null = File::open("/dev/null").map_err(|error| to_errno(&error))?;
+            let null = File::open("/dev/null").map_err(to_errno)?;
             process::set_standard_streams(null, &streams.out, &streams.err)
         }
     });

@@ -8,10 +8,10 @@ use serde::{Deserialize, Serialize};
 use crate::base::Hint as _;
 use crate::launch::{Context, LaunchError};
 use crate::plan::LaunchPlan;
-use crate::sys::Errno;
 use crate::sys::ns::SingleThreaded;
 use crate::sys::pidfd::ProcessId;
 use crate::sys::process;
+use crate::sys::{Errno, to_errno};
 
 use super::container::Container;
 use super::error::RuntimeError;
@@ -63,7 +63,6 @@ pub fn start(
 /// one: something was executed, or the process was killed.
 pub(super) fn in_background(name: &str, work: impl FnOnce(PipeWriter) -> i32) -> Result<bool, RuntimeError> {
     let failed = |act, errno| RuntimeError::Monitor { name: name.to_owned(), act, errno };
-    let to_errno = |error: io::Error| Errno::from_raw(error.raw_os_error().unwrap_or(0));
     let witness =
         SingleThreaded::witness().ok_or_else(|| failed("looking at its own threads", Errno::EINVAL))?;
     let (mut answers, theirs) = io::pipe().map_err(|error| failed("making a pipe", to_errno(error)))?;

@@ -9,7 +9,7 @@ use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
-use super::{Errno, Result, process};
+use super::{Errno, Result, process, to_errno};
 
 // Rights of linux/landlock.h.
 const EXECUTE: u64 = 1;
@@ -101,7 +101,7 @@ fn allow(ruleset: &OwnedFd, path: &Path, rights: u64) -> Result<()> {
     let place = match fs::File::options().read(true).custom_flags(libc::O_PATH | libc::O_CLOEXEC).open(path) {
         Ok(place) => place,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)),
+        Err(error) => return Err(to_errno(error)),
     };
     let is_directory = place.metadata().is_ok_and(|facts| facts.is_dir());
     let rule = PathBeneath {

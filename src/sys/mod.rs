@@ -29,3 +29,9 @@ pub type Errno = nix::errno::Errno;
 
 /// A result that fails with the bare errno.
 pub type Result<T> = std::result::Result<T, Errno>;
+
+/// The errno of an error of the standard library; EIO for one that has none.
+#[must_use]
+pub fn to_errno(error: std::io::Error) -> Errno {
+    error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
+}

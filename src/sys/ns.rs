@@ -10,7 +10,7 @@ use std::os::unix::fs::MetadataExt as _;
 
 use nix::sched::{CloneFlags, setns, unshare};
 
-use super::{Errno, Result};
+use super::{Errno, Result, to_errno};
 
 /// Proof that this process has one thread, taken just before work that needs it.
 ///
@@ -85,7 +85,7 @@ fn mount_and(more: Isolation) -> CloneFlags {
 
 /// The user namespace of this process, as something that can be handed to others.
 pub fn own_user_namespace() -> Result<OwnedFd> {
-    fs::File::open("/proc/self/ns/user").map(OwnedFd::from).map_err(|error| to_errno(&error))
+    fs::File::open("/proc/self/ns/user").map(OwnedFd::from).map_err(to_errno)
 }
 
 /// Names the host in this process's namespace.
@@ -159,10 +159,10 @@ impl OtherNamespaces {
                 Ok(file) => file,
                 // A kernel without this kind.
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound && name != "user" => continue,
-                Err(error) => return Err(to_errno(&error)),
+                Err(error) => return Err(to_errno(error)),
             };
-            let theirs = other.metadata().map_err(|error| to_errno(&error))?;
-            let own = fs::metadata(format!("/proc/self/ns/{name}")).map_err(|error| to_errno(&error))?;
+            let theirs = other.metadata().map_err(to_errno)?;
+            let own = fs::metadata(format!("/proc/self/ns/{name}")).map_err(to_errno)?;
             if (own.dev(), own.ino()) != (theirs.dev(), theirs.ino()) {
                 opened.push((flag, other.into()));
             }
@@ -188,12 +188,8 @@ impl OtherNamespaces {
     }
 }
 
-fn to_errno(error: &std::io::Error) -> Errno {
-    error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
-}
-
 /// One write: the map files take their whole content in a single call.
 fn write_proc(path: &str, text: &str) -> Result<()> {
-    let mut file = fs::OpenOptions::new().write(true).open(path).map_err(|error| to_errno(&error))?;
-    file.write_all(text.as_bytes()).map_err(|error| to_errno(&error))
+    let mut file = fs::OpenOptions::new().write(true).open(path).map_err(to_errno)?;
+    file.write_all(text.as_bytes()).map_err(to_errno)
 }

@@ -11,7 +11,7 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork, setsid};
 
 use super::ns::SingleThreaded;
-use super::{Errno, Result};
+use super::{Errno, Result, to_errno};
 
 /// The number of a child of this process: it stays the child's until it is waited for.
 pub type Child = Pid;
@@ -517,7 +517,7 @@ fn keep_over_exec(add: u64) -> Result<()> {
 #[expect(clippy::disallowed_methods, reason = "writes /proc/self/oom_score_adj, which is a kernel interface")]
 pub fn set_oom_score(score: i32) -> Result<()> {
     let written = std::fs::write("/proc/self/oom_score_adj", score.to_string());
-    written.map_err(|error| error.raw_os_error().map_or(Errno::EIO, Errno::from_raw))
+    written.map_err(to_errno)
 }
 
 /// A limit of setrlimit(2) that a user may name.

@@ -19,7 +19,7 @@ use crate::squashfs::read::Reader;
 use crate::sys::file::{self, Sharing};
 use crate::sys::ns::SingleThreaded;
 use crate::sys::process::{self, WaitableChildren};
-use crate::sys::{Errno, at};
+use crate::sys::{at, to_errno};
 
 use super::error::UnpackError;
 use super::measure::measure;
@@ -193,11 +193,7 @@ impl Roots {
         let path = self.lock_path(name);
         let mut options = File::options();
         options.read(true).write(true).create(true).truncate(false).mode(0o600).custom_flags(file::NO_FOLLOW);
-        options.open(&path).map_err(|error| UnpackError::Place {
-            act: "open",
-            path,
-            errno: error.raw_os_error().map_or(Errno::EIO, Errno::from_raw),
-        })
+        options.open(&path).map_err(|error| UnpackError::Place { act: "open", path, errno: to_errno(error) })
     }
 
     /// Whether a lock's file still has its name: whoever removes a tree removes that too.

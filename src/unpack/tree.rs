@@ -16,7 +16,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use crate::fuse::shown_permissions;
 use crate::squashfs::read::{BlockPlace, FileData, Fragment, Inode, InodeKind, ReadError, Reader};
 use crate::sys::at::{self, Special};
-use crate::sys::{self, Errno};
+use crate::sys::{self, Errno, to_errno};
 
 /// Most threads: more only take turns on the disk.
 const MAX_THREADS: usize = 32;
@@ -65,7 +65,7 @@ impl From<Errno> for Cause {
 
 impl From<std::io::Error> for Cause {
     fn from(error: std::io::Error) -> Self {
-        Self::Write(error.raw_os_error().map_or(Errno::EIO, Errno::from_raw))
+        Self::Write(to_errno(error))
     }
 }
 

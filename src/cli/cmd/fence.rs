@@ -1,5 +1,5 @@
-//! A fence around the verbs that read bytes of strangers: downloads and conversions write to the store and to their target,
-//! and nowhere else, and start nothing.
+//! A fence around the verbs that talk to registries or read bytes of strangers: pull, push, load and convert write to the
+//! store and to their target, and nowhere else, and start nothing.
 
 use std::path::Path;
 

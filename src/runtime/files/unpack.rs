@@ -6,8 +6,8 @@ use std::io::{self, Read, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
-use crate::sys::Errno;
 use crate::sys::tree::{Directory, Kind};
+use crate::sys::{Errno, to_errno};
 use crate::tarlayer::{Entry, EntryKind, TarReader};
 
 use super::CopyError;
@@ -146,10 +146,9 @@ impl Unpacker<'_> {
             EntryKind::Directory => {}
             EntryKind::File => {
                 let mut file = directory.create_file(name, 0o600).map_err(failed("make"))?;
-                io::copy(data, &mut file).and_then(|_| file.flush()).map_err(|error| {
-                    let errno = error.raw_os_error().map_or(Errno::EIO, Errno::from_raw);
-                    failed("write")(errno)
-                })?;
+                io::copy(data, &mut file)
+                    .and_then(|_| file.flush())
+                    .map_err(|error| failed("write")(to_errno(error)))?;
                 directory.set_mode(name, entry.mode).map_err(failed("set the mode of"))?;
             }
             EntryKind::Symlink => {
