@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use crate::bundle::HOST_DIRECTORY;
 use crate::plan::{LaunchPlan, Op, Upper};
 use crate::sys::ns::{IdMap, Isolation, SingleThreaded};
-use crate::sys::{self, Errno, fuse_dev, mount, process, pty, to_errno};
+use crate::sys::{self, Errno, fuse_dev, mount, privileges, process, pty, to_errno};
 
 use super::keeper::{self, Joined, Sharing};
 use super::server::{self, FileServer};
@@ -226,7 +226,7 @@ impl State {
                 self.init = true;
                 Ok(())
             }
-            Op::LimitCapabilities { keep, add } => process::limit_capabilities(keep.bits(), add.bits()),
+            Op::LimitCapabilities { keep, add } => privileges::limit_capabilities(keep.bits(), add.bits()),
             Op::Umask { mask } => {
                 self.umask = *mask;
                 Ok(())
@@ -248,7 +248,7 @@ impl State {
             }
             Op::DetachHost => mount::detach(Path::new(HOST_DIRECTORY)),
             Op::Console => make_console(context.console.ok_or(Errno::EINVAL)?),
-            Op::NoNewPrivileges => process::set_no_new_privileges(),
+            Op::NoNewPrivileges => privileges::set_no_new_privileges(),
             Op::ChangeDirectory { path, asked } => match process::change_directory(path) {
                 Err(errno) if !asked => {
                     let reason = words::explain(op, errno);

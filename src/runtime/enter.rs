@@ -11,7 +11,7 @@ use crate::sys::ns::{OtherNamespaces, SingleThreaded};
 use crate::sys::process::End;
 use crate::sys::seccomp::{self, Instruction};
 use crate::sys::signals::SignalWatch;
-use crate::sys::{Errno, access, process, pty, socket};
+use crate::sys::{Errno, access, privileges, process, pty, socket};
 
 use super::attach::{self, Link, Outputs, Parting, Wishes};
 use super::container::Container;
@@ -265,9 +265,9 @@ fn become_command(
     }
     .map_err(|errno| failed("changing to the working directory", errno))?;
     let record = &container.record;
-    process::limit_capabilities(record.capabilities, record.added_capabilities)
+    privileges::limit_capabilities(record.capabilities, record.added_capabilities)
         .map_err(|errno| failed("giving up capabilities", errno))?;
-    process::set_no_new_privileges().map_err(|errno| failed("giving up privileges", errno))?;
+    privileges::set_no_new_privileges().map_err(|errno| failed("giving up privileges", errno))?;
     if !filter.is_empty() {
         seccomp::load(filter).map_err(|errno| failed("filtering system calls", errno))?;
     }

@@ -9,7 +9,7 @@ use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
-use super::{Errno, Result, process, to_errno};
+use super::{Errno, Result, privileges, to_errno};
 
 // Rights of linux/landlock.h.
 const EXECUTE: u64 = 1;
@@ -90,7 +90,7 @@ pub fn enclose(fence: &Fence<'_>) -> Result<bool> {
     for path in fence.writes {
         allow(&ruleset, path, handled & !EXECUTE)?;
     }
-    process::set_no_new_privileges()?;
+    privileges::set_no_new_privileges()?;
     // SAFETY: an fd and a number.
     let result = unsafe { libc::syscall(libc::SYS_landlock_restrict_self, ruleset.as_raw_fd(), 0) };
     Errno::result(result).map(|_| true)

@@ -15,6 +15,7 @@ pub mod nameless;
 pub mod ns;
 pub mod nvml;
 pub mod pidfd;
+pub mod privileges;
 pub mod process;
 pub mod pty;
 pub mod seccomp;
