@@ -5,9 +5,11 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use crate::host::CGROUP2_MOUNTS;
+use crate::plan::SWAP_LIMIT;
 use crate::sys::{Result, access, to_errno};
 
-/// What our groups' names begin with; the number of the process that made one follows.
+/// What our groups' names begin with; the number of the process that made one follows, and a dot and a number if that
+/// name was taken.
 const PREFIX: &str = "slipway-";
 /// The file that names the processes of a group, and takes new ones.
 const PROCESSES: &str = "cgroup.procs";
@@ -40,22 +42,43 @@ pub fn delegated_group(root: &Path, controllers: &[&str]) -> std::result::Result
 /// Makes a group below `parent`, sets its limits, and moves this process into it. Groups of ours that are empty go.
 pub fn enter_group(parent: &Path, limits: &[(&'static str, String)]) -> Result<()> {
     sweep_groups(parent);
-    // By this name, and not by getpid, the host knows a process in a pid namespace.
-    let number = fs::read_link("/proc/self").map_err(to_errno)?;
-    let group = parent.join(format!("{PREFIX}{}", number.display()));
-    match fs::create_dir(&group) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-        other => other.map_err(to_errno)?,
-    }
+    let group = new_group(parent).map_err(to_errno)?;
+    let set = |file: &str, text: &str| match write(&group.join(file), text) {
+        // Told before the start: `may_limit_swap`.
+        Err(error) if file == SWAP_LIMIT && error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    };
     let entered = limits
         .iter()
-        .try_for_each(|(file, text)| write(&group.join(file), text))
+        .try_for_each(|(file, text)| set(file, text))
         .and_then(|()| write(&group.join(PROCESSES), "0"));
     entered.map_err(|error| {
         // It is empty; should it not go, the next start with limits tries again.
         let _ = fs::remove_dir(&group);
         to_errno(error)
     })
+}
+
+/// Makes a group that is named by this process.
+fn new_group(parent: &Path) -> io::Result<PathBuf> {
+    // By this name, and not by getpid, the host knows a process in a pid namespace.
+    let number = fs::read_link("/proc/self")?;
+    let mut group = parent.join(format!("{PREFIX}{}", number.display()));
+    // An earlier process of this number may have left some of its own in the group that it made.
+    for place in 1.. {
+        match fs::create_dir(&group) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            other => return other.map(|()| group),
+        }
+        group = parent.join(format!("{PREFIX}{}.{place}", number.display()));
+    }
+    Err(io::ErrorKind::AlreadyExists.into())
+}
+
+/// Whether a group made below this one can limit swap. The root of the hierarchy has no limits of its own to look at.
+#[must_use]
+pub fn may_limit_swap(parent: &Path) -> bool {
+    parent.join(SWAP_LIMIT).exists() || !parent.join("cgroup.type").exists()
 }
 
 /// Moves this process into the group of ours that another one is in, if it is in one.
@@ -75,7 +98,7 @@ pub fn join_group_of(pid: i32) -> Result<()> {
 pub fn sweep_groups(parent: &Path) {
     for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
         let name = entry.file_name();
-        let maker = name.to_str().and_then(|name| name.strip_prefix(PREFIX));
+        let maker = name.to_str().and_then(|name| name.strip_prefix(PREFIX)?.split('.').next());
         if maker.is_some_and(|maker| !Path::new("/proc").join(maker).exists()) {
             // EBUSY: it has one.
             let _ = fs::remove_dir(entry.path());
@@ -133,7 +156,14 @@ mod tests {
         );
         // Of a group that is left, the kernel's own files go with it; here there are none.
         fs::create_dir(user.join("slipway-999999999")).unwrap();
+        fs::create_dir(user.join("slipway-999999999.1")).unwrap();
+        let own = [new_group(&user).unwrap(), new_group(&user).unwrap()];
         sweep_groups(&user);
         assert!(!user.join("slipway-999999999").exists() && user.join("session").exists());
+        assert!(!user.join("slipway-999999999.1").exists() && own.iter().all(|group| group.exists()));
+
+        assert!(may_limit_swap(&user));
+        write("sys/fs/cgroup/user/cgroup.type", "domain");
+        assert!(!may_limit_swap(&user));
     }
 }

@@ -26,7 +26,7 @@ mod unpacked;
 mod words;
 
 pub use apply::{Context, UPPER, apply, visit};
-pub use control::{delegated_group, enter_group, join_group_of, sweep_groups};
+pub use control::{delegated_group, enter_group, join_group_of, may_limit_swap, sweep_groups};
 pub use exec::become_workload;
 pub use keeper::{Scope, Sharing, sweep as sweep_keepers};
 pub use prepare::{caller, home_of, image_files, look_up, small_file};

@@ -4,6 +4,8 @@ use crate::bundle::Resources;
 
 /// The kernel's default period of CPU time, in microseconds.
 const PERIOD_MICROSECONDS: u64 = 100_000;
+/// The file that limits swap. A kernel may count memory and not swap, and then lacks it.
+pub const SWAP_LIMIT: &str = "memory.swap.max";
 /// Billionths of a CPU that are one.
 const BILLION: u64 = 1_000_000_000;
 
@@ -37,14 +39,14 @@ pub(super) fn files(resources: &Resources) -> Vec<(&'static str, String)> {
     if let Some(bytes) = resources.memory_bytes {
         files.push(("memory.max", bytes.to_string()));
     }
-    match (resources.memory_swap_bytes, resources.memory_bytes) {
-        (Some(both), _) if both < 0 => files.push(("memory.swap.max", "max".into())),
-        // docker's number holds the memory, too.
-        (Some(both), Some(memory)) => {
-            let both = u64::try_from(both).unwrap_or(0);
-            files.push(("memory.swap.max", both.saturating_sub(memory).to_string()));
-        }
-        _ => {}
+    if let Some(memory) = resources.memory_bytes {
+        // docker's number holds the memory, too, and is twice the memory where it is not given.
+        let swap = match resources.memory_swap_bytes.map(u64::try_from) {
+            None => memory.to_string(),
+            Some(Ok(both)) => both.saturating_sub(memory).to_string(),
+            Some(Err(_)) => "max".into(),
+        };
+        files.push((SWAP_LIMIT, swap));
     }
     if let Some(bytes) = resources.memory_reservation_bytes {
         files.push(("memory.low", bytes.to_string()));
@@ -73,12 +75,14 @@ mod tests {
         check(Resources { cpu_shares: Some(1024), ..none() }, &[("cpu.weight", "39")]);
         check(Resources { cpuset: Some("0-3,8".into()), ..none() }, &[("cpuset.cpus", "0-3,8")]);
         let memory = Resources { memory_bytes: Some(100), pids: Some(7), ..none() };
-        check(memory.clone(), &[("memory.max", "100"), ("pids.max", "7")]);
-        check(
-            Resources { memory_swap_bytes: Some(150), pids: None, ..memory.clone() },
-            &[("memory.max", "100"), ("memory.swap.max", "50")],
-        );
-        check(Resources { memory_swap_bytes: Some(-1), ..none() }, &[("memory.swap.max", "max")]);
+        check(memory.clone(), &[("memory.max", "100"), ("memory.swap.max", "100"), ("pids.max", "7")]);
+        for (both, swap) in [(150, "50"), (100, "0"), (-1, "max")] {
+            check(
+                Resources { memory_swap_bytes: Some(both), pids: None, ..memory.clone() },
+                &[("memory.max", "100"), ("memory.swap.max", swap)],
+            );
+        }
+        check(Resources { memory_swap_bytes: Some(-1), ..none() }, &[]);
         assert_eq!(controllers(&Resources { memory_swap_bytes: Some(150), ..memory }), ["memory", "pids"]);
     }
 }

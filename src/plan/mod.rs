@@ -28,7 +28,7 @@ use crate::bundle::CapabilitySet;
 use crate::sys::seccomp::Instruction;
 
 pub use check::{Flaw, check};
-pub use control::controllers;
+pub use control::{SWAP_LIMIT, controllers};
 pub use explain::{Explanation, explain};
 pub use make::{Needed, make, needed, needed_below};
 

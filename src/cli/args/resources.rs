@@ -59,7 +59,10 @@ impl ResourceArgs {
             cpuset: self.cpuset_cpus.clone().filter(|list| !list.is_empty()),
             cpuset_mems: self.cpuset_mems.clone().filter(|list| !list.is_empty()),
             memory_bytes: positive(self.memory),
-            memory_swap_bytes: self.memory_swap.filter(|swap| *swap != 0),
+            // Without a limit of memory, no limit of both says nothing.
+            memory_swap_bytes: self
+                .memory_swap
+                .filter(|swap| *swap > 0 || *swap < 0 && positive(self.memory).is_some()),
             memory_reservation_bytes: positive(self.memory_reservation),
             pids: positive(self.pids_limit.and_then(|pids| u64::try_from(pids).ok())),
         }

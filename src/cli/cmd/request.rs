@@ -3,19 +3,18 @@
 mod network;
 mod places;
 mod privileges;
+mod resources;
 
 use std::ffi::OsStr;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use crate::bundle::{
-    EnvRequest, Home, Identity, Ipc, Limit, MemoryMount, Request, Resources, WritableRoot, parse_env_file,
+    EnvRequest, Home, Identity, Ipc, Limit, MemoryMount, Request, WritableRoot, parse_env_file,
 };
 use crate::config::Profile;
 use crate::host;
-use crate::launch;
 use crate::oci::RunConfig;
-use crate::plan;
 use crate::sys::process;
 
 use super::Session;
@@ -60,8 +59,7 @@ pub(super) fn request(args: &RunArgs, command: &[OsString], ground: &Ground<'_>)
         return Err(Failure::new(message, hint));
     }
     let mut warnings = judged.told;
-    let resources = args.resources.resources();
-    let control_group = control_group(&resources, &mut warnings);
+    let (resources, control_group) = resources::choose(&args.resources, &mut warnings)?;
     let (volumes, memory_mounts) = places::mounts(args, ground)?;
     let network = network::choose(args, ground, &mut warnings)?;
     let privileges = privileges::choose(args, ground, &mut warnings)?;
@@ -103,22 +101,6 @@ pub(super) fn request(args: &RunArgs, command: &[OsString], ground: &Ground<'_>)
         proxies: if is_docker { network::proxies(ground.session) } else { Vec::new() },
         warnings,
     })
-}
-
-/// Where limits can be set; they are the job's alone where that is nowhere.
-fn control_group(resources: &Resources, warnings: &mut Vec<String>) -> Option<PathBuf> {
-    if resources.is_empty() {
-        return None;
-    }
-    match launch::delegated_group(Path::new("/"), &plan::controllers(resources)) {
-        Ok(parent) => Some(parent),
-        Err(reason) => {
-            warnings.push(format!(
-                "limits of CPU, memory and processes are those of the job or session, since {reason}"
-            ));
-            None
-        }
-    }
 }
 
 /// `--env-file` below `-e`, as Docker weighs them.
