@@ -399,30 +399,30 @@ pub(super) enum Stop {
     Usage(String),
 }
 
-/// `run` alone, which a job may start thousands of times: to build the flags of every verb takes longer than to read those
-/// of one.
-#[derive(Debug, Parser)]
-#[command(name = "slipway")]
-struct RunAlone {
-    #[command(subcommand)]
-    verb: RunVerb,
-}
-
-#[derive(Debug, Subcommand)]
-enum RunVerb {
-    #[command(disable_help_flag = true)]
-    Run(Box<RunArgs>),
+/// The flags of one verb, for those that a job may start thousands of times: to build the flags of every verb takes longer
+/// than to read those of one. `None` where help is asked for or a word is wrong: that comes from the whole.
+fn alone<A: Args>(words: &[OsString]) -> Option<A> {
+    let verb = clap::Command::new("slipway").disable_help_flag(true);
+    let matches = A::augment_args(verb).try_get_matches_from(words).ok()?;
+    A::from_arg_matches(&matches).ok()
 }
 
 /// Parses the words of the command line, the program's name first.
 pub(super) fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Arguments, Stop> {
     let words: Vec<OsString> = words.into_iter().collect();
-    if words.get(1).is_some_and(|verb| verb == "run")
-        && let Ok(RunAlone { verb: RunVerb::Run(args) }) = RunAlone::try_parse_from(&words)
-    {
-        return Ok(Arguments { command: Command::Run(args) });
+    let own = words.get(1..).unwrap_or_default();
+    let command = match words.get(1).and_then(|verb| verb.to_str()) {
+        Some("run") => alone(own).map(Command::Run),
+        Some("exec") => alone(own).map(ContainerVerb::Exec).map(Command::OfContainer),
+        Some("ps") => alone(own).map(ContainerVerb::Ps).map(Command::OfContainer),
+        Some("start") => alone(own).map(ContainerVerb::Start).map(Command::OfContainer),
+        Some("stop") => alone(own).map(ContainerVerb::Stop).map(Command::OfContainer),
+        Some("rm") => alone(own).map(ContainerVerb::Rm).map(Command::OfContainer),
+        _ => None,
+    };
+    if let Some(command) = command {
+        return Ok(Arguments { command });
     }
-    // Help and errors come from the whole.
     Arguments::try_parse_from(words).map_err(|error| {
         let text = error.render().to_string();
         if error.use_stderr() { Stop::Usage(text) } else { Stop::Text(text) }
