@@ -118,6 +118,11 @@ impl Cache {
         }
     }
 
+    /// Whether the block at `place` is at hand or being loaded.
+    pub(super) fn has(&self, place: BlockPlace) -> bool {
+        self.shard(place).slots.contains_key(&place)
+    }
+
     /// Notes that so many bytes of the block went to the kernel.
     pub(super) fn gave(&self, place: BlockPlace, bytes: usize) {
         self.shard(place).gave(place, bytes);
@@ -138,12 +143,6 @@ impl Cache {
     /// How many blocks of `block_bytes` there is room for.
     pub(super) fn most_blocks(&self, block_bytes: usize) -> usize {
         self.shard_bytes * self.shards.len() / block_bytes.max(1)
-    }
-
-    /// True if the block is at hand or being loaded.
-    #[cfg(test)]
-    pub(super) fn has(&self, place: BlockPlace) -> bool {
-        self.shard(place).slots.contains_key(&place)
     }
 
     fn shard(&self, place: BlockPlace) -> MutexGuard<'_, Shard> {

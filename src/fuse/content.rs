@@ -200,23 +200,15 @@ impl Content {
             let length = to_usize((file.size_bytes - block_start).min(block_bytes))?;
             let within = to_usize(at - block_start)?;
             let upto = to_usize((end - block_start).min(block_bytes))?;
-            let own = file.blocks.get(to_usize(index)?).copied();
-            out.push(match own {
-                Some(place) if place.size_word == 0 => Piece::Hole(upto - within),
-                Some(place) => {
-                    let block = self.block(place, length, upto - within)?;
-                    // A block that gives less would be a hole that nobody sees, so it is an error.
-                    if block.len() != length {
-                        return Err(Unreadable);
-                    }
-                    Piece::Bytes { block, start: within, end: upto }
-                }
-                None => {
-                    let (place, start) = file.tail.ok_or(Unreadable)?;
-                    let block = self.block(place, self.block_bytes, upto - within)?;
-                    let end = start.checked_add(upto).filter(|end| *end <= block.len()).ok_or(Unreadable)?;
-                    Piece::Bytes { block, start: start + within, end }
-                }
+            let (place, start, exact) = match file.blocks.get(to_usize(index)?) {
+                Some(place) => (*place, 0, Some(length)),
+                None => file.tail.map(|(place, start)| (place, start, None)).ok_or(Unreadable)?,
+            };
+            out.push(if place.size_word == 0 {
+                Piece::Hole(upto - within)
+            } else {
+                let end = start.checked_add(upto).ok_or(Unreadable)?;
+                self.piece(place, start + within..end, exact)?
             });
             at = block_start + upto as u64;
         }
@@ -229,6 +221,34 @@ impl Content {
         self.cache.gave(place, bytes);
     }
 
+    /// Bytes of a block, which has `exact` bytes if that is known. A block that gives less would be a hole that nobody sees,
+    /// so it is an error.
+    fn piece(
+        &self,
+        place: BlockPlace,
+        range: std::ops::Range<usize>,
+        exact: Option<usize>,
+    ) -> Result<Piece, Unreadable> {
+        // No more is read than is asked for, and none is kept, since the system has the image's pages anyway.
+        if place.is_stored() && !self.cache.has(place) {
+            if exact.is_some_and(|exact| exact != place.packed_bytes() as usize) {
+                return Err(Unreadable);
+            }
+            let mut part = self.blocks.take();
+            let length = range.len();
+            part.bytes_mut().resize(length, 0);
+            self.reader.read_stored(place, range.start, part.bytes_mut()).map_err(|_| Unreadable)?;
+            self.stats.add(Count::PackedBytes, length as u64);
+            self.count(place, How::Loaded);
+            return Ok(Piece::Bytes { block: Arc::new(part), start: 0, end: length });
+        }
+        let block = self.block(place, exact.unwrap_or(self.block_bytes), range.len())?;
+        if exact.is_some_and(|exact| exact != block.len()) || range.end > block.len() {
+            return Err(Unreadable);
+        }
+        Ok(Piece::Bytes { block, start: range.start, end: range.end })
+    }
+
     fn block(&self, place: BlockPlace, length: usize, wanted_bytes: usize) -> Result<Block, Unreadable> {
         let (block, how) = self.cache.get(place, wanted_bytes, || {
             self.stats.add(Count::PackedBytes, place.packed_bytes().into());
@@ -236,6 +256,11 @@ impl Content {
             self.reader.read_block_into(place, length, block.bytes_mut()).map_err(|_| Unreadable)?;
             Ok(block.shrunk())
         })?;
+        self.count(place, how);
+        Ok(block)
+    }
+
+    fn count(&self, place: BlockPlace, how: How) {
         let count = match how {
             How::Hit => Count::Hits,
             How::Waited => Count::Waits,
@@ -245,7 +270,6 @@ impl Content {
         if let Some(recorder) = &self.recorder {
             recorder.note(place, || self.stats.age().as_secs());
         }
-        Ok(block)
     }
 
     /// Has the pool load what comes next, if the reads of this file are a run.

@@ -30,6 +30,12 @@ impl BlockPlace {
     pub fn packed_bytes(self) -> u32 {
         self.size_word & !BLOCK_STORED
     }
+
+    /// Whether the image has its bytes as they are.
+    #[must_use]
+    pub fn is_stored(self) -> bool {
+        self.size_word & BLOCK_STORED != 0
+    }
 }
 
 /// A fragment block: it holds the tails of several files.
@@ -66,21 +72,31 @@ impl Reader {
         while at < end {
             let block_start = at - at % block_bytes;
             let length = to_usize((file.size_bytes - block_start).min(block_bytes))?;
-            let (block, start) = match blocks.next() {
-                Some(place) => (self.block_again(place?, length)?, 0),
+            let (place, start, most) = match blocks.next() {
+                Some(place) => (place?, 0, length),
                 None => {
                     let (place, start) = self.tail(file)?;
-                    (self.block_again(place, to_usize(block_bytes)?)?, start)
+                    (place, start, to_usize(block_bytes)?)
                 }
             };
             let within = to_usize(at - block_start)?;
+            let wanted = (length - within).min(buf.len() - done);
+            // No more of a block that is stored as it is is read than is asked for.
+            if place.is_stored() && place.packed_bytes() as usize <= most {
+                let from = start.saturating_add(within);
+                self.read_stored(place, from, &mut buf[done..done + wanted])?;
+                done += wanted;
+                at += wanted as u64;
+                continue;
+            }
+            let block = self.block_again(place, most)?;
             let have =
                 block.get(start..).and_then(|rest| rest.get(..length)).and_then(|own| own.get(within..));
             let Some(have) = have.filter(|have| !have.is_empty()) else {
                 let reason = "is shorter than the file that it belongs to";
                 return Err(ReadError::Damaged { what: "data block", offset: file.start, reason });
             };
-            let count = have.len().min(buf.len() - done);
+            let count = have.len().min(wanted);
             buf[done..done + count].copy_from_slice(&have[..count]);
             done += count;
             at += count as u64;
@@ -178,6 +194,16 @@ impl Reader {
         result
     }
 
+    /// Fills `out` with the bytes from `start` on of a block that is stored as it is.
+    pub fn read_stored(&self, place: BlockPlace, start: usize, out: &mut [u8]) -> Result<(), ReadError> {
+        let packed = self.packed_length(place)?.filter(|_| place.is_stored()).unwrap_or(0);
+        if start.checked_add(out.len()).is_none_or(|end| end > packed) {
+            let reason = "is shorter than the file that it belongs to";
+            return Err(ReadError::Damaged { what: "data block", offset: place.offset, reason });
+        }
+        self.shared.read_exact(out, place.offset.saturating_add(start as u64))
+    }
+
     /// As [`Self::read_block_into`], from the bytes that the block takes in the image.
     pub fn unpack_block(
         &self,
@@ -239,7 +265,7 @@ impl Reader {
     ) -> Result<(), ReadError> {
         let length = length.min(self.shared.superblock.block_bytes as usize);
         let offset = place.offset;
-        if place.size_word & BLOCK_STORED != 0 {
+        if place.is_stored() {
             if packed.len() > length {
                 let reason = "is longer than the file that it belongs to";
                 return Err(ReadError::Damaged { what: "data block", offset, reason });
