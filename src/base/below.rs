@@ -8,17 +8,19 @@ use std::path::Path;
 pub fn is_below(path: &Path, above: &Path) -> bool {
     let (bytes, above_bytes) = (path.as_os_str().as_bytes(), above.as_os_str().as_bytes());
     match bytes.strip_prefix(above_bytes) {
-        Some(rest) if rest.is_empty() || rest.starts_with(b"/") => true,
+        Some(rest) if rest.is_empty() || rest.starts_with(b"/") || above_bytes == b"/" => true,
         _ if is_clean(bytes) && is_clean(above_bytes) => false,
         _ => path.starts_with(above),
     }
 }
 
-/// No part is empty or begins with a dot, so that there is one spelling. The root is none of these: it ends with a slash.
+/// No part is empty or `.`, so that there is one spelling.
 fn is_clean(bytes: &[u8]) -> bool {
-    bytes.starts_with(b"/")
-        && !bytes.ends_with(b"/")
-        && !bytes.windows(2).any(|pair| pair == b"//" || pair == b"/.")
+    bytes == b"/"
+        || bytes.starts_with(b"/")
+            && !bytes.ends_with(b"/")
+            && !bytes.ends_with(b"/.")
+            && !bytes.windows(3).any(|part| part[0] == b'/' && (part[1] == b'/' || part[1..] == *b"./"))
 }
 
 #[cfg(test)]
@@ -29,7 +31,7 @@ mod tests {
     fn says_what_the_standard_library_says() {
         let paths = [
             "/", "/a", "/a/", "/a/b", "/ab", "//a", "/a/./b", "/a//b", "/.a", "/.a/b", "a", "a/b", "",
-            "/a/b/c",
+            "/a/b/c", "/.", "/a/.", "/..", "/a/..", "/a/../b", "/./a", "//", ".", "/.a/./b",
         ];
         for path in paths.map(Path::new) {
             for above in paths.map(Path::new) {
