@@ -5,9 +5,16 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 
-/// Every variable of this process.
+use super::task;
+
+/// Every variable of this process, but for that which only the command line is about.
 pub(super) fn read() -> BTreeMap<OsString, OsString> {
-    std::env::vars_os().collect()
+    std::env::vars_os().filter(|(name, _)| name != task::VARIABLE).collect()
+}
+
+/// The beginning of this task's command line, where Slurm's plugin left it.
+pub(super) fn task() -> Option<OsString> {
+    std::env::var_os(task::VARIABLE)
 }
 
 /// What kind of terminal there is, in its own word.

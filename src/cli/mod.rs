@@ -6,6 +6,7 @@ mod env;
 mod failure;
 mod progress;
 mod table;
+mod task;
 mod template;
 mod term;
 
@@ -18,7 +19,9 @@ use failure::Failure;
 #[must_use]
 pub fn main() -> ExitCode {
     crate::sys::process::report_file_size_limits();
-    let arguments = match args::parse(std::env::args_os()) {
+    let words =
+        task::with_beginning(std::env::args_os().collect(), env::task().as_deref(), std::process::id());
+    let arguments = match args::parse(words) {
         Ok(arguments) => arguments,
         Err(Stop::Text(text)) => return end(term::print(&text), true),
         Err(Stop::Usage(text)) => {

@@ -50,6 +50,7 @@ mod runtime;
 mod sandboxing;
 mod sif;
 mod slurm;
+mod spank;
 mod squashfs_read;
 mod squashfs_write;
 mod store;

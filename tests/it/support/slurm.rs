@@ -1,12 +1,13 @@
 //! A real Slurm for a test: `scripts/slurm-box`, started with the test and stopped at its end.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use nix::fcntl::{Flock, FlockArg};
 
-use super::sandbox::{Sandbox, wait_until};
+use super::sandbox::{Run, Sandbox, wait_until};
 
 /// Virtual nodes share the machine's cgroup names, so there is one Slurm at a time, whatever the test runner does.
 const LOCK: &str = "/var/tmp/slipway-slurm-box.lock";
@@ -30,15 +31,18 @@ pub(crate) struct JobEnd {
 impl Slurm {
     /// Starts it; `host` is a script that dresses the nodes up.
     pub(crate) fn start(host: Option<&Path>) -> Self {
+        let host = host.map(|host| [OsStr::new("--host"), host.as_os_str()]);
+        Self::start_with(host.iter().flatten())
+    }
+
+    /// Starts it with further words for `slurm-box start`.
+    pub(crate) fn start_with(words: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Self {
         let file = File::options().create(true).truncate(false).write(true).open(LOCK).unwrap();
         let lock = Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, errno)| errno).unwrap();
         let directory = tempfile::Builder::new().prefix("slipway-slurm.").tempdir_in("/tmp").unwrap();
         let slurm = Self { directory, _lock: lock };
         let mut start = slurm.script("start");
-        if let Some(host) = host {
-            start.arg("--host").arg(host);
-        }
-        let output = start.output().unwrap();
+        let output = start.args(words).output().unwrap();
         assert!(output.status.success(), "slurm-box: {}", String::from_utf8_lossy(&output.stderr));
         slurm
     }
@@ -70,6 +74,15 @@ impl Slurm {
             run = run.env(name, value);
         }
         run.succeed().trim().to_owned()
+    }
+
+    /// A command of Slurm (`srun` with its words) as the sandbox's user from its home.
+    pub(crate) fn command<'a>(&self, sandbox: &'a Sandbox, words: &[&str]) -> Run<'a> {
+        let (program, words) = words.split_first().unwrap();
+        sandbox
+            .command(program, words)
+            .env("SLURM_CONF", self.conf())
+            .env("PATH", format!("{}:{}", sandbox.path("bin").display(), super::sandbox::PATH))
     }
 
     /// Cancels a job, and says how it ended.
