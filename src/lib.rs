@@ -20,6 +20,7 @@ pub mod tarlayer;
 pub mod config;
 pub mod gpu;
 pub mod host;
+pub mod mpi;
 pub mod registry;
 pub mod sched;
 pub mod store;

@@ -31,6 +31,19 @@ pub struct Grants {
 }
 
 impl Grants {
+    /// Adds what another provider wants.
+    pub fn append(&mut self, other: Self) {
+        let Self { nodes, binds, hidden, libraries, files, env, notes, reasons } = other;
+        self.nodes.extend(nodes);
+        self.binds.extend(binds);
+        self.hidden.extend(hidden);
+        self.libraries.extend(libraries);
+        self.files.extend(files);
+        self.env.extend(env);
+        self.notes.extend(notes);
+        self.reasons.extend(reasons);
+    }
+
     /// Why a variable or a place inside is there.
     #[must_use]
     pub fn reason(&self, name: &str) -> String {

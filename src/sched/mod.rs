@@ -16,6 +16,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::grants::JobGpus;
 
+pub use slurm::pmix_directory;
+
 /// An environment, as the program received it.
 pub type Environment = BTreeMap<OsString, OsString>;
 

@@ -10,7 +10,7 @@ use crate::grants::JobGpus;
 
 use super::{Environment, JobFacts, Scheduler, number, text};
 
-/// Most bytes of `gres.conf` that are read.
+/// Most bytes of a configuration file that are read.
 const MAX_CONFIG_BYTES: u64 = 1 << 20;
 
 /// The Slurm workload manager.
@@ -30,7 +30,8 @@ impl Scheduler for Slurm {
             step: text(env, "SLURM_STEP_GPUS"),
             job: text(env, "SLURM_JOB_GPUS"),
             visible: text(env, "CUDA_VISIBLE_DEVICES"),
-            minors: read_gres(env, root).and_then(|file| parse_minors(&file, node_name.as_deref())),
+            minors: read_config(env, root, "gres.conf")
+                .and_then(|file| parse_minors(&file, node_name.as_deref())),
         };
         Some(JobFacts {
             scheduler: self.name().into(),
@@ -64,14 +65,38 @@ fn counter(counts: &str, node: u32) -> Option<u32> {
     None
 }
 
-/// `gres.conf` beside `slurm.conf`: where SLURM_CONF says, else where packages put it, else slurmd's fetched copy.
-fn read_gres(env: &Environment, root: &Path) -> Option<String> {
+/// The directory that Slurm's PMIx makes for the ranks of a step beside the server's: in `TmpFS`, unless SLURM_PMIX_TMPDIR is
+/// set. No variable names it (`mpi/pmix/pmixp_info.c`: `spmix_appdir_UID_JOB.STEP`).
+#[must_use]
+pub fn pmix_directory(env: &Environment, root: &Path) -> Option<PathBuf> {
+    let job = text(env, "SLURM_JOB_ID")?;
+    let (user, step) = (text(env, "SLURM_JOB_UID")?, text(env, "SLURM_STEP_ID")?);
+    let base = text(env, "SLURM_PMIX_TMPDIR").or_else(|| {
+        let config = read_config(env, root, "slurm.conf")?;
+        let value = parse_temporary(&config)?;
+        let node = text(env, "SLURMD_NODENAME").unwrap_or_default();
+        Some(value.replace("%n", &node).replace("%h", &node))
+    });
+    let base = PathBuf::from(base.unwrap_or_else(|| "/tmp".into()));
+    base.is_absolute().then(|| base.join(format!("spmix_appdir_{user}_{job}.{step}")))
+}
+
+/// The value of `TmpFS`, whose name may have any case.
+fn parse_temporary(config: &str) -> Option<String> {
+    config.lines().rev().find_map(|line| {
+        let (name, value) = line.split('#').next()?.split_once('=')?;
+        name.trim().eq_ignore_ascii_case("TmpFS").then(|| value.trim().to_owned())
+    })
+}
+
+/// `gres.conf` or `slurm.conf`: where SLURM_CONF says, else where packages put it, else slurmd's fetched copy.
+fn read_config(env: &Environment, root: &Path, name: &str) -> Option<String> {
     let configured =
         text(env, "SLURM_CONF").and_then(|path| Some(PathBuf::from(path).parent()?.to_path_buf()));
     let usual = ["/etc/slurm", "/etc/slurm-llnl", "/run/slurm/conf"].map(PathBuf::from);
     configured.into_iter().chain(usual).find_map(|directory| {
         let directory = directory.strip_prefix("/").ok()?.to_path_buf();
-        let file = fs::File::open(root.join(directory).join("gres.conf")).ok()?;
+        let file = fs::File::open(root.join(directory).join(name)).ok()?;
         let mut config = String::new();
         file.take(MAX_CONFIG_BYTES).read_to_string(&mut config).ok()?;
         Some(config)

@@ -33,6 +33,7 @@ mod layer_cases;
 mod ldcache;
 mod loader_cache;
 mod merge;
+mod mpi;
 mod optimize;
 mod other_images;
 mod processes;

@@ -8,6 +8,7 @@ use crate::bundle;
 use crate::config::Profile;
 use crate::image::Image;
 use crate::launch::{self, Context, ServeSettings, Sharing};
+use crate::mpi;
 use crate::oci::Platform;
 use crate::plan::{self, Explanation, ImageSource, LaunchPlan};
 use crate::runtime::{self, Container};
@@ -171,9 +172,13 @@ fn make_plan(
     let reader = Reader::open(image.partition())?;
     let files = launch::image_files(&reader, name)?;
     let caller = launch::caller(&session.env);
-    let grants = super::grants::for_run(args, session, image, &reader, name)?;
+    let mut grants = super::grants::for_run(args, session, image, &reader, name)?;
     let profile = request::profile(args, session);
     let is_docker = profile == Profile::Docker;
+    // Without the job's variables a rank finds nobody anyway.
+    if !is_docker && !args.cleanenv {
+        grants.append(mpi::grants(&session.env));
+    }
     // In the docker profile the root of what others can find is kept until it is removed.
     let is_named = args.keep.name.is_some() && !args.rm;
     let is_kept = is_docker && (args.keep.detach || is_named || !matches!(way, Way::Run));
