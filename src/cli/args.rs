@@ -1,5 +1,6 @@
 //! The command line as data: flags with Docker's names, and Apptainer's where they do not clash.
 
+mod apart;
 mod containers;
 mod files;
 mod images;
@@ -9,12 +10,13 @@ mod listing;
 mod processes;
 mod prune;
 mod resources;
+mod sbatch;
 mod volumes;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 
 use crate::squashfs::compress::Compressor;
 
@@ -35,6 +37,7 @@ pub(super) use images::{
 pub(super) use isolation::{FilesArgs, IsolationArgs, PullWhen};
 pub(super) use leftover::LeftoverArgs;
 pub(super) use resources::ResourceArgs;
+pub(super) use sbatch::SbatchArgs;
 pub(super) use volumes::{VolumeArgs, VolumeCommand, VolumeCreateArgs, VolumeLsArgs, VolumePruneArgs};
 
 /// Everything that was typed.
@@ -95,6 +98,8 @@ pub(super) enum Command {
     Login(LoginArgs),
     /// Log out of a registry
     Logout(LogoutArgs),
+    /// Print or submit a job script for a command in an image
+    Sbatch(SbatchArgs),
     /// Show this node's GPUs
     Gpus(GpusArgs),
     /// Show what this machine offers and where the store is
@@ -402,8 +407,9 @@ pub(super) enum Stop {
 /// The flags of one verb, for those that a job may start thousands of times: to build the flags of every verb takes longer
 /// than to read those of one. `None` where help is asked for or a word is wrong: that comes from the whole.
 fn alone<A: Args>(words: &[OsString]) -> Option<A> {
-    let verb = clap::Command::new("slipway").disable_help_flag(true);
-    let matches = A::augment_args(verb).try_get_matches_from(words).ok()?;
+    let verb = A::augment_args(clap::Command::new("slipway").disable_help_flag(true));
+    let words = apart::set_apart(&verb, words.to_vec());
+    let matches = verb.try_get_matches_from(words).ok()?;
     A::from_arg_matches(&matches).ok()
 }
 
@@ -423,7 +429,11 @@ pub(super) fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Argumen
     if let Some(command) = command {
         return Ok(Arguments { command });
     }
-    Arguments::try_parse_from(words).map_err(|error| {
+    let command = Arguments::command();
+    let words = apart::set_apart(&command, words);
+    let parsed =
+        command.try_get_matches_from(words).and_then(|matches| Arguments::from_arg_matches(&matches));
+    parsed.map_err(|error| {
         let text = error.render().to_string();
         if error.use_stderr() { Stop::Usage(text) } else { Stop::Text(text) }
     })

@@ -80,6 +80,7 @@ fn act(command: &Command) -> Result<(), Failure> {
             SystemCommand::Info(args) => cmd::info::run(args, &session),
         },
         Command::Info(args) => cmd::info::run(args, &session),
+        Command::Sbatch(args) => cmd::sbatch::run(args, &session),
         Command::Gpus(args) => cmd::gpus::run(args, &session),
         Command::Config(args) => match &args.command {
             ConfigCommand::Show => cmd::config::show(&session),

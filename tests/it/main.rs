@@ -49,6 +49,7 @@ mod run_docker;
 mod run_flags;
 mod runtime;
 mod sandboxing;
+mod sbatch;
 mod sif;
 mod slurm;
 mod spank;

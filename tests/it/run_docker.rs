@@ -286,3 +286,13 @@ fn processes_are_the_containers_own() {
     check(&sandbox, &["--pid", "host", "box.sif", "sh", "-c", &script], "seen\n");
     check(&sandbox, &["box.sif", "sh", "-c", &format!("{script} || echo hidden")], "hidden\n");
 }
+
+#[test]
+fn short_flags_take_attached_values() {
+    need!(userns, fuse, tool "busybox");
+    let sandbox = Sandbox::new();
+    TestImage::busybox().convert(&sandbox, "box.sif");
+    let script = "echo $A $(id -u) $(pwd) -u1";
+    let output = sandbox.slipway(["run", "-eA=1", "-u0", "-w/etc", "box.sif", "sh", "-c", script]).succeed();
+    assert_eq!(output, "1 0 /etc -u1\n");
+}

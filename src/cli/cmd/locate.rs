@@ -28,11 +28,8 @@ pub(super) fn run_file(
     when: PullWhen,
     platform: Option<&str>,
 ) -> Result<PathBuf, Failure> {
-    let path = Path::new(word);
-    let named_as_file = [b"/".as_slice(), b"."].iter().any(|start| word.as_bytes().starts_with(start))
-        || [b".sif".as_slice(), b".sqsh", b".squashfs"].iter().any(|end| word.as_bytes().ends_with(end));
-    if named_as_file || path.is_file() {
-        return Ok(path.to_path_buf());
+    if is_file(word) {
+        return Ok(PathBuf::from(word));
     }
     let text = word.to_str().ok_or_else(|| {
         Failure::new(format!("`{}` is not an image name", word.to_string_lossy()), "names are plain ASCII")
@@ -56,6 +53,13 @@ pub(super) fn run_file(
     pull_in_child(text, platform)?;
     stored(&store, text)?
         .ok_or_else(|| Failure::new(format!("`{text}` was pulled but is not in the store"), None))
+}
+
+/// Whether a word names a file, and not an image of the store.
+pub(super) fn is_file(word: &OsStr) -> bool {
+    [b"/".as_slice(), b"."].iter().any(|start| word.as_bytes().starts_with(start))
+        || [b".sif".as_slice(), b".sqsh", b".squashfs"].iter().any(|end| word.as_bytes().ends_with(end))
+        || Path::new(word).is_file()
 }
 
 /// The run file of the image that a name, an id or the beginning of one means.

@@ -29,6 +29,7 @@ pub(super) mod rmi;
 mod rootfs;
 pub(super) mod run;
 pub(super) mod save;
+pub(super) mod sbatch;
 mod sharing;
 pub(super) mod shell;
 pub(super) mod tag;
