@@ -30,11 +30,17 @@ pub(crate) struct JobEnd {
 impl Slurm {
     /// Starts it; `host` is a script that dresses the nodes up.
     pub(crate) fn start(host: Option<&Path>) -> Self {
+        Self::start_with(host, &[])
+    }
+
+    /// Starts it with further flags of `scripts/slurm-box`.
+    pub(crate) fn start_with(host: Option<&Path>, flags: &[&str]) -> Self {
         let file = File::options().create(true).truncate(false).write(true).open(LOCK).unwrap();
         let lock = Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, errno)| errno).unwrap();
         let directory = tempfile::Builder::new().prefix("slipway-slurm.").tempdir_in("/tmp").unwrap();
         let slurm = Self { directory, _lock: lock };
         let mut start = slurm.script("start");
+        start.args(flags);
         if let Some(host) = host {
             start.arg("--host").arg(host);
         }
