@@ -139,6 +139,29 @@ impl HostRoot {
         Some(Stamp { inode: facts.ino(), seconds: facts.mtime(), nanoseconds: facts.mtime_nsec() })
     }
 
+    /// Who may use a node: `mode 0660, owner root, group video`, and the group that one would have to be in.
+    pub(super) fn owners(&self, path: &Path) -> Option<(String, Option<String>)> {
+        let facts = fs::metadata(self.place(path)).ok()?;
+        let name = |file: &str, id: u32| {
+            let text = self.read(file).unwrap_or_default();
+            let line = text.lines().find(|line| line.split(':').nth(2) == Some(&id.to_string()));
+            line.and_then(|line| line.split(':').next()).map_or_else(|| id.to_string(), str::to_owned)
+        };
+        let (owner, group) = (name("/etc/passwd", facts.uid()), name("/etc/group", facts.gid()));
+        let words = format!("mode {:04o}, owner {owner}, group {group}", facts.mode() & 0o7777);
+        Some((words, (facts.mode() & 0o060 == 0o060).then_some(group)))
+    }
+
+    /// True if `path` lies on a mount with `nodev`.
+    pub(super) fn forbids_devices(&self, path: &Path) -> bool {
+        access::forbids_devices(&self.place(path)).unwrap_or_default()
+    }
+
+    /// True for a program that runs as its owner, root.
+    pub(super) fn is_setuid_root(&self, path: &Path) -> bool {
+        fs::metadata(self.place(path)).is_ok_and(|facts| facts.uid() == 0 && facts.mode() & 0o4001 == 0o4001)
+    }
+
     /// Asks the kernel about a device node by access(2) and statvfs(2), without opening it.
     ///
     /// Below another prefix than `/` the file stands for the node, whatever it is and wherever it lies.

@@ -11,6 +11,7 @@
 //! only asked in a child process with a deadline. No function here opens a GPU's node, since that wakes it.
 //! All host files are read below a [`HostRoot`]. What is one vendor's lies behind [`Vendor`].
 
+mod causes;
 mod host_root;
 mod inventory;
 mod listing;
@@ -20,11 +21,12 @@ mod request;
 mod select;
 
 use std::fmt::Debug;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::base::Hint;
-use crate::grants::Grants;
+use crate::grants::{Grants, Trouble};
 
+pub use causes::{Asked, explain_lack};
 pub use host_root::{HostRoot, NodeAccess};
 pub use inventory::{Access, Capability, DriverFiles, DriverLibrary, Gpu, Hints, Inventory};
 pub use inventory::{read_access, read_inventory, remember};
@@ -94,10 +96,18 @@ pub fn grants(inventory: &Inventory, chosen: &Chosen, image: &ImageLibc, root: &
         Some(vendor) if !chosen.is_empty() => {
             let mut grants = vendor.grants(inventory, chosen, image, root);
             grants.notes.splice(0..0, chosen.notes.iter().cloned());
+            grants.troubles.splice(0..0, chosen.troubles.iter().cloned());
             grants
         }
-        _ => Grants { notes: chosen.notes.clone(), ..Grants::default() },
+        _ => Grants { notes: chosen.notes.clone(), troubles: chosen.troubles.clone(), ..Grants::default() },
     }
+}
+
+/// What will keep the GPUs from working because of an MPS daemon that has ended, for CUDA programs that look in `directory`,
+/// or else where CUDA does.
+#[must_use]
+pub fn mps_trouble(root: &HostRoot, directory: Option<&Path>) -> Option<Trouble> {
+    nvidia::troubles::of_mps(root, directory.unwrap_or(Path::new(nvidia::troubles::MPS_DIRECTORY)))
 }
 
 /// Checks what the image says of the GPUs that it needs (`NVIDIA_REQUIRE_CUDA`). Without a chosen GPU nothing is needed.
@@ -127,6 +137,8 @@ pub enum GpuError {
         asked: String,
         /// What is missing.
         reason: String,
+        /// What to do about it, if that is known.
+        remedy: Option<String>,
     },
     /// The driver is there, but no GPU is the caller's.
     #[error("--gpus {asked}: no GPU of this node is yours: {reason}")]
@@ -135,6 +147,18 @@ pub enum GpuError {
         asked: String,
         /// Which rule decided that.
         reason: String,
+        /// What to do about it, if that is known.
+        remedy: Option<String>,
+    },
+    /// The GPUs are the caller's, and no program can use them.
+    #[error("--gpus {asked}: the GPUs cannot be used: {what}")]
+    Unusable {
+        /// The request in the words of `--gpus`.
+        asked: String,
+        /// Why.
+        what: String,
+        /// What to do about it.
+        remedy: String,
     },
     /// More GPUs, or others, than the job owns.
     #[error("--gpus {asked}: asked for {wanted}, but the job owns {owned} ({reason})")]
@@ -205,6 +229,9 @@ impl Hint for GpuError {
                 "use `--gpus all`, `none`, `job`, a number, or `device=` with indices or UUIDs, as in `--gpus device=0,2`"
                     .into()
             }
+            Self::NoDriver { remedy: Some(remedy), .. }
+            | Self::NoneOwned { remedy: Some(remedy), .. }
+            | Self::Unusable { remedy, .. } => remedy.clone(),
             Self::NoDriver { .. } => {
                 "leave out --gpus to run the same command on nodes with and without GPUs, or start it on a GPU node".into()
             }

@@ -199,7 +199,29 @@ fn split_csv(line: &str) -> Result<Vec<String>, String> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..Default::default() })]
+
+        #[test]
+        fn any_text_is_read(text in "(all|device=|count|[0-9]{1,3}|[,=\"]|\\PC){0,12}") {
+            let _ = GpuRequest::parse(&text);
+        }
+
+        #[test]
+        fn devices_come_as_they_are_named(
+            devices in proptest::collection::vec("[A-Za-z0-9:/-]{1,9}", 1..9),
+            quote in proptest::option::of(Just("\"")),
+        ) {
+            let quote = quote.unwrap_or_default();
+            let text = format!("{quote}device={}{quote},capabilities=utility", devices.join(","));
+            let request = GpuRequest::parse(&text);
+            prop_assert_eq!(request.map(|request| request.selection), Ok(Selection::Devices(devices)));
+        }
+    }
 
     #[test]
     fn runtimes_of_vendors_have_variables() {

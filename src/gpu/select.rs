@@ -4,7 +4,7 @@
 //! denies none, the scheduler does not fence the devices, and its variables say what is the job's, as node-wide
 //! indices. Outside a job, everything that can be used.
 
-use crate::grants::JobGpus;
+use crate::grants::{JobGpus, Trouble};
 
 use super::inventory::device_access;
 use super::mig::WITHOUT_INSTANCES;
@@ -21,6 +21,14 @@ pub struct Owned {
     pub others: Vec<(Device, String)>,
     /// All whose nodes can be used: what CUDA would see on the host.
     pub usable: Vec<Device>,
+    /// What the job was given by name, and whose nodes cannot be used though nobody denies them.
+    pub broken: Vec<Device>,
+    /// The variable by which the scheduler gives the job GPUs (`SLURM_STEP_GPUS=0`).
+    pub promise: Option<String>,
+    /// What to do where nothing is owned; see [`super::explain_lack`].
+    pub remedy: Option<String>,
+    /// What is wrong with the job's devices; see [`super::explain_lack`].
+    pub troubles: Vec<Trouble>,
     /// The devices of CUDA_VISIBLE_DEVICES in its order; `None` if it is unset or names something unknown.
     pub visible: Option<Vec<Device>>,
 }
@@ -36,6 +44,8 @@ pub struct Chosen {
     pub visible_devices: Option<String>,
     /// Why each GPU is, or is not, inside.
     pub notes: Vec<String>,
+    /// What is wrong with the job's devices.
+    pub troubles: Vec<Trouble>,
 }
 
 impl Chosen {
@@ -103,7 +113,29 @@ pub fn granted(inventory: &Inventory, job: &JobGpus, access: &Access) -> Owned {
         })
         .collect();
     let visible = job.visible.as_deref().and_then(|list| numbering.resolve(list).ok());
-    Owned { devices, reason, others, usable, visible }
+    let is_broken =
+        |device: &Device| !matches!(answer(*device), NodeAccess::Open) && !answer(*device).is_denied();
+    let broken = named.iter().copied().filter(is_broken).collect();
+    Owned {
+        devices,
+        reason,
+        others,
+        usable,
+        broken,
+        promise: promise(job),
+        remedy: None,
+        troubles: Vec::new(),
+        visible,
+    }
+}
+
+/// The step's own variables count: a step that was given none still has SLURM_JOB_GPUS.
+fn promise(job: &JobGpus) -> Option<String> {
+    let is_some = |list: &&str| list.split(',').any(|item| !matches!(item.trim(), "" | "-1" | "NoDevFiles"));
+    let sources = [("SLURM_STEP_GPUS", &job.step), ("CUDA_VISIBLE_DEVICES", &job.visible)];
+    let mut given =
+        sources.iter().filter_map(|(name, value)| Some((name, value.as_deref().filter(is_some)?)));
+    given.next().filter(|_| job.in_job).map(|(name, value)| format!("{name}={value}"))
 }
 
 /// Whether a start must ask NVML, which alone knows the names and the order of MIG instances. Never so on a node without
@@ -230,17 +262,24 @@ fn by_uuid(inventory: &Inventory, text: &str) -> Option<usize> {
 /// Decides which of the job's GPUs the container gets, or says why the request cannot be met.
 pub fn select(inventory: &Inventory, owned: &Owned, request: &GpuRequest) -> Result<Chosen, GpuError> {
     let asked = request.selection.to_string();
-    let empty = |note: String| Ok(Chosen { notes: vec![note], ..Chosen::default() });
+    let empty = |note: String| {
+        let troubles = match request.selection {
+            Selection::None => Vec::new(),
+            _ => owned.troubles.clone(),
+        };
+        Ok(Chosen { notes: vec![note], troubles, ..Chosen::default() })
+    };
     let is_soft = matches!(request.selection, Selection::Job | Selection::None);
     if inventory.gpus.is_empty() {
         let reason = match &inventory.vendor {
+            _ if owned.remedy.is_some() => owned.reason.clone(),
             Some(vendor) => format!("the {vendor} driver is loaded and shows no GPU"),
             None => VENDORS.iter().map(|vendor| vendor.why_absent()).collect::<Vec<_>>().join("; "),
         };
         return if is_soft {
             empty(format!("no GPU: {reason}"))
         } else {
-            Err(GpuError::NoDriver { asked, reason })
+            Err(GpuError::NoDriver { asked, reason, remedy: owned.remedy.clone() })
         };
     }
     if request.selection == Selection::None {
@@ -251,7 +290,7 @@ pub fn select(inventory: &Inventory, owned: &Owned, request: &GpuRequest) -> Res
         return if is_soft {
             empty(format!("no GPU: {reason}"))
         } else {
-            Err(GpuError::NoneOwned { asked, reason })
+            Err(GpuError::NoneOwned { asked, reason, remedy: owned.remedy.clone() })
         };
     }
     let not_owned = |wanted: String| GpuError::NotOwned {
@@ -273,7 +312,15 @@ pub fn select(inventory: &Inventory, owned: &Owned, request: &GpuRequest) -> Res
                 return Err(GpuError::WithoutInstances { asked, index });
             }
             if wanted.iter().any(|device| !owned.devices.contains(device)) {
-                return Err(not_owned(inventory.words_of(&wanted)));
+                let mut error = not_owned(inventory.words_of(&wanted));
+                let broken = owned
+                    .others
+                    .iter()
+                    .find(|(device, _)| wanted.contains(device) && owned.broken.contains(device));
+                if let (Some((device, why)), GpuError::NotOwned { reason, .. }) = (broken, &mut error) {
+                    *reason = format!("{}: {why}", inventory.name_of(*device));
+                }
+                return Err(error);
             }
             wanted
         }
@@ -281,7 +328,8 @@ pub fn select(inventory: &Inventory, owned: &Owned, request: &GpuRequest) -> Res
     let (visible_devices, note) = visible_inside(inventory, owned, &devices);
     let mut notes = explain(inventory, owned, &devices, &asked);
     notes.extend(note);
-    Ok(Chosen { devices, capabilities: request.capabilities.clone(), visible_devices, notes })
+    let troubles = owned.troubles.clone();
+    Ok(Chosen { devices, capabilities: request.capabilities.clone(), visible_devices, notes, troubles })
 }
 
 /// Why each device is, or is not, inside.

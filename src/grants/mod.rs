@@ -3,11 +3,13 @@
 //! `bundle` and `plan` read [`Grants`] and know no vendor. Pure: the providers on floor 2 fill it from facts.
 
 mod job;
+mod trouble;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 pub use job::JobGpus;
+pub use trouble::{Trouble, Weight};
 
 /// Everything that one or more providers want inside, in the order of decision.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -26,6 +28,8 @@ pub struct Grants {
     pub env: Vec<(String, String)>,
     /// Why each thing is, or is not, inside; `--explain` and `--plan` print them.
     pub notes: Vec<String>,
+    /// What will keep some of it from working.
+    pub troubles: Vec<Trouble>,
     /// Why a variable, by its name, or a file, by its place inside, is there.
     pub reasons: BTreeMap<String, String>,
 }
@@ -33,7 +37,7 @@ pub struct Grants {
 impl Grants {
     /// Adds what another provider wants.
     pub fn append(&mut self, other: Self) {
-        let Self { nodes, binds, hidden, libraries, files, env, notes, reasons } = other;
+        let Self { nodes, binds, hidden, libraries, files, env, notes, reasons, troubles } = other;
         self.nodes.extend(nodes);
         self.binds.extend(binds);
         self.hidden.extend(hidden);
@@ -42,6 +46,7 @@ impl Grants {
         self.env.extend(env);
         self.notes.extend(notes);
         self.reasons.extend(reasons);
+        self.troubles.extend(troubles);
     }
 
     /// Why a variable or a place inside is there.

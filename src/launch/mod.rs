@@ -14,6 +14,7 @@
 #![expect(clippy::disallowed_methods, reason = "this module applies plans to the world")]
 
 mod apply;
+mod baked;
 mod control;
 mod exec;
 mod keeper;
@@ -26,6 +27,7 @@ mod unpacked;
 mod words;
 
 pub use apply::{Context, UPPER, apply, visit};
+pub use baked::{BakedKind, BakedLibrary, baked_libraries};
 pub use control::{delegated_group, enter_group, join_group_of, may_limit_swap, sweep_groups};
 pub use exec::become_workload;
 pub use keeper::{Scope, Sharing, sweep as sweep_keepers};

@@ -162,6 +162,7 @@ fn a_container_with_a_gpu() {
         env: Vec::new(),
         notes: vec!["GPU 0: granted by SLURM_STEP_GPUS".into()],
         reasons: BTreeMap::new(),
+        troubles: Vec::new(),
     };
     let bundle = bundle(&[], grants);
     let plan = plan(&bundle, &facts(&bundle, &FILES, &[], &[])).unwrap();

@@ -163,7 +163,10 @@ fn driver_is_found_in_odd_places_and_the_loaded_version_wins() {
     let host = Host::build_from(&text);
     assert_eq!(
         inventory(&host).findings,
-        ["the driver's libraries were not found: there is no libcuda.so.1 for this machine"]
+        [
+            "the driver's libraries were not found: there is no libcuda.so.1 for this machine (install those of the \
+          driver's version, or name their directory in LD_LIBRARY_PATH)"
+        ]
     );
     let hints = Hints { library_path: vec!["/apps/driver".into()], ..Hints::default() };
     assert_eq!(read_inventory(&host.root(), &hints).findings, Vec::<String>::new());

@@ -25,6 +25,8 @@ mod fuse_torture;
 mod gpu;
 mod gpu_cli;
 mod gpu_mig;
+mod gpu_slurm;
+mod gpu_words;
 mod image_verbs;
 mod keeper;
 mod keeper_slurm;

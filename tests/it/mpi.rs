@@ -107,7 +107,7 @@ impl Ranks {
 fn mpich_under_slurm() {
     need!(root, slurm, userns, fuse, tool "busybox", tool "mpicc.mpich");
     let ranks = Ranks::new("mpicc.mpich");
-    let slurm = Slurm::start_with(["--no-cgroup"]);
+    let slurm = Slurm::start_with(None, &["--no-cgroup"]);
     let run = |options: &[&str], more: &[&str]| {
         let line = ranks.line(more);
         let words: Vec<&str> = ["srun", "--mpi=pmi2"]
@@ -128,7 +128,7 @@ fn mpich_under_slurm() {
 fn open_mpi_under_slurm() {
     need!(root, slurm, userns, fuse, tool "busybox", tool "mpicc.openmpi");
     let ranks = Ranks::new("mpicc.openmpi");
-    let slurm = Slurm::start_with(["--no-cgroup"]);
+    let slurm = Slurm::start_with(None, &["--no-cgroup"]);
     let run = |options: &[&str], more: &[&str]| {
         let line = ranks.line(more);
         let words: Vec<&str> = ["srun", "--mpi=pmix"]
@@ -166,7 +166,7 @@ fn rank_0_may_end_first() {
     need!(root, slurm, userns, fuse, tool "busybox");
     let sandbox = Sandbox::new();
     TestImage::busybox().convert(&sandbox, "mpi.sif");
-    let slurm = Slurm::start_with(["--no-cgroup"]);
+    let slurm = Slurm::start_with(None, &["--no-cgroup"]);
     let script = "[ $SLURM_PROCID = 0 ] && exit 0; sleep 1; cat /etc/os-release >/dev/null && echo $SLURM_PROCID reads on";
     let program = sandbox.program().display().to_string();
     let words = ["srun", "-n3", "-N1", &program, "run", "mpi.sif", "sh", "-c", script];

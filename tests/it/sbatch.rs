@@ -45,7 +45,7 @@ fn a_submitted_job_runs() {
     need!(root, slurm, userns, fuse, tool "busybox");
     let sandbox = Sandbox::new();
     TestImage::busybox().convert(&sandbox, "train.sif");
-    let slurm = Slurm::start_with(["--no-cgroup"]);
+    let slurm = Slurm::start_with(None, &["--no-cgroup"]);
     let program = sandbox.program().display().to_string();
     let words =
         [program.as_str(), "sbatch", "--submit", "-n2", "--gpus-per-task=1", "-Jtwo words", "train.sif"];

@@ -77,6 +77,11 @@ fn sandbox() -> Sandbox {
 /// A Slurm whose nodes have GPUs and a driver.
 fn start(sandbox: &Sandbox) -> (Slurm, Host) {
     let host = Host::build_from(SCENARIO);
+    (Slurm::start(Some(&dress_up(sandbox, &host))), host)
+}
+
+/// The script by which the nodes of a Slurm become a built host.
+pub(crate) fn dress_up(sandbox: &Sandbox, host: &Host) -> PathBuf {
     // The tree's stand-in for a library of the distribution would break the daemons, which use the real one.
     for stand_in in
         std::fs::read_dir(host.path(&host.library_directory().to_string_lossy()[1..])).unwrap().flatten()
@@ -89,7 +94,7 @@ fn start(sandbox: &Sandbox) -> (Slurm, Host) {
     let script = sandbox
         .write("dress-up", format!("#!/bin/sh\nset -eu\nTREE={}\n{DRESS_UP}", tree.trim_end_matches('/')));
     std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).unwrap();
-    (Slurm::start(Some(&script)), host)
+    script
 }
 
 /// The lines of a job's output file, sorted.

@@ -25,7 +25,7 @@ impl Box {
         TestImage::busybox().convert(&sandbox, "train.sif");
         let slipway = sandbox.program();
         let line = format!("required {} slipway={} {more}", plugin(), slipway.display());
-        let slurm = Slurm::start_with(["--no-cgroup", "--spank", &line]);
+        let slurm = Slurm::start_with(None, &["--no-cgroup", "--spank", &line]);
         Self { sandbox, slurm }
     }
 

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::gpu::{self, GpuListing, Hints, HostRoot, Inventory, Owned};
+use crate::gpu::{self, Asked, GpuListing, Hints, HostRoot, Inventory, Owned};
 use crate::grants::JobGpus;
 use crate::host;
 use crate::sched;
@@ -21,8 +21,9 @@ pub(in crate::cli) fn run(args: &GpusArgs, session: &Session) -> Result<(), Fail
     if inventory.vendor.is_some() {
         unanswered = ask_nvml(session, &root, &hints, &mut inventory);
     }
-    let owned = owned(&job(session), &root, &inventory);
+    let owned = owned(&job(session), &root, &inventory, Asked::Softly);
     let mut listing = gpu::listing(&inventory, &owned);
+    listing.findings.extend(owned.troubles.iter().map(ToString::to_string));
     listing.findings.extend(unanswered);
     show(&listing, args.json)
 }
@@ -57,9 +58,14 @@ pub(super) fn job(session: &Session) -> JobGpus {
     sched::read_job(&session.env, Path::new("/")).gpus
 }
 
-/// What of an inventory is the job's.
-pub(super) fn owned(job: &JobGpus, root: &HostRoot, inventory: &Inventory) -> Owned {
-    gpu::granted(inventory, job, &gpu::read_access(root, inventory))
+/// What of an inventory is the job's, and why not more.
+pub(super) fn owned(job: &JobGpus, root: &HostRoot, inventory: &Inventory, asked: Asked) -> Owned {
+    let access = gpu::read_access(root, inventory);
+    let mut owned = gpu::granted(inventory, job, &access);
+    if owned.devices.is_empty() || !owned.broken.is_empty() {
+        gpu::explain_lack(&mut owned, inventory, &access, root, asked);
+    }
+    owned
 }
 
 /// Where to look beside the usual places, and where this boot's slow facts are kept.

@@ -1,16 +1,17 @@
 //! What a run gets from the providers: today the GPUs.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
 
 use crate::bundle::EnvRequest;
-use crate::config::GpuDefault;
-use crate::gpu::{self, GpuRequest, HostRoot, ImageLibc};
-use crate::grants::Grants;
+use crate::config::{GpuDefault, Profile};
+use crate::gpu::{self, Asked, GpuError, GpuRequest, HostRoot, ImageLibc, Selection};
+use crate::grants::{Grants, Trouble, Weight};
 use crate::image::Image;
 use crate::launch;
 use crate::squashfs::read::Reader;
 
-use super::{Session, gpus};
+use super::{Session, gpus, request};
 use crate::cli::args::RunArgs;
 use crate::cli::failure::Failure;
 use crate::cli::term;
@@ -39,14 +40,17 @@ pub(super) fn for_run(
             (None, false, GpuDefault::All | GpuDefault::Job) => "job",
             (None, false, GpuDefault::None) => "none",
         };
-    let request = GpuRequest::parse(asked)?;
-    if gpu::needs_nvml(&inventory, &job, &request)
+    let wanted = GpuRequest::parse(asked)?;
+    if gpu::needs_nvml(&inventory, &job, &wanted)
         && let Some(words) = gpus::ask_nvml(session, &root, &hints, &mut inventory)
     {
         term::warn(&format!("MIG is known by the driver's files alone: {words}"));
     }
-    let owned = gpus::owned(&job, &root, &inventory);
-    let chosen = gpu::select(&inventory, &owned, &request)?;
+    let in_words = args.gpus.is_some() || by_runtime.is_some();
+    let is_soft = !in_words || matches!(wanted.selection, Selection::Job | Selection::None);
+    let how = if is_soft { Asked::Softly } else { Asked::InWords };
+    let owned = gpus::owned(&job, &root, &inventory, how);
+    let chosen = gpu::select(&inventory, &owned, &wanted)?;
     if chosen.is_empty() {
         return Ok(gpu::grants(&inventory, &chosen, &ImageLibc::Unknown { library_path: None }, &root));
     }
@@ -56,7 +60,84 @@ pub(super) fn for_run(
     let libc = libc_of(image, reader, name)?;
     let mut grants = gpu::grants(&inventory, &chosen, &libc, &root);
     gpu::grant_mig_administration(&mut grants, &administration(args, session, image), &root)?;
+    if matches!(libc, ImageLibc::Glibc { .. }) {
+        add_baked(
+            &mut grants,
+            args,
+            session,
+            &Inside { image, reader, name },
+            inventory.files.version.as_deref(),
+        )?;
+    }
+    // Elsewhere no program sees what lies in the host's /tmp.
+    if request::profile(args, session) == Profile::Hpc && request::shows_tmp(args, session)? {
+        let mps = asked_variable(args, session, MPS_VARIABLE)
+            .or_else(|| session.env.get(OsStr::new(MPS_VARIABLE)).cloned());
+        grants.troubles.extend(gpu::mps_trouble(&root, mps.as_deref().map(Path::new)));
+    }
+    weigh(&mut grants, how, &wanted.selection)?;
     Ok(grants)
+}
+
+/// Where CUDA looks for an MPS daemon.
+const MPS_VARIABLE: &str = "CUDA_MPS_PIPE_DIRECTORY";
+/// Where the loader of an image looks without a cache, and where drivers are installed.
+const USUAL_DIRECTORIES: [&str; 3] =
+    ["/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib64"];
+
+/// What certainly fails is an error for who asked in so many words, and else a warning: a job's command is the same on
+/// every node, and may have other work to do. What only may fail, or is not much, is told as its weight says.
+fn weigh(grants: &mut Grants, how: Asked, asked: &Selection) -> Result<(), GpuError> {
+    let certain = |trouble: &&Trouble| how == Asked::InWords && trouble.weight == Weight::Certain;
+    if let Some(Trouble { what, remedy, .. }) = grants.troubles.iter().find(certain) {
+        let (asked, what, remedy) = (asked.to_string(), what.clone(), remedy.clone());
+        return Err(GpuError::Unusable { asked, what, remedy });
+    }
+    let is_slight = |trouble: &mut Trouble| how == Asked::Softly && trouble.weight == Weight::Slight;
+    let slight = grants.troubles.extract_if(.., is_slight).map(|trouble| trouble.to_string());
+    grants.notes.extend(slight);
+    Ok(())
+}
+
+/// An image, and how it is read and called.
+#[derive(Debug, Clone, Copy)]
+struct Inside<'a> {
+    image: &'a Image,
+    reader: &'a Reader,
+    name: &'a str,
+}
+
+/// Tells of libraries of a driver in the image: those that `LD_LIBRARY_PATH` leads to as troubles, others, which the merged
+/// cache passes by, as notes where somebody reads them.
+fn add_baked(
+    grants: &mut Grants,
+    args: &RunArgs,
+    session: &Session,
+    inside: &Inside<'_>,
+    version: Option<&str>,
+) -> Result<(), Failure> {
+    const VARIABLE: &str = "LD_LIBRARY_PATH";
+    let of_image = || {
+        let lines = inside.image.config.config.env.iter();
+        lines
+            .filter_map(|line| line.split_once('='))
+            .find(|(key, _)| *key == VARIABLE)
+            .map(|(_, value)| value.into())
+    };
+    let value: OsString = asked_variable(args, session, VARIABLE).or_else(of_image).unwrap_or_default();
+    let find =
+        |directories: &[PathBuf]| launch::baked_libraries(inside.reader, inside.name, directories, version);
+    let first: Vec<PathBuf> = std::env::split_paths(&value).collect();
+    grants.troubles.extend(find(&first)?.iter().map(launch::BakedLibrary::trouble));
+    if args.plan || args.files.explain {
+        let usual: Vec<PathBuf> = USUAL_DIRECTORIES.map(PathBuf::from).into();
+        let usual: Vec<PathBuf> = usual.into_iter().filter(|path| !first.contains(path)).collect();
+        let passed = find(&usual)?;
+        grants
+            .notes
+            .extend(passed.iter().map(|library| format!("{library}; the loader's cache passes it by")));
+    }
+    Ok(())
 }
 
 /// The variables that ask for the administration of MIG; the user's word goes over the image's.
@@ -74,7 +155,7 @@ fn administration(args: &RunArgs, session: &Session, image: &Image) -> Vec<(Stri
 
 /// What `-e` says of a variable.
 fn asked_variable(args: &RunArgs, session: &Session, variable: &str) -> Option<OsString> {
-    args.env.iter().rev().find_map(|text| match super::request::env_request(text) {
+    args.env.iter().rev().find_map(|text| match request::env_request(text) {
         EnvRequest::Set(name, value) if name == variable => Some(value),
         EnvRequest::Inherit(name) if name == variable => session.env.get(&name).cloned(),
         _ => None,

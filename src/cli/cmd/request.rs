@@ -50,6 +50,12 @@ pub(super) fn profile(args: &RunArgs, session: &Session) -> Profile {
     by_flag.unwrap_or(session.settings.run.profile.value)
 }
 
+/// Whether the hpc profile shows the host's `/tmp`.
+pub(super) fn shows_tmp(args: &RunArgs, session: &Session) -> Result<bool, Failure> {
+    let no_mount = NoMount::parse(&args.files.no_mount)?;
+    Ok(session.settings.run.mount_tmp.value && !args.contain && !no_mount.tmp)
+}
+
 /// Everything that the flags of `run` and the settings ask for.
 pub(super) fn request(args: &RunArgs, command: &[OsString], ground: &Ground<'_>) -> Result<Request, Failure> {
     let settings = &ground.session.settings.run;
@@ -64,7 +70,6 @@ pub(super) fn request(args: &RunArgs, command: &[OsString], ground: &Ground<'_>)
     let network = network::choose(args, ground, &mut warnings)?;
     let privileges = privileges::choose(args, ground, &mut warnings)?;
     let no_mount = NoMount::parse(&args.files.no_mount)?;
-    let shows_tmp = settings.mount_tmp.value && !args.contain && !no_mount.tmp;
     Ok(Request {
         profile: ground.profile,
         entrypoint: args.entrypoint.clone(),
@@ -75,7 +80,7 @@ pub(super) fn request(args: &RunArgs, command: &[OsString], ground: &Ground<'_>)
         volumes,
         memory_mounts,
         mount_home: settings.mount_home.value && !args.no_home && !args.contain && !no_mount.home,
-        mount_tmp: shows_tmp,
+        mount_tmp: shows_tmp(args, ground.session)?,
         hide_cwd: args.contain || no_mount.cwd,
         identity: identity(args, ground),
         writable: writable(args, ground)?,

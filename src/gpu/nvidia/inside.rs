@@ -9,7 +9,7 @@ use crate::grants::{BindGrant, FileGrant, Grants, LIBRARY_DIRECTORY, LibraryGran
 
 use super::super::{Capability, Chosen, HostRoot, ImageLibc, Inventory, NodeAccess};
 use super::libs::LOADER_CACHE;
-use super::mig;
+use super::{mig, nodes, troubles};
 
 pub(super) fn grants(inventory: &Inventory, chosen: &Chosen, image: &ImageLibc, root: &HostRoot) -> Grants {
     let mut grants = Grants::default();
@@ -20,6 +20,10 @@ pub(super) fn grants(inventory: &Inventory, chosen: &Chosen, image: &ImageLibc, 
         add_loader_facts(&mut grants, image);
     }
     add_environment(&mut grants, chosen);
+    grants.notes.extend(nodes::explain_others(root));
+    grants.troubles = troubles::of_container(root, inventory, chosen, image);
+    let told: Vec<String> = grants.troubles.iter().map(ToString::to_string).collect();
+    grants.notes.extend(inventory.findings.iter().filter(|finding| !told.contains(finding)).cloned());
     grants
 }
 
@@ -54,6 +58,9 @@ fn add_libraries(grants: &mut Grants, inventory: &Inventory, chosen: &Chosen, ro
         let names: &mut BTreeMap<Capability, Vec<&str>> = if is_wanted { &mut inside } else { &mut outside };
         names.entry(library.capability).or_default().push(&library.name);
         if is_wanted {
+            let place = format!("{LIBRARY_DIRECTORY}/{}", library.name);
+            let purpose = format!("{:?}", library.capability).to_lowercase();
+            grants.reasons.insert(place, format!("a library of the driver, for {purpose}"));
             grants.libraries.push(LibraryGrant {
                 source: root.place(&library.source),
                 name: library.name.clone(),
@@ -68,7 +75,6 @@ fn add_libraries(grants: &mut Grants, inventory: &Inventory, chosen: &Chosen, ro
             grants.notes.push(format!("{capability} libraries of `{from}` {verdict}: {}", names.join(", ")));
         }
     }
-    grants.notes.extend(inventory.findings.iter().map(|finding| format!("warning: {finding}")));
 }
 
 fn add_programs_and_sockets(grants: &mut Grants, inventory: &Inventory, chosen: &Chosen, root: &HostRoot) {
@@ -104,6 +110,9 @@ fn add_loader_facts(grants: &mut Grants, image: &ImageLibc) {
         ImageLibc::Glibc { loader_cache } => {
             let content = cache::merge(loader_cache.as_deref(), &loader_entries(&grants.libraries), ARCH);
             grants.files.push(FileGrant { target: PathBuf::from(LOADER_CACHE), content, mode: 0o644 });
+            grants
+                .reasons
+                .insert(LOADER_CACHE.into(), "the image's with the driver's libraries in it".into());
             grants.notes.push(format!(
                 "`{LOADER_CACHE}` is the image's with the driver's libraries in `{directory}`"
             ));

@@ -8,10 +8,11 @@ mod nodes;
 pub(super) mod nvml;
 mod procfs;
 mod require;
+pub(super) mod troubles;
 
 use crate::grants::Grants;
 
-use super::{Chosen, DriverFiles, GpuError, Hints, HostRoot, ImageLibc, Inventory, Vendor};
+use super::{Capabilities, Chosen, GpuError, Hints, HostRoot, ImageLibc, Inventory, Vendor};
 
 /// The vendor.
 #[derive(Debug)]
@@ -31,7 +32,8 @@ impl Vendor for Nvidia {
             findings: driver.findings,
             ..Inventory::default()
         };
-        if inventory.gpus.is_empty() {
+        // A node of a GPU that the driver leaves out is no GPU.
+        if inventory.gpus.is_empty() && inventory.findings.is_empty() {
             inventory.gpus = nodes::read_gpus(root);
         }
         mig::read_instances(root, &mut inventory.gpus);
@@ -45,9 +47,9 @@ impl Vendor for Nvidia {
                 }
             }
         }
-        inventory.findings.extend(nodes::find_faults(root, &inventory));
+        let troubles = troubles::of_node(root, &inventory, &Capabilities::default());
+        inventory.findings.extend(troubles.iter().map(ToString::to_string));
         inventory.findings.extend(mig::find_faults(root, &inventory.gpus));
-        inventory.findings.extend(find_version_faults(inventory.driver_version.as_deref(), &inventory.files));
         Some(inventory)
     }
 
@@ -104,18 +106,5 @@ fn take_remembered(inventory: &mut Inventory, remembered: Inventory) {
             gpu.name = gpu.name.take().or_else(|| old.name.clone());
             super::mig::keep_names(gpu, old);
         }
-    }
-}
-
-fn find_version_faults(module: Option<&str>, files: &DriverFiles) -> Option<String> {
-    match (module, &files.version) {
-        (_, None) => {
-            Some("the driver's libraries were not found: there is no libcuda.so.1 for this machine".into())
-        }
-        (Some(module), Some(libraries)) if module != libraries => Some(format!(
-            "driver/library version mismatch: kernel module {module}, libraries {libraries}; CUDA fails until the \
-             module is loaded again (reboot the node)"
-        )),
-        _ => None,
     }
 }

@@ -4,15 +4,27 @@
 use std::path::{Path, PathBuf};
 
 use super::super::inventory::number_gpus;
-use super::super::{Gpu, HostRoot, Inventory};
+use super::super::{Gpu, HostRoot};
 
-const CONTROL: &str = "/dev/nvidiactl";
-const UVM: &str = "/dev/nvidia-uvm";
 /// Needed by everything, by CUDA, and by profilers.
-const CONTROL_NODES: [&str; 3] = [CONTROL, UVM, "/dev/nvidia-uvm-tools"];
+const CONTROL_NODES: [&str; 3] = ["/dev/nvidiactl", "/dev/nvidia-uvm", "/dev/nvidia-uvm-tools"];
+/// Those that containers never get, and why.
+const OTHER_NODES: [(&str, &str); 3] = [
+    ("/dev/nvidia-modeset", "it drives displays"),
+    ("/dev/nvidia-nvswitchctl", "it is the fabric manager's"),
+    ("/dev/nvidia-vgpuctl", "it is for hosts of virtual machines"),
+];
 
 pub(super) fn read_control_nodes(root: &HostRoot) -> Vec<PathBuf> {
     CONTROL_NODES.iter().map(PathBuf::from).filter(|node| root.exists(node)).collect()
+}
+
+/// Why the driver's other nodes are not inside.
+pub(super) fn explain_others(root: &HostRoot) -> impl Iterator<Item = String> {
+    OTHER_NODES
+        .into_iter()
+        .filter(|(node, _)| root.exists(Path::new(node)))
+        .map(|(node, why)| format!("{node} is not inside: {why}"))
 }
 
 /// The GPUs by their nodes alone, for a host whose procfs shows none.
@@ -25,28 +37,4 @@ pub(super) fn read_gpus(root: &HostRoot) -> Vec<Gpu> {
         .collect();
     number_gpus(&mut gpus);
     gpus
-}
-
-/// Missing nodes without which no program can use a GPU.
-pub(super) fn find_faults(root: &HostRoot, inventory: &Inventory) -> Vec<String> {
-    let missing = |node: &str| !inventory.control_nodes.iter().any(|have| have == Path::new(node));
-    let mut findings = Vec::new();
-    if missing(CONTROL) {
-        findings.push(format!(
-            "{CONTROL} does not exist, so no program can use a GPU (root runs `nvidia-modprobe`)"
-        ));
-    }
-    if missing(UVM) {
-        // Majors are looked up by name: only the kernel knows them.
-        let is_loaded = root.read("/proc/devices").is_some_and(|text| {
-            text.lines().any(|line| line.split_whitespace().nth(1) == Some("nvidia-uvm"))
-        });
-        findings.push(if is_loaded {
-            format!("{UVM} does not exist though its module is loaded (root runs `nvidia-modprobe -u`)")
-        } else {
-            "the nvidia-uvm module is not loaded, so CUDA cannot start (root runs `nvidia-modprobe -u`)"
-                .into()
-        });
-    }
-    findings
 }

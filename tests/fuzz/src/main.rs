@@ -8,6 +8,7 @@
 
 mod documents;
 mod fuse;
+mod gpus;
 mod host;
 mod layers;
 mod memory;
@@ -29,6 +30,8 @@ const TARGETS: &[(&str, Run, usize)] = &[
     ("encoding", layers::encoding, 16),
     ("fuse", fuse::requests, 64),
     ("fuse_image", fuse::image, 128),
+    ("gpu_job", gpus::job, 16),
+    ("gpu_require", gpus::require, 16),
     ("gres", host::gres, 64),
     ("hot_list", fuse::hot_list, 16),
     ("image", documents::image, 64),

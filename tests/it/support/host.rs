@@ -29,6 +29,18 @@ pub(crate) struct Scenario {
     /// Has the nodes of NVSwitches.
     #[serde(default)]
     pub(crate) nvswitch: bool,
+    /// With NVSwitches: no fabric manager has started.
+    #[serde(default)]
+    pub(crate) no_fabric_manager: bool,
+    /// Names in `/dev` that are missing; without `nvidia-uvm` its module is not loaded either.
+    #[serde(default)]
+    pub(crate) missing_nodes: Vec<String>,
+    /// An MPS daemon has ended and left its folder.
+    #[serde(default)]
+    pub(crate) stale_mps: bool,
+    /// Libraries of a driver in the image: place, and the file beside it that it is a link to; an empty file if that is empty.
+    #[serde(default)]
+    pub(crate) baked: Vec<(PathBuf, String)>,
     #[serde(default)]
     pub(crate) gpu: Vec<Gpu>,
 }
@@ -42,6 +54,18 @@ pub(crate) struct Gpu {
     /// Mode and owner deny its node to everybody.
     #[serde(default)]
     pub(crate) denied: bool,
+    /// The driver's configuration leaves it out.
+    #[serde(default)]
+    pub(crate) excluded: bool,
+    /// Mode, and group, of its node where [`super::real_host::RealHost`] makes it.
+    #[serde(default)]
+    pub(crate) mode: Option<(u32, String)>,
+    /// There its node is on a mount with nodev, or `/dev` is.
+    #[serde(default)]
+    pub(crate) nodev: bool,
+    /// There a device cgroup denies it.
+    #[serde(default)]
+    pub(crate) fenced: bool,
     /// MIG devices.
     #[serde(default)]
     pub(crate) mig: Vec<Mig>,
@@ -143,7 +167,10 @@ impl Host {
     /// Majors other than NVIDIA's own 195: nothing may count on that.
     fn devices(&self) -> String {
         let nvidia = match self.scenario.driver_version {
-            Some(_) => "240 nvidia\n241 nvidia-uvm\n242 nvidia-caps\n",
+            Some(_) if self.scenario.missing_nodes.iter().any(|name| name == "nvidia-uvm") => {
+                "240 nvidia\n242 nvidia-caps\n243 nvidia-nvswitch\n"
+            }
+            Some(_) => "240 nvidia\n241 nvidia-uvm\n242 nvidia-caps\n243 nvidia-nvswitch\n",
             None => "",
         };
         format!("Character devices:\n  1 mem\n  5 /dev/tty\n{nvidia}\nBlock devices:\n  8 sd\n")
@@ -166,8 +193,11 @@ impl Host {
                 &format!("proc/driver/nvidia/gpus/{address}/information"),
                 &format!(
                     "Model: \t\t {}\nIRQ:   \t\t 210\nGPU UUID: \t {}\nVideo BIOS: \t 96.00.74.00.1c\nBus Type: \t PCIe\n\
-                     Bus Location: \t {address}\nDevice Minor: \t {}\nGPU Firmware: \t {version}\nGPU Excluded:\t No\n",
-                    gpu.name, gpu.uuid, gpu.minor
+                     Bus Location: \t {address}\nDevice Minor: \t {}\nGPU Firmware: \t {version}\nGPU Excluded:\t {}\n",
+                    gpu.name,
+                    gpu.uuid,
+                    gpu.minor,
+                    if gpu.excluded { "Yes" } else { "No" }
                 ),
             );
         }
@@ -177,11 +207,19 @@ impl Host {
         let mut names = vec!["nvidiactl", "nvidia-uvm", "nvidia-uvm-tools", "nvidia-modeset"];
         if self.scenario.nvswitch {
             names.extend(["nvidia-nvswitchctl", "nvidia-nvswitch0"]);
+            if !self.scenario.no_fabric_manager {
+                self.write("run/nvidia-fabricmanager/nv-fabricmanager.pid", "1\n");
+            }
+        }
+        names.retain(|name| !self.scenario.missing_nodes.iter().any(|missing| missing == name));
+        if self.scenario.stale_mps {
+            self.write("tmp/nvidia-mps/control", "");
+            self.write("tmp/nvidia-mps/log", "");
         }
         for name in names {
             self.write(&format!("dev/{name}"), "");
         }
-        for gpu in &self.scenario.gpu {
+        for gpu in self.scenario.gpu.iter().filter(|gpu| !gpu.excluded) {
             let name = format!("dev/nvidia{}", gpu.minor);
             self.write(&name, "");
             let mode = if gpu.denied { 0 } else { 0o666 };
@@ -321,6 +359,7 @@ done
     mount --bind "$source" "$tree/stage/$name"
 done
 mount --rbind "$tree/stage" /dev
+[ ! -d "$tree/run" ] || mount -t overlay overlay -o "ro,lowerdir=$tree/run:/run" /run
 (cd "$tree/usr" && find . -type d) | while read -r place; do
     [ -n "$(find "$tree/usr/$place" -maxdepth 1 ! -type d)" ] || continue
     mount -t overlay overlay -o "ro,lowerdir=$tree/usr/$place:/usr/$place" "/usr/$place"

@@ -1,6 +1,5 @@
 //! A real Slurm for a test: `scripts/slurm-box`, started with the test and stopped at its end.
 
-use std::ffi::OsStr;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -31,18 +30,21 @@ pub(crate) struct JobEnd {
 impl Slurm {
     /// Starts it; `host` is a script that dresses the nodes up.
     pub(crate) fn start(host: Option<&Path>) -> Self {
-        let host = host.map(|host| [OsStr::new("--host"), host.as_os_str()]);
-        Self::start_with(host.iter().flatten())
+        Self::start_with(host, &[])
     }
 
-    /// Starts it with further words for `slurm-box start`.
-    pub(crate) fn start_with(words: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Self {
+    /// Starts it with further flags of `scripts/slurm-box`.
+    pub(crate) fn start_with(host: Option<&Path>, flags: &[&str]) -> Self {
         let file = File::options().create(true).truncate(false).write(true).open(LOCK).unwrap();
         let lock = Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, errno)| errno).unwrap();
         let directory = tempfile::Builder::new().prefix("slipway-slurm.").tempdir_in("/tmp").unwrap();
         let slurm = Self { directory, _lock: lock };
         let mut start = slurm.script("start");
-        let output = start.args(words).output().unwrap();
+        start.args(flags);
+        if let Some(host) = host {
+            start.arg("--host").arg(host);
+        }
+        let output = start.output().unwrap();
         assert!(output.status.success(), "slurm-box: {}", String::from_utf8_lossy(&output.stderr));
         slurm
     }
