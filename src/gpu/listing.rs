@@ -222,15 +222,21 @@ impl GpuListing {
 
 /// Columns three spaces apart, as docker prints them.
 fn align<const N: usize>(rows: &[[String; N]]) -> Vec<String> {
-    let mut widths = [0; N];
+    align_rows(&rows.iter().map(|row| row.to_vec()).collect::<Vec<_>>())
+}
+
+/// The same of rows whose number of cells is known only when they are made.
+pub(super) fn align_rows(rows: &[Vec<String>]) -> Vec<String> {
+    let mut widths: Vec<usize> = Vec::new();
     for row in rows {
+        widths.resize(widths.len().max(row.len()), 0);
         for (width, cell) in widths.iter_mut().zip(row) {
             *width = cell.chars().count().max(*width);
         }
     }
-    let line = |row: &[String; N]| {
+    let line = |row: &Vec<String>| {
         let cells: Vec<String> =
-            row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+            row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
         cells.join("   ").trim_end().to_owned()
     };
     rows.iter().map(line).collect()

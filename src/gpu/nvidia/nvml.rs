@@ -3,7 +3,12 @@
 //!
 //! The child is this program again with [`NVML_CHILD`] as its first argument and the library as its second. It prints
 //! one line of JSON, a [`NvmlReport`] or the words of an error.
+//!
+//! [`query_nvml`] takes what a launch may need, in one answer. [`NvmlSession`] takes all readings, each by itself.
 #![expect(clippy::disallowed_methods, reason = "starts the NVML child")]
+
+mod ask;
+mod collect;
 
 use std::ffi::OsStr;
 use std::io::{self, Read as _, Write as _};
@@ -21,6 +26,9 @@ use crate::sys::{access, nvml as raw};
 
 use super::super::inventory::canonical_address;
 use super::super::mig::{MigInstance, profile_words};
+
+pub use ask::readings_child_main;
+pub use collect::{NVML_READINGS_CHILD, NvmlReadings, NvmlSession, Scope};
 
 /// First argument of the child process.
 pub const NVML_CHILD: &str = "__nvml";
