@@ -30,7 +30,7 @@ use crate::grants::Grants;
 pub use host_root::{HostRoot, NodeAccess};
 pub use inventory::{Access, Capability, DriverFiles, DriverLibrary, Gpu, Hints, Inventory};
 pub use inventory::{read_access, read_inventory, remember};
-pub use listing::{GpuListing, GpuRow, MigRow, listing};
+pub use listing::{GpuListing, GpuRow, MigRow, align_rows, listing};
 pub use mig::{Device, MigInstance};
 pub use nvidia::mig::{MigMinors, grant_mig_administration};
 pub use nvidia::nvml::{NVML_CHILD, NvmlError, NvmlGpu, NvmlReport, nvml_child_main, query_nvml};

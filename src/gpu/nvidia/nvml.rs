@@ -72,6 +72,8 @@ pub struct NvmlGpu {
     pub instances: Vec<MigInstance>,
     /// Why the GPU cannot be asked at all.
     pub error: Option<String>,
+    /// NVML's code of that, where it gave one.
+    pub error_code: Option<u32>,
 }
 
 /// Why NVML has no answer.
@@ -228,13 +230,18 @@ pub fn nvml_child_main(library: Option<&OsStr>) -> u8 {
 fn report(nvml: &Nvml) -> Result<NvmlReport, Code> {
     let gpus = (0..nvml.device_count()?).map(|index| match nvml.device_by_index(index) {
         Ok(device) => gpu(index, &device),
-        Err(code) => NvmlGpu { index, error: Some(words(&code)), ..NvmlGpu::default() },
+        Err(code) => failed_gpu(index, code),
     });
     Ok(NvmlReport {
         driver_version: nvml.sys_driver_version().ok(),
         cuda_version: nvml.sys_cuda_driver_version().ok().map(cuda_words),
         gpus: gpus.collect(),
     })
+}
+
+fn failed_gpu(index: u32, code: Code) -> NvmlGpu {
+    let error = Some(words(&code));
+    NvmlGpu { index, error, error_code: Some(code.into()), ..NvmlGpu::default() }
 }
 
 fn gpu(index: u32, device: &Device<'_>) -> NvmlGpu {
@@ -254,6 +261,7 @@ fn gpu(index: u32, device: &Device<'_>) -> NvmlGpu {
         mig_enabled,
         instances,
         error: None,
+        error_code: None,
     }
 }
 

@@ -25,7 +25,8 @@ use super::super::super::readings::{
     Clocks, Fabric, GpuProcess, MemoryUse, Mode, NvLink, Peer, Reading, ReadingError, RemappedRows,
     Utilisation,
 };
-use super::{NvmlGpu, cuda_words, gpu, words};
+use super::collect::Scope;
+use super::{NvmlGpu, cuda_words, failed_gpu, gpu, words};
 
 /// Most NVLinks that a GPU is asked for.
 const MOST_LINKS: u32 = 18;
@@ -55,14 +56,14 @@ pub(super) enum Line {
 pub(super) type Place = (u32, usize);
 
 /// What a child is told, as JSON in its third argument.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Orders {
     /// Where to begin.
     pub(super) from: Place,
     /// Steps to leave out.
     pub(super) without: Vec<usize>,
-    /// Only what changes from second to second.
-    pub(super) live: bool,
+    /// How much to ask.
+    pub(super) scope: Scope,
 }
 
 /// What a reading is taken from.
@@ -198,7 +199,7 @@ fn ask_gpu(nvml: &Nvml, index: u32, count: u32, orders: &Orders) -> io::Result<(
     let device = match nvml.device_by_index(index) {
         Ok(device) => device,
         Err(code) => {
-            return say(&Line::Gpu(NvmlGpu { index, error: Some(words(&code)), ..NvmlGpu::default() }));
+            return say(&Line::Gpu(failed_gpu(index, code)));
         }
     };
     if orders.from.1 == 0 {
@@ -206,7 +207,12 @@ fn ask_gpu(nvml: &Nvml, index: u32, count: u32, orders: &Orders) -> io::Result<(
     }
     let at = At { nvml, device: &device, index, count };
     for (step, (_, is_live, ask)) in (1..).zip(READINGS) {
-        if step < orders.from.1 || orders.without.contains(&step) || (orders.live && !is_live) {
+        let is_meant = match orders.scope {
+            Scope::All => true,
+            Scope::Live => *is_live,
+            Scope::Identity => false,
+        };
+        if step < orders.from.1 || orders.without.contains(&step) || !is_meant {
             continue;
         }
         say(&Line::Asking((index, step)))?;

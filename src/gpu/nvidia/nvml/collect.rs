@@ -18,6 +18,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::sys::access;
@@ -35,8 +36,10 @@ const MOST_FAILURES: usize = 6;
 const MOST_GPUS: u32 = 256;
 
 /// How much to ask.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Scope {
+    /// What the GPUs are, and no reading.
+    Identity,
     /// Everything, once.
     All,
     /// What changes from second to second, again and again.
@@ -107,7 +110,7 @@ impl NvmlSession {
     /// reading is told there.
     pub fn round(&mut self) -> Result<NvmlReadings, NvmlError> {
         let mut round = Round::default();
-        let mut orders = Orders { live: self.scope == Scope::Live, ..Orders::default() };
+        let mut orders = Orders { from: (0, 0), without: Vec::new(), scope: self.scope };
         let mut failures: Vec<Place> = Vec::new();
         loop {
             let mut child = match self.child.take().map(Running::go_on) {
