@@ -58,8 +58,10 @@ pub(super) type Place = (u32, usize);
 /// What a child is told, as JSON in its third argument.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Orders {
-    /// Where to begin.
+    /// Where to begin. Step 0 is asked of all GPUs before any other.
     pub(super) from: Place,
+    /// GPUs to leave out.
+    pub(super) without_gpus: Vec<u32>,
     /// Steps to leave out.
     pub(super) without: Vec<usize>,
     /// How much to ask.
@@ -72,6 +74,8 @@ pub(super) struct At<'a, 'nvml> {
     device: &'a Device<'nvml>,
     index: u32,
     count: u32,
+    /// GPUs that let no call return.
+    without: &'a [u32],
 }
 
 pub(super) type Ask = fn(&At<'_, '_>) -> Result<Value, Code>;
@@ -176,15 +180,27 @@ fn converse(nvml: &Result<Nvml, Code>, mut orders: Orders) -> io::Result<()> {
         Err(code) => return say(&Line::Refused(words(code))),
     };
     let Ok(nvml) = nvml else { return Ok(()) };
-    say(&Line::Start {
-        driver_version: nvml.sys_driver_version().ok(),
-        cuda_version: nvml.sys_cuda_driver_version().ok().map(cuda_words),
-        gpus: count,
-    })?;
+    let is_left = |index: &u32, orders: &Orders| !orders.without_gpus.contains(index);
     loop {
-        for index in orders.from.0..count {
-            ask_gpu(nvml, index, count, &orders)?;
-            orders.from.1 = 0;
+        say(&Line::Start {
+            driver_version: nvml.sys_driver_version().ok(),
+            cuda_version: nvml.sys_cuda_driver_version().ok().map(cuda_words),
+            gpus: count,
+        })?;
+        // First what each is: readings of one GPU ask for the others, and one of these may let no call return.
+        if orders.from.1 == 0 {
+            for index in (orders.from.0..count).filter(|index| is_left(index, &orders)) {
+                say(&Line::Asking((index, 0)))?;
+                let answer = nvml.device_by_index(index).map(|device| gpu(index, &device));
+                say(&Line::Gpu(answer.unwrap_or_else(|code| failed_gpu(index, code))))?;
+            }
+            orders.from = (0, 1);
+        }
+        if orders.scope != Scope::Identity {
+            for index in (orders.from.0..count).filter(|index| is_left(index, &orders)) {
+                let first = if index == orders.from.0 { orders.from.1 } else { 1 };
+                ask_gpu(nvml, index, count, first, &orders)?;
+            }
         }
         say(&Line::End)?;
         if io::stdin().read(&mut [0])? == 0 {
@@ -194,25 +210,13 @@ fn converse(nvml: &Result<Nvml, Code>, mut orders: Orders) -> io::Result<()> {
     }
 }
 
-fn ask_gpu(nvml: &Nvml, index: u32, count: u32, orders: &Orders) -> io::Result<()> {
-    say(&Line::Asking((index, orders.from.1)))?;
-    let device = match nvml.device_by_index(index) {
-        Ok(device) => device,
-        Err(code) => {
-            return say(&Line::Gpu(failed_gpu(index, code)));
-        }
-    };
-    if orders.from.1 == 0 {
-        say(&Line::Gpu(gpu(index, &device)))?;
-    }
-    let at = At { nvml, device: &device, index, count };
+fn ask_gpu(nvml: &Nvml, index: u32, count: u32, first: usize, orders: &Orders) -> io::Result<()> {
+    // Why there is no handle has been told.
+    let Ok(device) = nvml.device_by_index(index) else { return Ok(()) };
+    let at = At { nvml, device: &device, index, count, without: &orders.without_gpus };
     for (step, (_, is_live, ask)) in (1..).zip(READINGS) {
-        let is_meant = match orders.scope {
-            Scope::All => true,
-            Scope::Live => *is_live,
-            Scope::Identity => false,
-        };
-        if step < orders.from.1 || orders.without.contains(&step) || !is_meant {
+        let is_meant = orders.scope == Scope::All || *is_live;
+        if step < first || orders.without.contains(&step) || !is_meant {
             continue;
         }
         say(&Line::Asking((index, step)))?;
@@ -374,7 +378,7 @@ fn fabric(info: raw::FabricInfo) -> Fabric {
 fn peers(at: &At<'_, '_>) -> Result<Vec<Peer>, Code> {
     let mut found = Vec::new();
     let mut refused = None;
-    for index in (0..at.count).filter(|index| *index != at.index) {
+    for index in (0..at.count).filter(|index| *index != at.index && !at.without.contains(index)) {
         // A GPU without a handle is told of where it stands itself.
         let Ok(other) = at.nvml.device_by_index(index) else { continue };
         let p2p = at.device.p2p_status(&other, P2pCapabilitiesIndex::Read);

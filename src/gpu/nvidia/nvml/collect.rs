@@ -110,7 +110,8 @@ impl NvmlSession {
     /// reading is told there.
     pub fn round(&mut self) -> Result<NvmlReadings, NvmlError> {
         let mut round = Round::default();
-        let mut orders = Orders { from: (0, 0), without: Vec::new(), scope: self.scope };
+        let mut orders =
+            Orders { from: (0, 0), without_gpus: Vec::new(), without: Vec::new(), scope: self.scope };
         let mut failures: Vec<Place> = Vec::new();
         loop {
             let mut child = match self.child.take().map(Running::go_on) {
@@ -135,8 +136,16 @@ impl NvmlSession {
             failures.push(place);
             if failures.iter().filter(|failed| failed.1 == place.1 && place.1 > 0).count() > 1 {
                 orders.without.push(place.1);
+                round.leave(place);
             }
-            orders.from = if is_first && place.1 > 0 { (place.0, place.1 + 1) } else { (place.0 + 1, 0) };
+            orders.from = match place {
+                (gpu, 0) => {
+                    orders.without_gpus.push(gpu);
+                    if gpu + 1 < count { (gpu + 1, 0) } else { (0, 1) }
+                }
+                (gpu, step) if is_first => (gpu, step + 1),
+                (gpu, _) => (gpu + 1, 1),
+            };
             if orders.from.0 >= count || failures.len() >= MOST_FAILURES {
                 return Ok(round.finish());
             }
@@ -275,6 +284,20 @@ impl Round {
             return;
         }
         self.keep(place, &Reading::Error(ReadingError { words: error.to_string(), code: None }));
+    }
+
+    /// Writes down that a step is not asked of the GPUs behind a place, where they are asked anything.
+    fn leave(&mut self, (gpu, step): Place) {
+        let words = "not asked: it gave no answer on two other GPUs".to_owned();
+        let reading = Reading::Error(ReadingError { words, code: None });
+        let behind: Vec<u32> = self
+            .report
+            .gpus
+            .iter()
+            .filter(|other| other.index > gpu && other.error.is_none())
+            .map(|other| other.index)
+            .collect();
+        behind.into_iter().for_each(|index| self.keep((index, step), &reading));
     }
 
     fn keep(&mut self, (gpu, step): Place, reading: &Reading<Value>) {
