@@ -122,6 +122,16 @@ pub fn remapped_rows(device: &Device<'_>) -> Result<RowRemaps, Code> {
     Ok(RowRemaps { corrected, uncorrected, pending: pending != 0, failed: failed != 0 })
 }
 
+/// What is at the other end of an NVLink: 0 a GPU, 1 a CPU, 2 a switch. `nvml-wrapper` 0.13.0 has a method for it, which
+/// drops what NVML writes and answers "unknown" always.
+pub fn link_remote(device: &Device<'_>, link: u32) -> Result<u32, Code> {
+    let function = nvml_sym(device.nvml().lib().nvmlDeviceGetNvLinkRemoteDeviceType.as_ref())?;
+    let mut kind: c_uint = 0;
+    // SAFETY: the handle is NVML's own, see above; the function writes one number to a place that is ours.
+    nvml_try(unsafe { function(device.handle(), link, &raw mut kind) })?;
+    Ok(kind)
+}
+
 /// Place of the module on its board.
 pub fn module_id(device: &Device<'_>) -> Result<u32, Code> {
     let function = nvml_sym(device.nvml().lib().nvmlDeviceGetModuleId.as_ref())?;

@@ -9,7 +9,6 @@ use nvml_wrapper::enum_wrappers::device::{
     Clock, ComputeMode, EccCounter, MemoryError, P2pCapabilitiesIndex, P2pStatus, RetirementCause,
     TemperatureSensor, TemperatureThreshold, TopologyLevel,
 };
-use nvml_wrapper::enum_wrappers::nv_link::IntDeviceType;
 use nvml_wrapper::enums::device::UsedGpuMemory;
 use nvml_wrapper::error::NvmlError as Code;
 use nvml_wrapper::struct_wrappers::device::ProcessInfo;
@@ -336,11 +335,11 @@ fn links(device: &Device<'_>) -> Result<Vec<NvLink>, Code> {
         };
         let remote_pci = || canonical_address(&asked.remote_pci_info().ok()?.bus_id);
         let remote = || {
-            Some(match asked.remote_device_type(link).ok()? {
-                IntDeviceType::Gpu => "gpu",
-                IntDeviceType::Switch => "switch",
-                IntDeviceType::Ibmnpu => "cpu",
-                IntDeviceType::Unknown => return None,
+            Some(match raw::link_remote(device, link).ok()? {
+                0 => "gpu",
+                1 => "cpu",
+                2 => "switch",
+                _ => return None,
             })
         };
         found.push(NvLink {
