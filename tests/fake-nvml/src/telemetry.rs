@@ -546,7 +546,7 @@ pub unsafe extern "C" fn nvmlDeviceGetRetiredPages_v2(
 }
 
 /// What a GPU says of another one.
-fn peer<'a>(gpu: &'a Gpu, other: Handle) -> Result<&'a super::readings::Peer, Return> {
+fn peer(gpu: &Gpu, other: Handle) -> Result<&super::readings::Peer, Return> {
     let index = place_of(other) as u32;
     get!(gpu.peers).iter().find(|peer| peer.index == index).ok_or(super::NOT_SUPPORTED)
 }
