@@ -18,14 +18,14 @@ const LINK_DEPTH: u32 = 64;
 /// Letters of a cell that fit in its width.
 const CELL_CHARS: usize = 22;
 
+// Plain colours and no variables, which not every viewer of SVG knows.
 const STYLE: &str = "\
-svg{--ground:#fff;--ink:#1f2328;--soft:#59636e;--node:#f3f5f8;--switch:#e4e9f0;--gpu:#d9efd6;--nic:#d8e6fb;--line:#8c96a3;--link:#3f8f3a}\
-@media (prefers-color-scheme:dark){svg{--ground:#14181d;--ink:#e6ebf0;--soft:#9aa5b1;--node:#1d232a;--switch:#29313a;\
---gpu:#21452a;--nic:#1f3a5f;--line:#6b7683;--link:#6fc46a}}\
-text{font:13px system-ui,sans-serif;fill:var(--ink)}.s{font-size:11px;fill:var(--soft)}.b{font-weight:600}.m{text-anchor:middle}\
-.ground{fill:var(--ground)}.node{fill:var(--node);stroke:var(--line)}.switch{fill:var(--switch);stroke:var(--line)}\
-.gpu{fill:var(--gpu);stroke:var(--line)}.nic{fill:var(--nic);stroke:var(--line)}\
-.link{stroke:var(--link);stroke-width:2;fill:none}.wire{stroke:var(--line);fill:none}";
+text{font:13px system-ui,sans-serif;fill:#1f2328}.s{font-size:11px;fill:#59636e}.b{font-weight:600}.m{text-anchor:middle}\
+.ground{fill:#fff}.node{fill:#f3f5f8}.switch{fill:#e4e9f0}.gpu{fill:#d9efd6}.nic{fill:#d8e6fb}\
+.node,.switch,.gpu,.nic,.wire{stroke:#8c96a3}.link{stroke:#3f8f3a;stroke-width:2;fill:none}\
+@media (prefers-color-scheme:dark){text{fill:#e6ebf0}.s{fill:#9aa5b1}\
+.ground{fill:#14181d}.node{fill:#1d232a}.switch{fill:#29313a}.gpu{fill:#21452a}.nic{fill:#1f3a5f}\
+.node,.switch,.gpu,.nic,.wire{stroke:#6b7683}.link{stroke:#6fc46a}}";
 
 /// Devices below one switch or host bridge.
 struct Group<'a> {

@@ -173,9 +173,15 @@ impl NvmlSession {
 impl Drop for NvmlSession {
     fn drop(&mut self) {
         if let Some(mut running) = self.child.take() {
-            let _ = kill(&mut running.child);
+            end(&mut running.child);
         }
     }
+}
+
+/// Ends a child that is of no more use, however it ends.
+fn end(child: &mut Child) {
+    // The status would tell nothing: it was our own signal, or the driver holds the process and nobody can help.
+    let _ = kill(child);
 }
 
 impl Running {
@@ -184,7 +190,7 @@ impl Running {
         match self.child.stdin.as_mut().map(|input| input.write_all(b"\n")) {
             Some(Ok(())) => Ok(self),
             _ => {
-                let _ = kill(&mut self.child);
+                end(&mut self.child);
                 Err(io::ErrorKind::BrokenPipe.into())
             }
         }
@@ -196,11 +202,11 @@ impl Running {
             let line = match self.next_line(deadline) {
                 Ok(Some(line)) => line,
                 Ok(None) => {
-                    let _ = kill(&mut self.child);
+                    end(&mut self.child);
                     return Ok(Ending::Failed(NvmlError::Hung { deadline }));
                 }
                 Err(source) => {
-                    let _ = kill(&mut self.child);
+                    end(&mut self.child);
                     return Err(NvmlError::Read { source });
                 }
             };
@@ -214,7 +220,7 @@ impl Running {
                 Ok(Line::Refused(words)) => return Ok(Ending::Refused(words)),
                 Ok(line) => round.take(line),
                 Err(error) => {
-                    let _ = kill(&mut self.child);
+                    end(&mut self.child);
                     return Err(error);
                 }
             }
