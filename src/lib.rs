@@ -37,5 +37,8 @@ pub mod launch;
 pub mod runtime;
 pub mod unpack;
 
+// floor 5: judgements
+pub mod doctor;
+
 // floor 6: the command line
 pub mod cli;

@@ -25,6 +25,25 @@ pub fn parse_ids(text: &str) -> Option<Vec<u32>> {
     Some(ids)
 }
 
+/// Numbers in ascending order as a list with ranges: `0-3,8`.
+///
+/// ```
+/// use slipway::base::idset::write_ids;
+/// assert_eq!(write_ids(&[0, 1, 2, 7]), "0-2,7");
+/// ```
+#[must_use]
+pub fn write_ids(ids: &[u32]) -> String {
+    let mut ranges: Vec<(u32, u32)> = Vec::new();
+    for id in ids {
+        match ranges.last_mut() {
+            Some((_, high)) if high.checked_add(1) == Some(*id) => *high = *id,
+            _ => ranges.push((*id, *id)),
+        }
+    }
+    let item = |(low, high): (u32, u32)| if low == high { low.to_string() } else { format!("{low}-{high}") };
+    ranges.into_iter().map(item).collect::<Vec<_>>().join(",")
+}
+
 /// Digits only: `u32::from_str` would take a plus sign.
 fn parse_decimal(text: &str) -> Option<u32> {
     (!text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())).then(|| text.parse().ok()).flatten()

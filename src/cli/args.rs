@@ -3,6 +3,7 @@
 mod apart;
 mod containers;
 mod files;
+mod gpus;
 mod images;
 mod isolation;
 mod leftover;
@@ -28,6 +29,7 @@ pub(super) use containers::{
     StartArgs, StopArgs,
 };
 pub(super) use files::{CommitArgs, CpArgs, DiffArgs, ExportArgs, ImportArgs, StatsArgs, UpdateArgs};
+pub(super) use gpus::{DoctorArgs, GpusArgs};
 pub(super) use processes::ProcessArgs;
 
 pub(super) use images::{
@@ -102,6 +104,8 @@ pub(super) enum Command {
     Sbatch(SbatchArgs),
     /// Show this node's GPUs
     Gpus(GpusArgs),
+    /// Look at this node's health
+    Doctor(DoctorArgs),
     /// Show what this machine offers and where the store is
     Info(InfoArgs),
     /// Look at disk space and win it back
@@ -351,14 +355,6 @@ pub(super) struct ConvertArgs {
 /// Flags of `info`.
 #[derive(Debug, Args)]
 pub(super) struct InfoArgs {
-    /// Print JSON
-    #[arg(long)]
-    pub(super) json: bool,
-}
-
-/// Flags of `gpus`.
-#[derive(Debug, Args)]
-pub(super) struct GpusArgs {
     /// Print JSON
     #[arg(long)]
     pub(super) json: bool,

@@ -82,6 +82,7 @@ fn act(command: &Command) -> Result<(), Failure> {
         Command::Info(args) => cmd::info::run(args, &session),
         Command::Sbatch(args) => cmd::sbatch::run(args, &session),
         Command::Gpus(args) => cmd::gpus::run(args, &session),
+        Command::Doctor(args) => cmd::doctor::run(args, &session),
         Command::Config(args) => match &args.command {
             ConfigCommand::Show => cmd::config::show(&session),
             ConfigCommand::Explain(args) => cmd::config::explain(args, &session),

@@ -5,7 +5,10 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Device, HostRoot, MigInstance, NodeAccess, NvmlGpu, NvmlReport, VENDORS, mig};
+use super::{
+    Device, GpuReadings, HostRoot, MigInstance, NodeAccess, NvmlGpu, NvmlReadings, NvmlReport, Reading,
+    VENDORS, mig,
+};
 
 /// The GPUs of a host and the driver's files, without any choice made.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -219,6 +222,23 @@ pub(super) fn merge_nvml(inventory: &mut Inventory, report: &NvmlReport, access:
     }
     inventory.findings.append(&mut findings);
     number_gpus(&mut inventory.gpus);
+}
+
+pub(super) fn readings_of(inventory: &Inventory, nvml: &NvmlReadings) -> Vec<Option<GpuReadings>> {
+    let found =
+        |gpu: &Gpu| nvml.report.gpus.iter().position(|found| found.error.is_none() && is_same(gpu, found));
+    let index_of = |nvml_index: u32| {
+        let found = nvml.report.gpus.iter().find(|found| found.index == nvml_index)?;
+        inventory.gpus.iter().find(|gpu| is_same(gpu, found)).map(|gpu| gpu.index)
+    };
+    let of_gpu = |gpu: &Gpu| {
+        let mut readings = nvml.gpus.get(found(gpu)?)?.clone();
+        if let Reading::Value(peers) = &mut readings.peers {
+            peers.retain_mut(|peer| index_of(peer.index).map(|index| peer.index = index).is_some());
+        }
+        Some(readings)
+    };
+    inventory.gpus.iter().map(of_gpu).collect()
 }
 
 fn take(place: &mut Option<String>, better: &Option<String>) {

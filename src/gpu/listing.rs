@@ -3,7 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::mig::WITHOUT_INSTANCES;
-use super::{Device, Inventory, Owned};
+use super::topology::Topology;
+use super::{Device, GpuReadings, Inventory, Owned};
 
 /// `slipway gpus --json`: always one object, also on a node without GPUs.
 ///
@@ -26,7 +27,10 @@ use super::{Device, Inventory, Owned};
 ///       "owned": true,
 ///       "reason": "SLURM_STEP_GPUS=0",
 ///       "mig_enabled": false,
-///       "mig_instances": []
+///       "mig_instances": [],
+///       "numa_node": 0,
+///       "cpu_affinity": "0-47",
+///       "readings": {"compute_capability": "9.0", "power_draw_mw": 112004, …, "errors": {}}
 ///     }
 ///   ],
 ///   "findings": []
@@ -73,6 +77,16 @@ pub struct GpuRow {
     /// The MIG instances of a divided GPU. What is owned is then an instance, and `owned` of the GPU says that one is.
     #[serde(default)]
     pub mig_instances: Vec<MigRow>,
+    /// The NUMA node that the GPU is near to.
+    #[serde(default)]
+    pub numa_node: Option<u32>,
+    /// The CPUs that it is near to (`0-47`).
+    #[serde(default)]
+    pub cpu_affinity: Option<String>,
+    /// What NVML reads of it, by the names of [`GpuReadings`]: plain values, `null` where the GPU has none, and the words
+    /// of errors below `errors`. `null` where NVML does not show the GPU.
+    #[serde(default)]
+    pub readings: serde_json::Value,
 }
 
 /// One MIG instance of a [`GpuRow`].
@@ -119,6 +133,9 @@ pub fn listing(inventory: &Inventory, owned: &Owned) -> GpuListing {
             reason,
             mig_enabled: gpu.mig_enabled,
             mig_instances: instances,
+            numa_node: None,
+            cpu_affinity: None,
+            readings: serde_json::Value::Null,
         }
     });
     GpuListing {
@@ -155,6 +172,18 @@ fn mig_rows(inventory: &Inventory, owned: &Owned, place: usize) -> Vec<MigRow> {
 }
 
 impl GpuListing {
+    /// Adds where the GPUs are and what they read: both of the listing's GPUs, in its order.
+    pub fn add_readings(&mut self, topology: &Topology, readings: &[Option<GpuReadings>], with_serial: bool) {
+        for (place, row) in self.gpus.iter_mut().enumerate() {
+            if let Some(device) = topology.devices.get(place).filter(|_| place < topology.gpus) {
+                row.numa_node = device.numa_node;
+                row.cpu_affinity.clone_from(&device.cpus);
+            }
+            let said = readings.get(place).and_then(Option::as_ref);
+            row.readings = said.map(|readings| readings.to_json(with_serial)).unwrap_or_default();
+        }
+    }
+
     /// The JSON text, indented, with a final newline.
     #[must_use]
     pub fn to_json(&self) -> String {
@@ -222,15 +251,22 @@ impl GpuListing {
 
 /// Columns three spaces apart, as docker prints them.
 fn align<const N: usize>(rows: &[[String; N]]) -> Vec<String> {
-    let mut widths = [0; N];
+    align_rows(&rows.iter().map(|row| row.to_vec()).collect::<Vec<_>>())
+}
+
+/// Columns three spaces apart, of rows whose number of cells is known only when they are made.
+#[must_use]
+pub fn align_rows(rows: &[Vec<String>]) -> Vec<String> {
+    let mut widths: Vec<usize> = Vec::new();
     for row in rows {
+        widths.resize(widths.len().max(row.len()), 0);
         for (width, cell) in widths.iter_mut().zip(row) {
             *width = cell.chars().count().max(*width);
         }
     }
-    let line = |row: &[String; N]| {
+    let line = |row: &Vec<String>| {
         let cells: Vec<String> =
-            row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+            row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
         cells.join("   ").trim_end().to_owned()
     };
     rows.iter().map(line).collect()
@@ -284,7 +320,10 @@ mod tests {
       "owned": true,
       "reason": "SLURM_STEP_GPUS=0",
       "mig_enabled": null,
-      "mig_instances": []
+      "mig_instances": [],
+      "numa_node": null,
+      "cpu_affinity": null,
+      "readings": null
     },
     {
       "index": 1,
@@ -297,7 +336,10 @@ mod tests {
       "owned": false,
       "reason": "SLURM_STEP_GPUS=0",
       "mig_enabled": null,
-      "mig_instances": []
+      "mig_instances": [],
+      "numa_node": null,
+      "cpu_affinity": null,
+      "readings": null
     }
   ],
   "findings": [

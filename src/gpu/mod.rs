@@ -17,8 +17,10 @@ mod inventory;
 mod listing;
 mod mig;
 mod nvidia;
+pub mod readings;
 mod request;
 mod select;
+pub mod topology;
 
 use std::fmt::Debug;
 use std::path::{Path, PathBuf};
@@ -30,10 +32,12 @@ pub use causes::{Asked, explain_lack};
 pub use host_root::{HostRoot, NodeAccess};
 pub use inventory::{Access, Capability, DriverFiles, DriverLibrary, Gpu, Hints, Inventory};
 pub use inventory::{read_access, read_inventory, remember};
-pub use listing::{GpuListing, GpuRow, MigRow, listing};
+pub use listing::{GpuListing, GpuRow, MigRow, align_rows, listing};
 pub use mig::{Device, MigInstance};
 pub use nvidia::mig::{MigMinors, grant_mig_administration};
 pub use nvidia::nvml::{NVML_CHILD, NvmlError, NvmlGpu, NvmlReport, nvml_child_main, query_nvml};
+pub use nvidia::nvml::{NVML_READINGS_CHILD, NvmlReadings, NvmlSession, Scope, readings_child_main};
+pub use readings::{GpuReadings, Reading, ReadingError};
 pub use request::{Capabilities, GpuRequest, Selection, variable_of_runtime, words_of_variable};
 pub use select::{Chosen, Owned, granted, needs_nvml, select};
 
@@ -258,6 +262,13 @@ impl Hint for GpuError {
 /// else by minor. A GPU that only one of both knows is told as a finding, unless `access` says that it is not ours.
 pub fn merge_nvml(inventory: &mut Inventory, report: &NvmlReport, access: &Access) {
     inventory::merge_nvml(inventory, report, access);
+}
+
+/// The readings of each GPU of a merged inventory, in its order; `None` for a GPU that NVML did not show. Other GPUs are
+/// named by the inventory's indices.
+#[must_use]
+pub fn readings_of(inventory: &Inventory, nvml: &NvmlReadings) -> Vec<Option<GpuReadings>> {
+    inventory::readings_of(inventory, nvml)
 }
 
 /// The library that [`query_nvml`] should load: NVML beside the driver's other libraries, wherever the host keeps them.

@@ -1,9 +1,15 @@
 //! `slipway gpus`, and the GPU facts that `run` and `gpus` share.
 
+mod users;
+mod watch;
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::gpu::{self, Asked, GpuListing, Hints, HostRoot, Inventory, Owned};
+use crate::gpu::topology::Topology;
+use crate::gpu::{
+    self, Asked, GpuListing, GpuReadings, Hints, HostRoot, Inventory, NvmlReport, NvmlSession, Owned, Scope,
+};
 use crate::grants::JobGpus;
 use crate::host;
 use crate::sched;
@@ -14,18 +20,89 @@ use crate::cli::failure::Failure;
 use crate::cli::term;
 
 pub(in crate::cli) fn run(args: &GpusArgs, session: &Session) -> Result<(), Failure> {
-    let root = HostRoot::default();
-    let hints = hints(session);
-    let mut inventory = gpu::read_inventory(&root, &hints);
-    let mut unanswered = None;
-    if inventory.vendor.is_some() {
-        unanswered = ask_nvml(session, &root, &hints, &mut inventory);
+    if let Some(seconds) = args.watch {
+        return watch::run(Duration::from_secs(seconds.into()), session);
     }
-    let owned = owned(&job(session), &root, &inventory, Asked::Softly);
-    let mut listing = gpu::listing(&inventory, &owned);
+    let scope = if args.json || args.topology || args.svg.is_some() { Scope::All } else { Scope::Identity };
+    let node = read_node(session, scope);
+    if let Some(file) = &args.svg {
+        write_output(file, &node.topology().to_svg())?;
+    }
+    if args.topology {
+        return term::print(&node.topology().to_matrix());
+    }
+    if args.svg.is_some() && !args.json {
+        return Ok(());
+    }
+    let owned = owned(&job(session), &node.root, &node.inventory, Asked::Softly);
+    let mut listing = gpu::listing(&node.inventory, &owned);
+    listing.add_readings(&node.topology(), &node.readings, args.serial);
     listing.findings.extend(owned.troubles.iter().map(ToString::to_string));
-    listing.findings.extend(unanswered);
+    listing.findings.extend(node.unanswered);
     show(&listing, args.json)
+}
+
+/// The node's GPUs with what NVML says of them.
+pub(super) struct Node {
+    pub(super) root: HostRoot,
+    pub(super) inventory: Inventory,
+    /// Of the inventory's GPUs, in its order.
+    pub(super) readings: Vec<Option<GpuReadings>>,
+    /// What NVML says the GPUs are, failures included.
+    pub(super) report: Option<NvmlReport>,
+    /// Why NVML did not answer at all.
+    pub(super) unanswered: Option<String>,
+}
+
+impl Node {
+    pub(super) fn topology(&self) -> Topology {
+        gpu::topology::read_topology(&self.root, &self.inventory, &self.readings)
+    }
+}
+
+/// Reads what the node has, and asks NVML where there is NVIDIA's driver.
+pub(super) fn read_node(session: &Session, scope: Scope) -> Node {
+    let (root, hints) = (HostRoot::default(), hints(session));
+    let mut node = Node {
+        inventory: gpu::read_inventory(&root, &hints),
+        root,
+        readings: Vec::new(),
+        report: None,
+        unanswered: None,
+    };
+    if node.inventory.vendor.as_deref() != Some("nvidia") {
+        return node;
+    }
+    match nvml_session(session, &node.root, &node.inventory, scope).round() {
+        Ok(nvml) => {
+            let access = gpu::read_access(&node.root, &node.inventory);
+            gpu::merge_nvml(&mut node.inventory, &nvml.report, &access);
+            gpu::remember(&node.root, &hints, &node.inventory);
+            node.readings = gpu::readings_of(&node.inventory, &nvml);
+            node.report = Some(nvml.report);
+        }
+        Err(error) => node.unanswered = Some(error.to_string()),
+    }
+    node
+}
+
+/// Readings of NVML with the deadline of the settings.
+fn nvml_session(session: &Session, root: &HostRoot, inventory: &Inventory, scope: Scope) -> NvmlSession {
+    let library = gpu::nvml_library(inventory, root);
+    NvmlSession::new(Path::new("/proc/self/exe"), library.as_deref(), nvml_deadline(session), scope)
+}
+
+fn nvml_deadline(session: &Session) -> Duration {
+    Duration::from_secs(session.settings.gpu.nvml_timeout_seconds.value.into())
+}
+
+/// Writes a text to a file, or to standard output for `-`.
+pub(super) fn write_output(file: &Path, text: &str) -> Result<(), Failure> {
+    if file == Path::new("-") {
+        return term::print(&text);
+    }
+    std::fs::write(file, text)
+        .map_err(|error| Failure::new(format!("cannot write `{}`: {error}", file.display()), None))
 }
 
 /// Adds what NVML knows, for this start and the next. Without an answer, what procfs says holds all the same, and the
@@ -37,8 +114,7 @@ pub(super) fn ask_nvml(
     inventory: &mut Inventory,
 ) -> Option<String> {
     let library = gpu::nvml_library(inventory, root);
-    let deadline = Duration::from_secs(session.settings.gpu.nvml_timeout_seconds.value.into());
-    match gpu::query_nvml(Path::new("/proc/self/exe"), library.as_deref(), deadline) {
+    match gpu::query_nvml(Path::new("/proc/self/exe"), library.as_deref(), nvml_deadline(session)) {
         Ok(report) => {
             let access = gpu::read_access(root, inventory);
             gpu::merge_nvml(inventory, &report, &access);

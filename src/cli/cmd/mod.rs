@@ -7,6 +7,7 @@ mod compose;
 pub(super) mod config;
 pub(super) mod containers;
 pub(super) mod convert;
+pub(super) mod doctor;
 mod fence;
 pub(super) mod gpus;
 mod grants;

@@ -3,7 +3,12 @@
 //!
 //! The child is this program again with [`NVML_CHILD`] as its first argument and the library as its second. It prints
 //! one line of JSON, a [`NvmlReport`] or the words of an error.
+//!
+//! [`query_nvml`] takes what a launch may need, in one answer. [`NvmlSession`] takes all readings, each by itself.
 #![expect(clippy::disallowed_methods, reason = "starts the NVML child")]
+
+mod ask;
+mod collect;
 
 use std::ffi::OsStr;
 use std::io::{self, Read as _, Write as _};
@@ -21,6 +26,9 @@ use crate::sys::{access, nvml as raw};
 
 use super::super::inventory::canonical_address;
 use super::super::mig::{MigInstance, profile_words};
+
+pub use ask::readings_child_main;
+pub use collect::{NVML_READINGS_CHILD, NvmlReadings, NvmlSession, Scope};
 
 /// First argument of the child process.
 pub const NVML_CHILD: &str = "__nvml";
@@ -64,6 +72,8 @@ pub struct NvmlGpu {
     pub instances: Vec<MigInstance>,
     /// Why the GPU cannot be asked at all.
     pub error: Option<String>,
+    /// NVML's code of that, where it gave one.
+    pub error_code: Option<u32>,
 }
 
 /// Why NVML has no answer.
@@ -220,13 +230,18 @@ pub fn nvml_child_main(library: Option<&OsStr>) -> u8 {
 fn report(nvml: &Nvml) -> Result<NvmlReport, Code> {
     let gpus = (0..nvml.device_count()?).map(|index| match nvml.device_by_index(index) {
         Ok(device) => gpu(index, &device),
-        Err(code) => NvmlGpu { index, error: Some(words(&code)), ..NvmlGpu::default() },
+        Err(code) => failed_gpu(index, code),
     });
     Ok(NvmlReport {
         driver_version: nvml.sys_driver_version().ok(),
         cuda_version: nvml.sys_cuda_driver_version().ok().map(cuda_words),
         gpus: gpus.collect(),
     })
+}
+
+fn failed_gpu(index: u32, code: Code) -> NvmlGpu {
+    let error = Some(words(&code));
+    NvmlGpu { index, error, error_code: Some(code.into()), ..NvmlGpu::default() }
 }
 
 fn gpu(index: u32, device: &Device<'_>) -> NvmlGpu {
@@ -246,6 +261,7 @@ fn gpu(index: u32, device: &Device<'_>) -> NvmlGpu {
         mig_enabled,
         instances,
         error: None,
+        error_code: None,
     }
 }
 

@@ -1,15 +1,17 @@
 //! A `libnvidia-ml.so.1` for tests: NVML's functions answered from a scenario file.
 //!
 //! The scenario (`tests/fixtures/scenarios/*.toml`) is named by `SLIPWAY_FAKE_NVML_SCENARIO`, else it lies beside this
-//! library as `libnvidia-ml.scenario.toml`, so that a child without an environment finds it too. A `[[fault]]` makes a
-//! function answer with a code, wait, or never return. Functions that are not here are missing for a caller, as they
+//! library as `libnvidia-ml.scenario.toml`, so that a child without an environment finds it too. An `[[inject]]` makes a
+//! function answer with a code, wait, never return, or end the process (README.md beside this crate). Functions that are not here are missing for a caller, as they
 //! are in an old driver. Signatures and structs are those of NVIDIA's `nvml.h`.
 
 #![expect(unsafe_code, reason = "these are the C functions of NVML")]
 #![expect(clippy::disallowed_methods, reason = "a test's library finds its scenario by itself")]
 
 mod mig;
+mod readings;
 mod scenario;
+mod telemetry;
 
 use std::ffi::{CStr, c_char, c_int, c_uint, c_ulonglong, c_void};
 use std::ptr;
@@ -128,6 +130,15 @@ fn fill<const N: usize>(text: &str) -> [c_char; N] {
         *place = byte.cast_signed() as c_char;
     }
     field
+}
+
+/// All, free and used bytes.
+fn memory_of(gpu: &Gpu) -> Result<(u64, u64, u64), Return> {
+    match gpu.readings.get("memory", &gpu.readings.memory) {
+        Ok(memory) => Ok((memory.total_bytes, memory.free_bytes, memory.used_bytes)),
+        Err(NOT_SUPPORTED) => Ok((gpu.memory_mib << 20, gpu.memory_mib << 20, 0)),
+        Err(code) => Err(code),
+    }
 }
 
 fn find(matches: impl Fn(&Gpu) -> bool) -> Result<usize, Return> {
@@ -277,24 +288,27 @@ pub unsafe extern "C" fn nvmlDeviceGetIndex(device: Handle, index: *mut c_uint) 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn nvmlDeviceGetPciInfo_v3(device: Handle, pci: *mut PciInfo) -> Return {
     ask("nvmlDeviceGetPciInfo_v3", device, |gpu| {
-        let numbers: Vec<c_uint> = gpu
-            .pci_address
-            .split([':', '.'])
-            .map(|part| c_uint::from_str_radix(part, 16).map_err(|_| UNKNOWN))
-            .collect::<Result<_, _>>()?;
-        let [domain, bus, number, function] = numbers[..] else { return Err(UNKNOWN) };
-        let info = PciInfo {
-            bus_id_legacy: fill(&gpu.pci_address),
-            domain,
-            bus,
-            device: number,
-            pci_device_id: 0x2330_10de,
-            pci_sub_system_id: 0x16c1_10de,
-            // NVML writes 8 digits of domain, in upper case; procfs 4, in lower.
-            bus_id: fill(&format!("{domain:08X}:{bus:02X}:{number:02X}.{function:X}")),
-        };
+        let info = pci_info(&gpu.pci_address)?;
         // SAFETY: the caller keeps to nvml.h.
         unsafe { write(pci, info) }
+    })
+}
+
+fn pci_info(address: &str) -> Result<PciInfo, Return> {
+    let numbers: Vec<c_uint> = address
+        .split([':', '.'])
+        .map(|part| c_uint::from_str_radix(part, 16).map_err(|_| UNKNOWN))
+        .collect::<Result<_, _>>()?;
+    let [domain, bus, number, function] = numbers[..] else { return Err(UNKNOWN) };
+    Ok(PciInfo {
+        bus_id_legacy: fill(address),
+        domain,
+        bus,
+        device: number,
+        pci_device_id: 0x2330_10de,
+        pci_sub_system_id: 0x16c1_10de,
+        // NVML writes 8 digits of domain, in upper case; procfs 4, in lower.
+        bus_id: fill(&format!("{domain:08X}:{bus:02X}:{number:02X}.{function:X}")),
     })
 }
 
@@ -303,9 +317,9 @@ pub unsafe extern "C" fn nvmlDeviceGetPciInfo_v3(device: Handle, pci: *mut PciIn
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn nvmlDeviceGetMemoryInfo(device: Handle, memory: *mut Memory) -> Return {
     ask("nvmlDeviceGetMemoryInfo", device, |gpu| {
-        let total = gpu.memory_mib << 20;
+        let (total, free, used) = memory_of(gpu)?;
         // SAFETY: the caller keeps to nvml.h.
-        unsafe { write(memory, Memory { total, free: total, used: 0 }) }
+        unsafe { write(memory, Memory { total, free, used }) }
     })
 }
 
@@ -314,23 +328,9 @@ pub unsafe extern "C" fn nvmlDeviceGetMemoryInfo(device: Handle, memory: *mut Me
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn nvmlDeviceGetMemoryInfo_v2(device: Handle, memory: *mut MemoryV2) -> Return {
     ask("nvmlDeviceGetMemoryInfo_v2", device, |gpu| {
-        let total = gpu.memory_mib << 20;
+        let (total, free, used) = memory_of(gpu)?;
         let version = (size_of::<MemoryV2>() | 2 << 24) as c_uint;
         // SAFETY: the caller keeps to nvml.h.
-        unsafe { write(memory, MemoryV2 { version, total, reserved: 0, free: total, used: 0 }) }
-    })
-}
-
-/// # Safety
-/// See [`nvmlInit_v2`].
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn nvmlDeviceGetCudaComputeCapability(
-    device: Handle,
-    major: *mut c_int,
-    minor: *mut c_int,
-) -> Return {
-    ask("nvmlDeviceGetCudaComputeCapability", device, |_| {
-        // SAFETY: the caller keeps to nvml.h.
-        unsafe { write(major, 9).and_then(|()| write(minor, 0)) }
+        unsafe { write(memory, MemoryV2 { version, total, reserved: 0, free, used }) }
     })
 }

@@ -1,9 +1,7 @@
-//! MIG: the mode of a GPU, its MIG devices, and what is asked of them.
+//! MIG: the MIG devices of a GPU, and what is asked of them.
 
 use super::scenario::Mig;
-use super::{
-    Handle, INVALID_ARGUMENT, NOT_FOUND, NOT_SUPPORTED, Return, ask, handle_of, mig_of, place_of, write,
-};
+use super::{Handle, INVALID_ARGUMENT, NOT_FOUND, Return, ask, handle_of, mig_of, place_of, write};
 use std::ffi::{c_uint, c_ulonglong};
 use std::ptr;
 
@@ -27,21 +25,6 @@ const MOST: c_uint = 7;
 /// Asks one fact of one MIG device.
 fn ask_mig(function: &str, handle: Handle, work: impl FnOnce(&Mig) -> Result<(), Return>) -> Return {
     ask(function, handle, |_| work(mig_of(handle)?.ok_or(INVALID_ARGUMENT)?))
-}
-
-/// # Safety
-/// See [`super::nvmlInit_v2`].
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn nvmlDeviceGetMigMode(
-    device: Handle,
-    current: *mut c_uint,
-    pending: *mut c_uint,
-) -> Return {
-    ask("nvmlDeviceGetMigMode", device, |gpu| {
-        let mode = c_uint::from(gpu.mig_enabled.ok_or(NOT_SUPPORTED)?);
-        // SAFETY: the caller keeps to nvml.h.
-        unsafe { write(current, mode).and_then(|()| write(pending, mode)) }
-    })
 }
 
 /// # Safety

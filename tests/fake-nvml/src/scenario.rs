@@ -6,11 +6,20 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use super::readings::Readings;
+
 /// The scenario of this process; `None` if there is none that can be read.
 pub(crate) static SCENARIO: LazyLock<Option<Scenario>> = LazyLock::new(|| {
     let path =
         std::env::var_os("SLIPWAY_FAKE_NVML_SCENARIO").map(PathBuf::from).or_else(beside_this_library)?;
-    toml::from_str(&std::fs::read_to_string(path).ok()?).ok()
+    let mut scenario: Scenario = toml::from_str(&std::fs::read_to_string(path).ok()?).ok()?;
+    for gpu in &mut scenario.gpu {
+        // What the GPU has of its own hides what all have.
+        let mut readings = scenario.readings.clone();
+        readings.extend(std::mem::take(&mut gpu.own_readings));
+        gpu.readings = readings.try_into().ok()?;
+    }
+    Some(scenario)
 });
 
 #[derive(Debug, Deserialize)]
@@ -20,8 +29,11 @@ pub(crate) struct Scenario {
     pub(crate) cuda_version: i32,
     #[serde(default)]
     pub(crate) gpu: Vec<Gpu>,
+    /// Readings of every GPU, see [`Readings`].
     #[serde(default)]
-    fault: Vec<Fault>,
+    readings: toml::Table,
+    #[serde(default, alias = "fault")]
+    inject: Vec<Inject>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -35,6 +47,10 @@ pub(crate) struct Gpu {
     pub(crate) mig_enabled: Option<bool>,
     #[serde(default)]
     pub(crate) mig: Vec<Mig>,
+    #[serde(default, rename = "readings")]
+    own_readings: toml::Table,
+    #[serde(skip)]
+    pub(crate) readings: Readings,
 }
 
 /// A MIG device.
@@ -53,10 +69,12 @@ pub(crate) struct Mig {
 /// What goes wrong in one function, on one GPU or on all: an error's code, time that it takes, an answer that never comes,
 /// the end of the process.
 #[derive(Debug, Deserialize)]
-struct Fault {
+struct Inject {
     function: String,
-    device: Option<usize>,
-    code: Option<u32>,
+    #[serde(alias = "device")]
+    gpu: Option<usize>,
+    #[serde(alias = "code")]
+    error: Option<u32>,
     #[serde(default)]
     delay_ms: u64,
     #[serde(default)]
@@ -69,8 +87,8 @@ impl Scenario {
     /// Waits as the scenario says, and gives the code with which the function must fail.
     pub(crate) fn fault(&self, function: &str, device: Option<usize>) -> Option<u32> {
         let is_meant =
-            |fault: &&Fault| fault.function == function && (fault.device.is_none() || fault.device == device);
-        let fault = self.fault.iter().find(is_meant)?;
+            |fault: &&Inject| fault.function == function && (fault.gpu.is_none() || fault.gpu == device);
+        let fault = self.inject.iter().find(is_meant)?;
         std::thread::sleep(Duration::from_millis(fault.delay_ms));
         if fault.hang {
             loop {
@@ -80,7 +98,7 @@ impl Scenario {
         if fault.abort {
             std::process::abort();
         }
-        fault.code
+        fault.error
     }
 }
 

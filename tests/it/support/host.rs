@@ -15,6 +15,7 @@ use std::sync::OnceLock;
 use serde::Deserialize;
 use slipway::gpu::HostRoot;
 
+use super::fake_sysfs;
 use super::tiny_elf::{Function, shared_library};
 
 /// What a scenario says about the host. The fake NVML reads the same file.
@@ -41,6 +42,13 @@ pub(crate) struct Scenario {
     /// Libraries of a driver in the image: place, and the file beside it that it is a link to; an empty file if that is empty.
     #[serde(default)]
     pub(crate) baked: Vec<(PathBuf, String)>,
+    /// Channels of IMEX that have a node.
+    #[serde(default)]
+    pub(crate) imex_channels: u32,
+    #[serde(default)]
+    pub(crate) numa: Vec<fake_sysfs::Numa>,
+    #[serde(default)]
+    pub(crate) nic: Vec<fake_sysfs::Adapter>,
     #[serde(default)]
     pub(crate) gpu: Vec<Gpu>,
 }
@@ -66,6 +74,9 @@ pub(crate) struct Gpu {
     /// There a device cgroup denies it.
     #[serde(default)]
     pub(crate) fenced: bool,
+    /// Where it is in sysfs.
+    #[serde(flatten)]
+    pub(crate) place: fake_sysfs::Place,
     /// MIG devices.
     #[serde(default)]
     pub(crate) mig: Vec<Mig>,
@@ -127,6 +138,11 @@ impl Host {
         }
         host.write("proc/sys/kernel/random/boot_id", "11111111-2222-3333-4444-555555555555\n");
         host.write("proc/devices", &host.devices());
+        let places: Vec<_> = host.scenario.gpu.iter().map(|gpu| &gpu.place).collect();
+        // Most scenarios say nothing of it, and keep the sysfs of this machine.
+        if places.iter().any(|place| place.is_known()) || !host.scenario.nic.is_empty() {
+            fake_sysfs::write(host.tree.path(), &host.scenario.numa, &host.scenario.nic, &places);
+        }
         if host.scenario.driver_version.is_some() {
             host.write_procfs();
             host.write_nodes();
@@ -218,6 +234,9 @@ impl Host {
         }
         for name in names {
             self.write(&format!("dev/{name}"), "");
+        }
+        for channel in 0..self.scenario.imex_channels {
+            self.write(&format!("dev/nvidia-caps-imex-channels/channel{channel}"), "");
         }
         for gpu in self.scenario.gpu.iter().filter(|gpu| !gpu.excluded) {
             let name = format!("dev/nvidia{}", gpu.minor);
@@ -334,6 +353,12 @@ for place in proc/driver sys/module; do
     cp -R "$tree/$place/." "/$place/"
 done
 mount --bind "$tree/proc/devices" /proc/devices
+if [ -d "$tree/sys/bus" ]; then
+    for name in fs kernel devices/system/cpu; do
+        mount --rbind "/sys/$name" "$tree/sys/$name"
+    done
+    mount --rbind "$tree/sys" /sys
+fi
 # Not sticky: in a sticky directory `>/dev/null` is refused to anybody but the owner.
 mount -t tmpfs -o mode=755 none "$tree/stage"
 for name in null zero full random urandom tty fuse; do
