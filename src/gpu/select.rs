@@ -8,6 +8,7 @@ use crate::grants::JobGpus;
 
 use super::inventory::device_access;
 use super::mig::WITHOUT_INSTANCES;
+use super::visible::{self, Visible, variables_of};
 use super::{Access, Capabilities, Device, GpuError, GpuRequest, Inventory, NodeAccess, Selection, VENDORS};
 
 /// The GPUs that this process may use and should use, as places in [`Inventory::gpus`].
@@ -21,8 +22,8 @@ pub struct Owned {
     pub others: Vec<(Device, String)>,
     /// All whose nodes can be used: what CUDA would see on the host.
     pub usable: Vec<Device>,
-    /// The devices of CUDA_VISIBLE_DEVICES in its order; `None` if it is unset or names something unknown.
-    pub visible: Option<Vec<Device>>,
+    /// What the variables of the vendor's runtime name; those that are unset or name something unknown are left out.
+    pub visible: Vec<Visible>,
 }
 
 /// The GPUs that a container gets.
@@ -32,8 +33,8 @@ pub struct Chosen {
     pub devices: Vec<Device>,
     /// Parts of the driver.
     pub capabilities: Capabilities,
-    /// What CUDA_VISIBLE_DEVICES must be inside; `None` to leave it as it is.
-    pub visible_devices: Option<String>,
+    /// What the variables of the vendor's runtime must be inside; none to leave them as they are.
+    pub visible_devices: Vec<(&'static str, String)>,
     /// Why each GPU is, or is not, inside.
     pub notes: Vec<String>,
 }
@@ -53,7 +54,7 @@ impl Chosen {
 }
 
 /// The GPUs of devices that are in order, each once.
-fn gpus_of(devices: &[Device]) -> Vec<usize> {
+pub(super) fn gpus_of(devices: &[Device]) -> Vec<usize> {
     let mut all: Vec<usize> = devices.iter().map(|device| device.gpu).collect();
     all.dedup();
     all
@@ -102,7 +103,7 @@ pub fn granted(inventory: &Inventory, job: &JobGpus, access: &Access) -> Owned {
             (*device, why)
         })
         .collect();
-    let visible = job.visible.as_deref().and_then(|list| numbering.resolve(list).ok());
+    let visible = visible::resolve(job, &numbering);
     Owned { devices, reason, others, usable, visible }
 }
 
@@ -137,24 +138,29 @@ fn named_by_job(job: &JobGpus, numbering: &Numbering<'_>, all: &[Device]) -> (Ve
     if !job.in_job {
         return (all.to_vec(), "not in a job, so every GPU that can be used".into());
     }
-    let mut sources = [
-        ("SLURM_STEP_GPUS", &job.step),
-        ("SLURM_JOB_GPUS", &job.job),
-        ("CUDA_VISIBLE_DEVICES", &job.visible),
-    ];
+    let mut sources = vec![("SLURM_STEP_GPUS", job.step.as_deref()), ("SLURM_JOB_GPUS", job.job.as_deref())];
+    let variables = variables_of(numbering.inventory);
+    sources.extend(variables.all().map(|name| (name, job.variable(name))));
     // Slurm counts instances and GPUs together in its numbers, in an order of its own; their UUIDs say what is meant.
     if job.visible.as_deref().is_some_and(|list| list.split(',').any(|word| is_mig(word.trim()))) {
-        sources.rotate_right(1);
+        sources.swap(0, 2);
     }
     for (name, value) in sources {
         let Some(value) = value else { continue };
-        return match numbering.resolve(value) {
+        let named = match name {
+            "SLURM_STEP_GPUS" | "SLURM_JOB_GPUS" => numbering.resolve(value),
+            _ => visible::devices(value, job, numbering),
+        };
+        return match named {
             Ok(named) => (named, format!("{name}={value}")),
             Err(unknown) => (Vec::new(), format!("{name}={value}, where `{unknown}` is no GPU of this node")),
         };
     }
-    let reason = "the job was given none: SLURM_STEP_GPUS, SLURM_JOB_GPUS and CUDA_VISIBLE_DEVICES are unset";
-    (Vec::new(), reason.into())
+    let mut names: Vec<&str> =
+        ["SLURM_STEP_GPUS", "SLURM_JOB_GPUS"].into_iter().chain(variables.all()).collect();
+    let last = names.pop().unwrap_or_default();
+    let reason = format!("the job was given none: {} and {last} are unset", names.join(", "));
+    (Vec::new(), reason)
 }
 
 fn denials(all: &[Device], answer: impl Fn(Device) -> NodeAccess) -> String {
@@ -166,18 +172,18 @@ fn denials(all: &[Device], answer: impl Fn(Device) -> NodeAccess) -> String {
 }
 
 /// How the numbers of a list of GPUs are meant.
-struct Numbering<'a> {
-    inventory: &'a Inventory,
+pub(super) struct Numbering<'a> {
+    pub(super) inventory: &'a Inventory,
     /// The minor of each number, by the scheduler's configuration.
-    minors: Option<&'a [u32]>,
+    pub(super) minors: Option<&'a [u32]>,
     /// The GPU of each number otherwise.
-    counted: &'a [usize],
+    pub(super) counted: &'a [usize],
 }
 
 impl Numbering<'_> {
     /// The devices of `0,2`, `0-3`, `GPU-3f…`, `MIG-3f…` or `0:1`, or the item that is none. A divided GPU is all its
     /// instances. Slurm's words for no device give an empty list.
-    fn resolve(&self, list: &str) -> Result<Vec<Device>, String> {
+    pub(super) fn resolve(&self, list: &str) -> Result<Vec<Device>, String> {
         let mut found = Vec::new();
         for item in list.split(',').map(str::trim).filter(|item| !matches!(*item, "" | "-1" | "NoDevFiles")) {
             let numbers =
@@ -278,9 +284,11 @@ pub fn select(inventory: &Inventory, owned: &Owned, request: &GpuRequest) -> Res
             wanted
         }
     };
-    let (visible_devices, note) = visible_inside(inventory, owned, &devices);
+    let visible_devices = visible::inside(inventory, owned, &devices);
     let mut notes = explain(inventory, owned, &devices, &asked);
-    notes.extend(note);
+    notes.extend(visible_devices.iter().map(|(name, value)| {
+        format!("{name} becomes `{value}`: the container has fewer GPUs than the host shows")
+    }));
     Ok(Chosen { devices, capabilities: request.capabilities.clone(), visible_devices, notes })
 }
 
@@ -333,32 +341,6 @@ fn find_devices(inventory: &Inventory, devices: &[String], asked: &str) -> Resul
     found.sort_unstable();
     found.dedup();
     Ok(found)
-}
-
-/// What CUDA_VISIBLE_DEVICES must say inside. It is left alone while the container has every GPU that CUDA sees on the
-/// host; with fewer its numbers would mean other GPUs, or none, so it becomes UUIDs, which mean the same everywhere.
-fn visible_inside(
-    inventory: &Inventory,
-    owned: &Owned,
-    chosen: &[Device],
-) -> (Option<String>, Option<String>) {
-    let Some(visible) = owned.visible.as_deref().filter(|visible| !visible.is_empty()) else {
-        return (None, None);
-    };
-    if owned.usable == chosen {
-        return (None, None);
-    }
-    let kept: Vec<Device> = visible.iter().copied().filter(|device| chosen.contains(device)).collect();
-    let kept = if kept.is_empty() { chosen.to_vec() } else { kept };
-    let uuids: Option<Vec<String>> = kept.iter().map(|device| inventory.uuid_of(*device)).collect();
-    let value = uuids.unwrap_or_else(|| {
-        let inside = kept.iter().filter_map(|device| chosen.iter().position(|other| other == device));
-        inside.map(|place| place.to_string()).collect()
-    });
-    let value = value.join(",");
-    let note =
-        format!("CUDA_VISIBLE_DEVICES becomes `{value}`: the container has fewer GPUs than the host shows");
-    (Some(value), Some(note))
 }
 
 #[cfg(test)]

@@ -18,7 +18,8 @@ pub(in crate::cli) fn run(args: &GpusArgs, session: &Session) -> Result<(), Fail
     let hints = hints(session);
     let mut inventory = gpu::read_inventory(&root, &hints);
     let mut unanswered = None;
-    if inventory.vendor.is_some() {
+    gpu::add_details(&root, &mut inventory);
+    if gpu::has_nvml(&inventory) {
         unanswered = ask_nvml(session, &root, &hints, &mut inventory);
     }
     let owned = owned(&job(session), &root, &inventory);

@@ -11,7 +11,11 @@ mod require;
 
 use crate::grants::Grants;
 
+use super::visible::{Names, VisibleVariables};
 use super::{Chosen, DriverFiles, GpuError, Hints, HostRoot, ImageLibc, Inventory, Vendor};
+
+pub(super) static VISIBLE: VisibleVariables =
+    VisibleVariables { outer: "CUDA_VISIBLE_DEVICES", inner: &[], names: Names::Uuids };
 
 /// The vendor.
 #[derive(Debug)]
@@ -57,6 +61,10 @@ impl Vendor for Nvidia {
 
     fn why_absent(&self) -> &'static str {
         "no NVIDIA driver is loaded (neither /sys/module/nvidia nor /proc/driver/nvidia nor /dev/nvidiactl exists)"
+    }
+
+    fn visible_variables(&self) -> &'static VisibleVariables {
+        &VISIBLE
     }
 
     fn check_image(
