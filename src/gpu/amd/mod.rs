@@ -90,7 +90,7 @@ impl Vendor for Amd {
     }
 
     fn why_absent(&self) -> &'static str {
-        "no AMD GPU that computes (/sys/class/kfd has none)"
+        "no AMD GPU (/sys/class/kfd)"
     }
 
     fn visible_variables(&self) -> &'static VisibleVariables {

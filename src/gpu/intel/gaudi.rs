@@ -46,7 +46,7 @@ impl Vendor for Gaudi {
     }
 
     fn why_absent(&self) -> &'static str {
-        "no Gaudi (/sys/class/accel has none)"
+        "no Gaudi"
     }
 
     fn visible_variables(&self) -> &'static VisibleVariables {

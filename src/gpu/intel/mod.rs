@@ -57,7 +57,7 @@ impl Vendor for Intel {
     }
 
     fn why_absent(&self) -> &'static str {
-        "no discrete Intel GPU (i915 or xe)"
+        "no discrete Intel GPU"
     }
 
     fn visible_variables(&self) -> &'static VisibleVariables {

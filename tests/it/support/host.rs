@@ -5,6 +5,7 @@
 //! user and mount namespace and runs a program there as an ordinary user, on the real paths.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
@@ -15,6 +16,7 @@ use std::sync::OnceLock;
 use serde::Deserialize;
 use slipway::gpu::HostRoot;
 
+use super::other_gpus::{self, Device};
 use super::tiny_elf::{Function, shared_library};
 
 /// What a scenario says about the host. The fake NVML reads the same file.
@@ -31,6 +33,12 @@ pub(crate) struct Scenario {
     pub(crate) nvswitch: bool,
     #[serde(default)]
     pub(crate) gpu: Vec<Gpu>,
+    /// GPUs of other vendors.
+    #[serde(default)]
+    pub(crate) device: Vec<Device>,
+    /// Versions of their modules.
+    #[serde(default)]
+    pub(crate) modules: BTreeMap<String, String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -98,11 +106,12 @@ impl Host {
         let tree = tempfile::tempdir().unwrap();
         fs::set_permissions(tree.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let host = Self { tree, scenario };
-        for directory in ["proc/driver", "sys/module", "dev", "stage", "etc", "usr/bin"] {
+        for directory in ["proc/driver", "sys/module", "sys/class", "dev", "stage", "etc", "usr/bin"] {
             fs::create_dir_all(host.path(directory)).unwrap();
         }
         host.write("proc/sys/kernel/random/boot_id", "11111111-2222-3333-4444-555555555555\n");
         host.write("proc/devices", &host.devices());
+        other_gpus::write(&host);
         if host.scenario.driver_version.is_some() {
             host.write_procfs();
             host.write_nodes();
@@ -296,6 +305,9 @@ for place in proc/driver sys/module; do
     cp -R "$tree/$place/." "/$place/"
 done
 mount --bind "$tree/proc/devices" /proc/devices
+# Nothing of the real host's GPUs is seen: a place that the tree lacks is empty.
+mount -t tmpfs none /sys/class
+cp -R "$tree/sys/class/." /sys/class/
 # Not sticky: in a sticky directory `>/dev/null` is refused to anybody but the owner.
 mount -t tmpfs -o mode=755 none "$tree/stage"
 for name in null zero full random urandom tty fuse; do

@@ -6,6 +6,7 @@ pub(crate) mod need;
 pub(crate) mod host;
 pub(crate) mod image;
 pub(crate) mod layers;
+pub(crate) mod other_gpus;
 pub(crate) mod registry;
 pub(crate) mod sandbox;
 pub(crate) mod slurm;
