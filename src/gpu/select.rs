@@ -238,8 +238,10 @@ pub fn select(inventory: &Inventory, owned: &Owned, request: &GpuRequest) -> Res
     let asked = request.selection.to_string();
     let empty = |note: String| Ok(Chosen { notes: vec![note], ..Chosen::default() });
     let is_soft = matches!(request.selection, Selection::Job | Selection::None);
-    if inventory.gpus.is_empty() {
+    let other = request.vendor.as_ref().filter(|wanted| Some(*wanted) != inventory.vendor.as_ref());
+    if inventory.gpus.is_empty() || other.is_some() {
         let reason = match &inventory.vendor {
+            Some(vendor) if other.is_some() => format!("its GPUs are of the {vendor} driver"),
             Some(vendor) => format!("the {vendor} driver is loaded and shows no GPU"),
             None => VENDORS.iter().map(|vendor| vendor.why_absent()).collect::<Vec<_>>().join("; "),
         };
@@ -284,7 +286,13 @@ pub fn select(inventory: &Inventory, owned: &Owned, request: &GpuRequest) -> Res
             wanted
         }
     };
-    let visible_devices = visible::inside(inventory, owned, &devices);
+    let is_inside = |device: &&Device| {
+        let node = inventory.gpus.get(device.gpu).map(|gpu| &gpu.node);
+        devices.contains(device)
+            || request.other_nodes.iter().any(|other| node.is_some_and(|node| node.starts_with(other)))
+    };
+    let inside: Vec<Device> = owned.usable.iter().filter(is_inside).copied().collect();
+    let visible_devices = visible::inside(inventory, owned, &devices, &inside);
     let mut notes = explain(inventory, owned, &devices, &asked);
     notes.extend(visible_devices.iter().map(|(name, value)| {
         format!("{name} becomes `{value}`: the container has fewer GPUs than the host shows")

@@ -142,20 +142,27 @@ fn tiles(inventory: &Inventory, gpus: &[usize]) -> Vec<VisibleItem> {
     all.map(|(device, tile)| VisibleItem { device, tile: Some(tile) }).collect()
 }
 
-/// What the variables must say in a container with the `chosen` devices; none to leave them alone.
-pub(super) fn inside(inventory: &Inventory, owned: &Owned, chosen: &[Device]) -> Vec<(&'static str, String)> {
+/// What the variables must say in a container where the runtime sees the devices `inside`, to name those of them that are
+/// `chosen`; none to leave them alone.
+pub(super) fn inside(
+    inventory: &Inventory,
+    owned: &Owned,
+    chosen: &[Device],
+    inside: &[Device],
+) -> Vec<(&'static str, String)> {
     let variables = variables_of(inventory);
-    if owned.usable == chosen || variables.names == Names::AsOnTheHost {
+    if owned.usable == inside || variables.names == Names::AsOnTheHost {
         return Vec::new();
     }
-    let mut within = chosen.to_vec();
+    let mut within = inside.to_vec();
     let mut values = Vec::new();
     for visible in &owned.visible {
         let is_outer = visible.variable == variables.outer;
         let is_kept = |item: &&VisibleItem| chosen.contains(&item.device);
         let mut kept: Vec<VisibleItem> = visible.items.iter().filter(is_kept).copied().collect();
         if kept.is_empty() {
-            kept = within.iter().map(|device| VisibleItem { device: *device, tile: None }).collect();
+            let left = within.iter().filter(|device| chosen.contains(device));
+            kept = left.map(|device| VisibleItem { device: *device, tile: None }).collect();
         }
         let uuids = || kept.iter().map(|item| inventory.uuid_of(item.device)).collect::<Option<Vec<_>>>();
         let uuids = (is_outer && variables.names == Names::Uuids).then(uuids).flatten();

@@ -100,6 +100,36 @@ fn rocm_counts_within_what_the_outer_variable_leaves() {
 }
 
 #[test]
+fn nodes_that_other_flags_give_are_counted() {
+    let amd = node("amd", None);
+    let access = amd.gpus.iter().map(|gpu| (gpu.node.clone(), Open)).collect();
+    let check = |other: &str, expected: Option<&str>| {
+        let owned = granted(&amd, &job(true, &[("ROCR_VISIBLE_DEVICES", "1,3")]), &access);
+        let request = GpuRequest { other_nodes: vec![other.into()], ..GpuRequest::default() };
+        let chosen = select(&amd, &owned, &request).unwrap();
+        let told = chosen.visible_devices.first().map(|(_, value)| value.as_str());
+        assert_eq!((chosen.all_gpus(), told), (vec![1, 3], expected), "{other}");
+    };
+    check("/dev/dri", None);
+    check("/dev", None);
+    check("/dev/dri/renderD128", Some("1,2"));
+    check("/dev/dri/renderD12", Some("0,1"));
+}
+
+#[test]
+fn gpus_of_another_vendor_are_not_what_was_asked_for() {
+    let amd = node("amd", None);
+    let access = amd.gpus.iter().map(|gpu| (gpu.node.clone(), Open)).collect();
+    let owned = granted(&amd, &JobGpus::default(), &access);
+    let select = |text: &str| select(&amd, &owned, &GpuRequest::parse(text).unwrap());
+    assert_eq!(select("driver=amd,count=1").unwrap().all_gpus(), [0]);
+    assert_eq!(
+        select("driver=nvidia,count=1").unwrap_err().to_string(),
+        "--gpus 1: this node has no GPU that can be used: its GPUs are of the amd driver"
+    );
+}
+
+#[test]
 fn level_zero_counts_gpus_or_tiles() {
     let intel = node("intel", Some(2));
     let check = |pairs: &[(&str, &str)], request: &str, expected: &str| {

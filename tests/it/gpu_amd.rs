@@ -120,6 +120,28 @@ fn more_than_the_job_owns_is_refused() {
     );
 }
 
+/// The line of AMD's own documents, in a job without a fence: it names all nodes, and the numbers of the job stay those of
+/// the node.
+#[test]
+fn amds_idiom_keeps_the_numbers_of_the_host() {
+    need_launch!();
+    let stage = Stage::new("mi300");
+    let job = [("SLURM_JOB_ID", "1"), ("SLURM_STEP_GPUS", "1,3"), ("ROCR_VISIBLE_DEVICES", "1,3")];
+    let line = "--device=/dev/kfd --device=/dev/dri --group-add video --ipc=host --shm-size 16G --cap-add=SYS_PTRACE \
+                --security-opt seccomp=unconfined";
+    let flags: Vec<&str> = line.split_whitespace().collect();
+    let inside = stage.look(LOOK, &flags, &job);
+    assert_eq!(inside.iter().filter(|line| line.starts_with("dri/renderD")).count(), 11, "{inside:?}");
+    assert_eq!(inside.last().unwrap(), "rocr=1,3 hip= ordinal=");
+    let inside = stage.look(LOOK, &["--device=/dev/kfd", "--device=/dev/dri/renderD128"], &job);
+    assert_eq!(
+        inside.join(" "),
+        "dri/card2 dri/card4 dri/renderD128 dri/renderD129 dri/renderD131 kfd rocr=1,2 hip= ordinal="
+    );
+    let inside = stage.look(LOOK, &["--privileged"], &job);
+    assert_eq!(inside.last().unwrap(), "rocr=1,3 hip= ordinal=");
+}
+
 /// The kernel shows nothing of a GPU that the device cgroup denies; it keeps its index all the same.
 #[test]
 fn fence_keeps_indices_and_numbers() {

@@ -1,6 +1,7 @@
 //! What a run gets from the providers: today the GPUs.
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 
 use crate::bundle::EnvRequest;
 use crate::config::GpuDefault;
@@ -39,7 +40,7 @@ pub(super) fn for_run(
             (None, false, GpuDefault::All | GpuDefault::Job) => "job",
             (None, false, GpuDefault::None) => "none",
         };
-    let request = GpuRequest::parse(asked)?;
+    let request = GpuRequest { other_nodes: other_nodes(args), ..GpuRequest::parse(asked)? };
     if gpu::needs_nvml(&inventory, &job, &request)
         && let Some(words) = gpus::ask_nvml(session, &root, &hints, &mut inventory)
     {
@@ -70,6 +71,12 @@ fn administration(args: &RunArgs, session: &Session, image: &Image) -> Vec<(Stri
         own.or_else(|| of_image().map(|(_, value)| value.to_owned())).map(|value| (name.to_owned(), value))
     };
     ["NVIDIA_MIG_CONFIG_DEVICES", "NVIDIA_MIG_MONITOR_DEVICES"].into_iter().filter_map(find).collect()
+}
+
+/// The nodes that flags give beside `--gpus`.
+fn other_nodes(args: &RunArgs) -> Vec<PathBuf> {
+    let named = args.isolation.device.iter().filter_map(|text| text.split(':').next());
+    named.chain(args.isolation.privileged.then_some("/dev")).map(PathBuf::from).collect()
 }
 
 /// What `-e` says of a variable.
