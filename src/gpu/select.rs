@@ -76,6 +76,11 @@ pub fn granted(inventory: &Inventory, job: &JobGpus, access: &Access) -> Owned {
         // In a fence CUDA counts what is inside it; the scheduler's own variables are never read there.
         counted: &counted,
     };
+    // A runtime does not see a GPU without a node, as in a container: the scheduler's indices count it all the same.
+    let present: Vec<Device> =
+        all.iter().copied().filter(|device| answer(*device) != NodeAccess::Missing).collect();
+    let present = if is_fenced { counted.clone() } else { gpus_of(&present) };
+    let runtime = Numbering { counted: &present, ..numbering };
     let (named, mut reason) = if inventory.gpus.is_empty() {
         (Vec::new(), "there is no GPU".to_owned())
     } else if is_fenced {
@@ -83,7 +88,7 @@ pub fn granted(inventory: &Inventory, job: &JobGpus, access: &Access) -> Owned {
             if usable.is_empty() { "the kernel denies every GPU" } else { "the kernel denies the others" };
         (usable.clone(), format!("{reason}: {}", denials(&all, answer)))
     } else {
-        named_by_job(job, &numbering, &all)
+        named_by_job(job, &numbering, &runtime, &all)
     };
     let devices: Vec<Device> = usable.iter().copied().filter(|device| named.contains(device)).collect();
     if devices.is_empty()
@@ -103,7 +108,7 @@ pub fn granted(inventory: &Inventory, job: &JobGpus, access: &Access) -> Owned {
             (*device, why)
         })
         .collect();
-    let visible = visible::resolve(job, &numbering);
+    let visible = visible::resolve(job, &runtime);
     Owned { devices, reason, others, usable, visible }
 }
 
@@ -134,7 +139,12 @@ fn is_mig(word: &str) -> bool {
     word.get(..4).is_some_and(|start| start.eq_ignore_ascii_case("mig-"))
 }
 
-fn named_by_job(job: &JobGpus, numbering: &Numbering<'_>, all: &[Device]) -> (Vec<Device>, String) {
+fn named_by_job(
+    job: &JobGpus,
+    numbering: &Numbering<'_>,
+    runtime: &Numbering<'_>,
+    all: &[Device],
+) -> (Vec<Device>, String) {
     if !job.in_job {
         return (all.to_vec(), "not in a job, so every GPU that can be used".into());
     }
@@ -149,7 +159,7 @@ fn named_by_job(job: &JobGpus, numbering: &Numbering<'_>, all: &[Device]) -> (Ve
         let Some(value) = value else { continue };
         let named = match name {
             "SLURM_STEP_GPUS" | "SLURM_JOB_GPUS" => numbering.resolve(value),
-            _ => visible::devices(value, job, numbering),
+            _ => visible::devices(value, job, runtime),
         };
         return match named {
             Ok(named) => (named, format!("{name}={value}")),

@@ -93,6 +93,10 @@ fn rocm_counts_within_what_the_outer_variable_leaves() {
         "job",
         "2,3 ROCR=0,1 GPU=0,1",
     );
+    // A container in a container: the nodes of the others are missing, and the numbers are those of the outer one.
+    let nested = [NodeAccess::Missing, Open, NodeAccess::Missing, Open];
+    check(nested, &[("ROCR_VISIBLE_DEVICES", "0,1")], "job", "1,3");
+    check(nested, &[("STEP", "1,3"), ("ROCR_VISIBLE_DEVICES", "0,1")], "device=3", "3 ROCR=0");
     // All that the runtime sees, or a list that cannot be read: nothing changes.
     check(free, &[("STEP", "0-3"), ("ROCR_VISIBLE_DEVICES", "2")], "job", "0,1,2,3");
     check(free, &[("STEP", "2"), ("ROCR_VISIBLE_DEVICES", "9")], "job", "2");
