@@ -1,5 +1,4 @@
 //! AMD's GPUs on the whole way: `slipway gpus`, the plan, and a container that says what it has.
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::fs;
 
@@ -182,6 +181,11 @@ fn plan_says_why_each_amd_gpu_is_inside() {
     ] {
         assert!(plan.contains(line), "{line}\n{plan}");
     }
+    let card = stage.host.path("dev/dri/card10");
+    fs::set_permissions(card, std::os::unix::fs::PermissionsExt::from_mode(0o000)).unwrap();
+    let told = "/dev/dri/card10 is not inside: mode or group of its node deny it (EACCES); it is not needed to compute";
+    let without = stage.plan(&["--gpus", "1"], &env);
+    assert!(without.contains(told) && without.contains("/dev/dri/renderD137 <- host file"), "{without}");
     assert!(!plan.contains("libcuda") && !plan.contains("NVIDIA"), "{plan}");
 }
 
@@ -193,7 +197,7 @@ fn compute_driver_that_cannot_be_used_is_told() {
     let findings = Stage::of(host).gpus(&[])["findings"].clone();
     assert_eq!(findings, serde_json::json!(["/dev/kfd does not exist, so ROCm cannot start"]));
     let host = Host::build("mi300");
-    let mode = std::os::unix::fs::PermissionsExt::from_mode(0);
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o000);
     fs::set_permissions(host.path("dev/kfd"), mode).unwrap();
     let text = Stage::of(host).gpus(&[])["findings"].to_string();
     let expected = "ROCm cannot start, as /dev/kfd cannot be used: mode or group of its node deny it (EACCES); its group \

@@ -1,5 +1,4 @@
 //! Golden hosts on the whole way: `slipway gpus`, the plan, and a container that says what it has.
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
