@@ -7,20 +7,20 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Device, GpuReadings, HostRoot, MigInstance, NodeAccess, NvmlGpu, NvmlReadings, NvmlReport, Reading,
-    VENDORS, mig,
+    VENDORS, mig, vendor_of,
 };
 
 /// The GPUs of a host and the driver's files, without any choice made.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Inventory {
-    /// Whose driver it is (`nvidia`); `None` on a host without one.
+    /// Whose driver it is (`nvidia`, `amd`, `intel`, `gaudi`); `None` on a host without one.
     pub vendor: Option<String>,
     /// Version of the loaded kernel module.
     pub driver_version: Option<String>,
     /// Newest CUDA that the driver serves (`13.0`); only NVML knows it.
     pub cuda_version: Option<String>,
-    /// The GPUs, in the order of their PCI addresses.
+    /// The GPUs, in the order of their PCI addresses; AMD's in the order of their driver, by which ROCm counts.
     pub gpus: Vec<Gpu>,
     /// Nodes that every GPU needs (`/dev/nvidiactl`), those that exist.
     pub control_nodes: Vec<PathBuf>,
@@ -34,15 +34,15 @@ pub struct Inventory {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Gpu {
-    /// Its place in PCI order, which is NVML's order.
+    /// Its place in the inventory, which is NVML's order and that of the other vendors' runtimes.
     pub index: u32,
     /// Model (`NVIDIA H100 80GB HBM3`).
     pub name: Option<String>,
-    /// `GPU-…`; unknown to procfs until the GPU has been used once since the driver was loaded.
+    /// `GPU-…`; unknown to NVIDIA's procfs until the GPU has been used once since the driver was loaded.
     pub uuid: Option<String>,
     /// `0000:1b:00.0`; unknown where the host shows only nodes, as sandboxes do.
     pub pci_address: Option<String>,
-    /// Number of its device node.
+    /// Number of its device node: `/dev/nvidia0`, `/dev/dri/renderD128`, `/dev/accel/accel0`.
     pub minor: u32,
     /// Memory; only NVML knows it.
     pub memory_bytes: Option<u64>,
@@ -50,6 +50,8 @@ pub struct Gpu {
     pub node: PathBuf,
     /// Whether MIG is enabled; without instances only NVML knows it.
     pub mig_enabled: Option<bool>,
+    /// How many tiles it has, where the vendor's runtime can count them as devices (Intel).
+    pub tiles: Option<u32>,
     /// Its MIG instances, which then are what can be used, and not the GPU.
     pub instances: Vec<MigInstance>,
 }
@@ -114,14 +116,22 @@ pub type Access = BTreeMap<PathBuf, NodeAccess>;
 /// Reads what the host has, by its file systems alone: fast, and without waking a GPU.
 #[must_use]
 pub fn read_inventory(root: &HostRoot, hints: &Hints) -> Inventory {
-    VENDORS.iter().find_map(|vendor| vendor.read_inventory(root, hints)).unwrap_or_default()
+    let mut first = None;
+    for vendor in VENDORS {
+        match vendor.read_inventory(root, hints) {
+            Some(found) if !found.gpus.is_empty() => return found,
+            found => first = first.or(found),
+        }
+    }
+    // A driver without a GPU says more than none.
+    first.unwrap_or_default()
 }
 
 /// Keeps the slow facts of an inventory (the driver's files, and what NVML said) in the hints' cache file.
 ///
 /// A cache that cannot be written costs time at the next start and nothing else, so there is no error.
 pub fn remember(root: &HostRoot, hints: &Hints, inventory: &Inventory) {
-    for vendor in VENDORS.iter().filter(|vendor| Some(vendor.name()) == inventory.vendor.as_deref()) {
+    if let Some(vendor) = vendor_of(inventory) {
         vendor.remember(root, hints, inventory);
     }
 }

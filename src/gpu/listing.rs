@@ -38,13 +38,13 @@ use super::{Device, GpuReadings, Inventory, Owned};
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GpuListing {
-    /// Whose driver is loaded; `null` on a node without one.
+    /// Whose driver is loaded (`nvidia`, `amd`, `intel`, `gaudi`); `null` on a node without one.
     pub vendor: Option<String>,
     /// Version of the loaded kernel module.
     pub driver_version: Option<String>,
-    /// Newest CUDA that the driver serves; `null` if NVML did not answer.
+    /// Newest CUDA that the driver serves; `null` if NVML did not answer, and with other vendors.
     pub cuda_version: Option<String>,
-    /// The GPUs in PCI order.
+    /// The GPUs in PCI order; AMD's in the order of their driver, by which ROCm counts.
     pub gpus: Vec<GpuRow>,
     /// What is wrong or strange, one sentence each.
     pub findings: Vec<String>,
@@ -53,7 +53,7 @@ pub struct GpuListing {
 /// One GPU of a [`GpuListing`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GpuRow {
-    /// Place in PCI order; `--gpus device=` takes it.
+    /// Place in the list; `--gpus device=` takes it.
     pub index: u32,
     /// Model.
     pub name: Option<String>,
@@ -199,11 +199,13 @@ impl GpuListing {
         let mut lines = Vec::new();
         match (&self.vendor, self.gpus.is_empty()) {
             (None, _) => lines.push("no GPU driver is loaded on this node".to_owned()),
-            (Some(vendor), _) => lines.push(format!(
-                "{vendor} driver {}, CUDA {}",
-                self.driver_version.clone().unwrap_or_else(|| "of unknown version".into()),
-                self.cuda_version.clone().unwrap_or_else(unknown)
-            )),
+            (Some(vendor), _) => {
+                let version = self.driver_version.as_deref().unwrap_or("of unknown version");
+                let is_cuda = vendor == "nvidia";
+                let cuda = is_cuda.then(|| self.cuda_version.clone().unwrap_or_else(unknown));
+                let cuda = cuda.map(|version| format!(", CUDA {version}")).unwrap_or_default();
+                lines.push(format!("{vendor} driver {version}{cuda}"));
+            }
         }
         if !self.gpus.is_empty() {
             let mut rows =

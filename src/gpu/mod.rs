@@ -11,8 +11,11 @@
 //! only asked in a child process with a deadline. No function here opens a GPU's node, since that wakes it.
 //! All host files are read below a [`HostRoot`]. What is one vendor's lies behind [`Vendor`].
 
+mod amd;
+mod by_nodes;
 mod causes;
 mod host_root;
+mod intel;
 mod inventory;
 mod listing;
 mod mig;
@@ -21,6 +24,8 @@ pub mod readings;
 mod request;
 mod select;
 pub mod topology;
+mod uevent;
+mod visible;
 
 use std::fmt::Debug;
 use std::path::{Path, PathBuf};
@@ -40,6 +45,7 @@ pub use nvidia::nvml::{NVML_READINGS_CHILD, NvmlReadings, NvmlSession, Scope, re
 pub use readings::{GpuReadings, Reading, ReadingError};
 pub use request::{Capabilities, GpuRequest, Selection, variable_of_runtime, words_of_variable};
 pub use select::{Chosen, Owned, granted, needs_nvml, select};
+pub use visible::{Names, Visible, VisibleItem, VisibleVariables};
 
 /// A maker of GPUs. New ones are a module beside `nvidia` and a line in [`VENDORS`].
 pub trait Vendor: Sync + Debug {
@@ -49,11 +55,17 @@ pub trait Vendor: Sync + Debug {
     /// What the host has by its file systems alone; `None` without this vendor's driver.
     fn read_inventory(&self, root: &HostRoot, hints: &Hints) -> Option<Inventory>;
 
+    /// Adds what only people ask for, such as names, where it is another file or more to read.
+    fn add_details(&self, _root: &HostRoot, _inventory: &mut Inventory) {}
+
     /// Keeps the facts that are slow to get for the next start on this boot.
-    fn remember(&self, root: &HostRoot, hints: &Hints, inventory: &Inventory);
+    fn remember(&self, _root: &HostRoot, _hints: &Hints, _inventory: &Inventory) {}
 
     /// Why [`Vendor::read_inventory`] finds nothing, as a fragment (`no NVIDIA driver is loaded: …`).
     fn why_absent(&self) -> &'static str;
+
+    /// The variables that tell this vendor's runtime which GPUs a program sees.
+    fn visible_variables(&self) -> &'static VisibleVariables;
 
     /// Whether the driver and the chosen GPUs are what the image says it needs. `image_env` is its `NAME=value` lines.
     fn check_image(
@@ -69,8 +81,27 @@ pub trait Vendor: Sync + Debug {
     fn grants(&self, inventory: &Inventory, chosen: &Chosen, image: &ImageLibc, root: &HostRoot) -> Grants;
 }
 
-/// Every vendor, in the order in which they are asked.
-pub static VENDORS: &[&dyn Vendor] = &[&nvidia::Nvidia];
+/// Every vendor, in the order in which they are asked: the first that has a GPU is the host's. The GPU beside it that
+/// draws the console, or that a CPU has built in, is so never in the way.
+pub static VENDORS: &[&dyn Vendor] = &[&nvidia::Nvidia, &amd::Amd, &intel::Intel, &intel::Gaudi];
+
+/// The vendor whose driver an inventory is of.
+fn vendor_of(inventory: &Inventory) -> Option<&'static dyn Vendor> {
+    VENDORS.iter().find(|vendor| Some(vendor.name()) == inventory.vendor.as_deref()).copied()
+}
+
+/// Adds what `slipway gpus` shows and no start needs, as far as files tell it.
+pub fn add_details(root: &HostRoot, inventory: &mut Inventory) {
+    if let Some(vendor) = vendor_of(inventory) {
+        vendor.add_details(root, inventory);
+    }
+}
+
+/// Whether NVML knows more of this inventory's GPUs.
+#[must_use]
+pub fn has_nvml(inventory: &Inventory) -> bool {
+    inventory.vendor.as_deref() == Some(nvidia::Nvidia.name())
+}
 
 /// The C library of an image, which decides how its loader can find the driver's libraries.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -95,8 +126,7 @@ pub enum ImageLibc {
 /// Everything that the chosen GPUs need inside. Nothing, with a note that says why, where no GPU was chosen.
 #[must_use]
 pub fn grants(inventory: &Inventory, chosen: &Chosen, image: &ImageLibc, root: &HostRoot) -> Grants {
-    let vendor = VENDORS.iter().find(|vendor| Some(vendor.name()) == inventory.vendor.as_deref());
-    match vendor {
+    match vendor_of(inventory) {
         Some(vendor) if !chosen.is_empty() => {
             let mut grants = vendor.grants(inventory, chosen, image, root);
             grants.notes.splice(0..0, chosen.notes.iter().cloned());
@@ -116,8 +146,7 @@ pub fn mps_trouble(root: &HostRoot, directory: Option<&Path>) -> Option<Trouble>
 
 /// Checks what the image says of the GPUs that it needs (`NVIDIA_REQUIRE_CUDA`). Without a chosen GPU nothing is needed.
 pub fn check_image(inventory: &Inventory, chosen: &Chosen, image_env: &[String]) -> Result<(), GpuError> {
-    let vendor = VENDORS.iter().find(|vendor| Some(vendor.name()) == inventory.vendor.as_deref());
-    match vendor {
+    match vendor_of(inventory) {
         Some(vendor) if !chosen.is_empty() => vendor.check_image(inventory, chosen, image_env),
         _ => Ok(()),
     }

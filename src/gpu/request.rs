@@ -2,8 +2,9 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::path::PathBuf;
 
-use super::{Capability, GpuError};
+use super::{Capability, GpuError, VENDORS};
 
 /// Which GPUs are wanted.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -83,6 +84,11 @@ pub struct GpuRequest {
     pub selection: Selection,
     /// Which parts of the driver.
     pub capabilities: Capabilities,
+    /// Whose GPUs (`driver=amd`); `None` for any.
+    pub vendor: Option<String>,
+    /// Nodes, and directories of nodes, that the container has by other words (`--device /dev/dri`): runtimes count
+    /// their GPUs as well.
+    pub other_nodes: Vec<PathBuf>,
 }
 
 impl GpuRequest {
@@ -114,6 +120,7 @@ pub fn words_of_variable(value: &str) -> String {
 
 fn parse(value: &str) -> Result<GpuRequest, String> {
     let (mut selection, mut devices, mut capabilities) = (None, None::<Vec<String>>, None);
+    let mut vendor = None;
     let mut last_key = String::new();
     for field in split_csv(value)? {
         let (key, text) = match field.split_once('=') {
@@ -144,7 +151,7 @@ fn parse(value: &str) -> Result<GpuRequest, String> {
                 list.push(',');
                 list.push_str(text);
             }
-            "driver" if text == "nvidia" => {}
+            "driver" if VENDORS.iter().any(|vendor| vendor.name() == text) => vendor = Some(text.to_owned()),
             "driver" => return Err(format!("there is no driver `{text}` here")),
             _ => return Err(format!("unknown key `{key}`")),
         }
@@ -158,7 +165,7 @@ fn parse(value: &str) -> Result<GpuRequest, String> {
         (None, None) => Selection::Job,
     };
     let capabilities = Capabilities::parse(&capabilities.unwrap_or_default())?;
-    Ok(GpuRequest { selection, capabilities })
+    Ok(GpuRequest { selection, capabilities, vendor, other_nodes: Vec::new() })
 }
 
 fn parse_count(text: &str) -> Result<Selection, String> {
@@ -271,7 +278,8 @@ mod tests {
         bad("1,2", "the number of GPUs is given twice");
         bad("device=0,device=1", "`device` is given twice");
         bad("gpu=1", "unknown key `gpu`");
-        bad("driver=amd", "there is no driver `amd` here");
+        check("driver=amd", "job");
+        bad("driver=nouveau", "there is no driver `nouveau` here");
         bad("all,capabilities=flight", "unknown capability `flight`");
         bad("\"device=0", "a quote is not closed");
         bad("device=\"0\"", "a quote stands inside a field");

@@ -8,6 +8,7 @@ use crate::grants::{JobGpus, Trouble};
 
 use super::inventory::device_access;
 use super::mig::WITHOUT_INSTANCES;
+use super::visible::{self, Visible, variables_of};
 use super::{Access, Capabilities, Device, GpuError, GpuRequest, Inventory, NodeAccess, Selection, VENDORS};
 
 /// The GPUs that this process may use and should use, as places in [`Inventory::gpus`].
@@ -29,8 +30,8 @@ pub struct Owned {
     pub remedy: Option<String>,
     /// What is wrong with the job's devices; see [`super::explain_lack`].
     pub troubles: Vec<Trouble>,
-    /// The devices of CUDA_VISIBLE_DEVICES in its order; `None` if it is unset or names something unknown.
-    pub visible: Option<Vec<Device>>,
+    /// What the variables of the vendor's runtime name; those that are unset or name something unknown are left out.
+    pub visible: Vec<Visible>,
 }
 
 /// The GPUs that a container gets.
@@ -40,8 +41,8 @@ pub struct Chosen {
     pub devices: Vec<Device>,
     /// Parts of the driver.
     pub capabilities: Capabilities,
-    /// What CUDA_VISIBLE_DEVICES must be inside; `None` to leave it as it is.
-    pub visible_devices: Option<String>,
+    /// What the variables of the vendor's runtime must be inside; none to leave them as they are.
+    pub visible_devices: Vec<(&'static str, String)>,
     /// Why each GPU is, or is not, inside.
     pub notes: Vec<String>,
     /// What is wrong with the job's devices.
@@ -63,7 +64,7 @@ impl Chosen {
 }
 
 /// The GPUs of devices that are in order, each once.
-fn gpus_of(devices: &[Device]) -> Vec<usize> {
+pub(super) fn gpus_of(devices: &[Device]) -> Vec<usize> {
     let mut all: Vec<usize> = devices.iter().map(|device| device.gpu).collect();
     all.dedup();
     all
@@ -85,6 +86,11 @@ pub fn granted(inventory: &Inventory, job: &JobGpus, access: &Access) -> Owned {
         // In a fence CUDA counts what is inside it; the scheduler's own variables are never read there.
         counted: &counted,
     };
+    // A runtime does not see a GPU without a node, as in a container: the scheduler's indices count it all the same.
+    let present: Vec<Device> =
+        all.iter().copied().filter(|device| answer(*device) != NodeAccess::Missing).collect();
+    let present = if is_fenced { counted.clone() } else { gpus_of(&present) };
+    let runtime = Numbering { counted: &present, ..numbering };
     let (named, mut reason) = if inventory.gpus.is_empty() {
         (Vec::new(), "there is no GPU".to_owned())
     } else if is_fenced {
@@ -92,7 +98,7 @@ pub fn granted(inventory: &Inventory, job: &JobGpus, access: &Access) -> Owned {
             if usable.is_empty() { "the kernel denies every GPU" } else { "the kernel denies the others" };
         (usable.clone(), format!("{reason}: {}", denials(&all, answer)))
     } else {
-        named_by_job(job, &numbering, &all)
+        named_by_job(job, &numbering, &runtime, &all)
     };
     let devices: Vec<Device> = usable.iter().copied().filter(|device| named.contains(device)).collect();
     if devices.is_empty()
@@ -112,7 +118,7 @@ pub fn granted(inventory: &Inventory, job: &JobGpus, access: &Access) -> Owned {
             (*device, why)
         })
         .collect();
-    let visible = job.visible.as_deref().and_then(|list| numbering.resolve(list).ok());
+    let visible = visible::resolve(job, &runtime);
     let is_broken =
         |device: &Device| !matches!(answer(*device), NodeAccess::Open) && !answer(*device).is_denied();
     let broken = named.iter().copied().filter(is_broken).collect();
@@ -165,28 +171,38 @@ fn is_mig(word: &str) -> bool {
     word.get(..4).is_some_and(|start| start.eq_ignore_ascii_case("mig-"))
 }
 
-fn named_by_job(job: &JobGpus, numbering: &Numbering<'_>, all: &[Device]) -> (Vec<Device>, String) {
+fn named_by_job(
+    job: &JobGpus,
+    numbering: &Numbering<'_>,
+    runtime: &Numbering<'_>,
+    all: &[Device],
+) -> (Vec<Device>, String) {
     if !job.in_job {
         return (all.to_vec(), "not in a job, so every GPU that can be used".into());
     }
-    let mut sources = [
-        ("SLURM_STEP_GPUS", &job.step),
-        ("SLURM_JOB_GPUS", &job.job),
-        ("CUDA_VISIBLE_DEVICES", &job.visible),
-    ];
+    let mut sources = vec![("SLURM_STEP_GPUS", job.step.as_deref()), ("SLURM_JOB_GPUS", job.job.as_deref())];
+    let variables = variables_of(numbering.inventory);
+    sources.extend(variables.all().map(|name| (name, job.variable(name))));
     // Slurm counts instances and GPUs together in its numbers, in an order of its own; their UUIDs say what is meant.
     if job.visible.as_deref().is_some_and(|list| list.split(',').any(|word| is_mig(word.trim()))) {
-        sources.rotate_right(1);
+        sources.swap(0, 2);
     }
     for (name, value) in sources {
         let Some(value) = value else { continue };
-        return match numbering.resolve(value) {
+        let named = match name {
+            "SLURM_STEP_GPUS" | "SLURM_JOB_GPUS" => numbering.resolve(value),
+            _ => visible::devices(value, job, runtime),
+        };
+        return match named {
             Ok(named) => (named, format!("{name}={value}")),
             Err(unknown) => (Vec::new(), format!("{name}={value}, where `{unknown}` is no GPU of this node")),
         };
     }
-    let reason = "the job was given none: SLURM_STEP_GPUS, SLURM_JOB_GPUS and CUDA_VISIBLE_DEVICES are unset";
-    (Vec::new(), reason.into())
+    let mut names: Vec<&str> =
+        ["SLURM_STEP_GPUS", "SLURM_JOB_GPUS"].into_iter().chain(variables.all()).collect();
+    let last = names.pop().unwrap_or_default();
+    let reason = format!("the job was given none: {} and {last} are unset", names.join(", "));
+    (Vec::new(), reason)
 }
 
 fn denials(all: &[Device], answer: impl Fn(Device) -> NodeAccess) -> String {
@@ -198,18 +214,18 @@ fn denials(all: &[Device], answer: impl Fn(Device) -> NodeAccess) -> String {
 }
 
 /// How the numbers of a list of GPUs are meant.
-struct Numbering<'a> {
-    inventory: &'a Inventory,
+pub(super) struct Numbering<'a> {
+    pub(super) inventory: &'a Inventory,
     /// The minor of each number, by the scheduler's configuration.
-    minors: Option<&'a [u32]>,
+    pub(super) minors: Option<&'a [u32]>,
     /// The GPU of each number otherwise.
-    counted: &'a [usize],
+    pub(super) counted: &'a [usize],
 }
 
 impl Numbering<'_> {
     /// The devices of `0,2`, `0-3`, `GPU-3f…`, `MIG-3f…` or `0:1`, or the item that is none. A divided GPU is all its
     /// instances. Slurm's words for no device give an empty list.
-    fn resolve(&self, list: &str) -> Result<Vec<Device>, String> {
+    pub(super) fn resolve(&self, list: &str) -> Result<Vec<Device>, String> {
         let mut found = Vec::new();
         for item in list.split(',').map(str::trim).filter(|item| !matches!(*item, "" | "-1" | "NoDevFiles")) {
             let numbers =
@@ -270,8 +286,10 @@ pub fn select(inventory: &Inventory, owned: &Owned, request: &GpuRequest) -> Res
         Ok(Chosen { notes: vec![note], troubles, ..Chosen::default() })
     };
     let is_soft = matches!(request.selection, Selection::Job | Selection::None);
-    if inventory.gpus.is_empty() {
+    let other = request.vendor.as_ref().filter(|wanted| Some(*wanted) != inventory.vendor.as_ref());
+    if inventory.gpus.is_empty() || other.is_some() {
         let reason = match &inventory.vendor {
+            Some(vendor) if other.is_some() => format!("its GPUs are of the {vendor} driver"),
             _ if owned.remedy.is_some() => owned.reason.clone(),
             Some(vendor) => format!("the {vendor} driver is loaded and shows no GPU"),
             None => VENDORS.iter().map(|vendor| vendor.why_absent()).collect::<Vec<_>>().join("; "),
@@ -325,9 +343,17 @@ pub fn select(inventory: &Inventory, owned: &Owned, request: &GpuRequest) -> Res
             wanted
         }
     };
-    let (visible_devices, note) = visible_inside(inventory, owned, &devices);
+    let is_inside = |device: &&Device| {
+        let node = inventory.gpus.get(device.gpu).map(|gpu| &gpu.node);
+        devices.contains(device)
+            || request.other_nodes.iter().any(|other| node.is_some_and(|node| node.starts_with(other)))
+    };
+    let inside: Vec<Device> = owned.usable.iter().filter(is_inside).copied().collect();
+    let visible_devices = visible::inside(inventory, owned, &devices, &inside);
     let mut notes = explain(inventory, owned, &devices, &asked);
-    notes.extend(note);
+    notes.extend(visible_devices.iter().map(|(name, value)| {
+        format!("{name} becomes `{value}`: the container has fewer GPUs than the host shows")
+    }));
     let troubles = owned.troubles.clone();
     Ok(Chosen { devices, capabilities: request.capabilities.clone(), visible_devices, notes, troubles })
 }
@@ -381,32 +407,6 @@ fn find_devices(inventory: &Inventory, devices: &[String], asked: &str) -> Resul
     found.sort_unstable();
     found.dedup();
     Ok(found)
-}
-
-/// What CUDA_VISIBLE_DEVICES must say inside. It is left alone while the container has every GPU that CUDA sees on the
-/// host; with fewer its numbers would mean other GPUs, or none, so it becomes UUIDs, which mean the same everywhere.
-fn visible_inside(
-    inventory: &Inventory,
-    owned: &Owned,
-    chosen: &[Device],
-) -> (Option<String>, Option<String>) {
-    let Some(visible) = owned.visible.as_deref().filter(|visible| !visible.is_empty()) else {
-        return (None, None);
-    };
-    if owned.usable == chosen {
-        return (None, None);
-    }
-    let kept: Vec<Device> = visible.iter().copied().filter(|device| chosen.contains(device)).collect();
-    let kept = if kept.is_empty() { chosen.to_vec() } else { kept };
-    let uuids: Option<Vec<String>> = kept.iter().map(|device| inventory.uuid_of(*device)).collect();
-    let value = uuids.unwrap_or_else(|| {
-        let inside = kept.iter().filter_map(|device| chosen.iter().position(|other| other == device));
-        inside.map(|place| place.to_string()).collect()
-    });
-    let value = value.join(",");
-    let note =
-        format!("CUDA_VISIBLE_DEVICES becomes `{value}`: the container has fewer GPUs than the host shows");
-    (Some(value), Some(note))
 }
 
 #[cfg(test)]

@@ -86,8 +86,7 @@ impl Scheduler for NoScheduler {
     }
 
     fn job(&self, env: &Environment, _root: &Path) -> Option<JobFacts> {
-        let gpus = JobGpus { visible: text(env, "CUDA_VISIBLE_DEVICES"), ..JobGpus::default() };
-        Some(JobFacts { scheduler: self.name().into(), gpus, ..JobFacts::default() })
+        Some(JobFacts { scheduler: self.name().into(), gpus: visible_gpus(env), ..JobFacts::default() })
     }
 }
 
@@ -102,6 +101,18 @@ pub fn read_job(env: &Environment, root: &Path) -> JobFacts {
 /// A variable as text; one that is not UTF-8 is none of a scheduler's.
 fn text(env: &Environment, name: &str) -> Option<String> {
     env.get(OsStr::new(name))?.to_str().map(str::to_owned)
+}
+
+/// What the variables of the vendors' own runtimes say.
+fn visible_gpus(env: &Environment) -> JobGpus {
+    let others = JobGpus::OTHERS.iter().filter_map(|name| Some(((*name).to_owned(), text(env, name)?)));
+    let hierarchy = text(env, "ZE_FLAT_DEVICE_HIERARCHY");
+    JobGpus {
+        visible: text(env, "CUDA_VISIBLE_DEVICES"),
+        others: others.collect(),
+        counts_tiles: matches!(hierarchy.as_deref(), Some("FLAT" | "COMBINED")),
+        ..JobGpus::default()
+    }
 }
 
 fn number(env: &Environment, name: &str) -> Option<u32> {
@@ -131,6 +142,7 @@ mod tests {
                 ("SLURM_STEP_TASKS_PER_NODE", "2,4(x2)"),
                 ("SLURM_STEP_GPUS", "0,1"),
                 ("CUDA_VISIBLE_DEVICES", "0"),
+                ("ROCR_VISIBLE_DEVICES", "1"),
             ]),
             nowhere,
         );
@@ -148,6 +160,8 @@ mod tests {
                 step: Some("0,1".into()),
                 job: None,
                 visible: Some("0".into()),
+                others: [("ROCR_VISIBLE_DEVICES".into(), "1".into())].into(),
+                counts_tiles: false,
                 minors: None,
             },
         };
@@ -266,6 +280,10 @@ mod tests {
         let job = |pairs: &[(&str, &str)]| read_job(&environment(pairs), Path::new("/nonexistent")).gpus;
         let named = job(&[("FLUX_JOB_ID", "f"), ("CUDA_VISIBLE_DEVICES", "2")]);
         assert_eq!((named.in_job, named.visible.as_deref()), (true, Some("2")));
+        let named = job(&[("PBS_JOBID", "1"), ("ZE_AFFINITY_MASK", "0.1")]);
+        assert_eq!((named.in_job, named.variable("ZE_AFFINITY_MASK")), (true, Some("0.1")));
+        let tiles = job(&[("PBS_JOBID", "1"), ("ZE_FLAT_DEVICE_HIERARCHY", "FLAT")]);
+        assert!(!tiles.in_job && tiles.counts_tiles);
         assert!(!job(&[("PBS_JOBID", "1")]).in_job);
     }
 }

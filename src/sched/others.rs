@@ -8,7 +8,7 @@ use std::path::Path;
 
 use crate::grants::JobGpus;
 
-use super::{Environment, JobFacts, Scheduler, number, text};
+use super::{Environment, JobFacts, Scheduler, number, text, visible_gpus};
 
 /// What a scheduler calls things; of several variables the first one that is set counts.
 #[derive(Debug)]
@@ -109,7 +109,7 @@ impl Scheduler for Row {
             return None;
         }
         let index = first(self.index).filter(|index| index != "0").map(|index| format!("[{index}]"));
-        let visible = text(env, "CUDA_VISIBLE_DEVICES");
+        let visible = visible_gpus(env);
         Some(JobFacts {
             scheduler: self.name.into(),
             job_id: first(self.job).map(|id| id + &index.unwrap_or_default()),
@@ -120,7 +120,7 @@ impl Scheduler for Row {
             local_id: count(self.local_rank),
             local_tasks: count(self.local_tasks),
             // One that hands out GPUs says so here; others leave it to the site's device cgroup.
-            gpus: JobGpus { in_job: visible.is_some(), visible, ..JobGpus::default() },
+            gpus: JobGpus { in_job: visible.visible.is_some() || !visible.others.is_empty(), ..visible },
         })
     }
 }

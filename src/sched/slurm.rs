@@ -1,6 +1,7 @@
 //! Slurm: its variables (srun(1), sbatch(1)) and `gres.conf`.
 #![expect(clippy::disallowed_methods, reason = "reads gres.conf where it is readable")]
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -8,7 +9,7 @@ use std::path::{Path, PathBuf};
 use crate::base::Hostlist;
 use crate::grants::JobGpus;
 
-use super::{Environment, JobFacts, Scheduler, number, text};
+use super::{Environment, JobFacts, Scheduler, number, text, visible_gpus};
 
 /// Most bytes of a configuration file that are read.
 const MAX_CONFIG_BYTES: u64 = 1 << 20;
@@ -29,9 +30,9 @@ impl Scheduler for Slurm {
             in_job: true,
             step: text(env, "SLURM_STEP_GPUS"),
             job: text(env, "SLURM_JOB_GPUS"),
-            visible: text(env, "CUDA_VISIBLE_DEVICES"),
             minors: read_config(env, root, "gres.conf")
                 .and_then(|file| parse_minors(&file, node_name.as_deref())),
+            ..visible_gpus(env)
         };
         Some(JobFacts {
             scheduler: self.name().into(),
@@ -103,12 +104,14 @@ fn read_config(env: &Environment, root: &Path, name: &str) -> Option<String> {
     })
 }
 
-/// The minor of each GPU index of `node`, from the `File=/dev/nvidia…` of its lines in order.
+/// The minor of each GPU index of `node`, from the `File=` of its lines in order: `/dev/nvidia0`, or a render node or an
+/// accelerator's.
 ///
-/// `None` where the file leaves that open: lines without `File=`, other files than NVIDIA's nodes, included files, or a
-/// name that cannot be read. Then PCI order is the better guess.
+/// `None` where the file leaves that open: lines without `File=`, nodes of another kind or of several, included files, or
+/// a name that cannot be read. Then PCI order is the better guess.
 fn parse_minors(config: &str, node: Option<&str>) -> Option<Vec<u32>> {
-    let mut minors = Vec::new();
+    const KINDS: [&str; 3] = ["/dev/nvidia", "/dev/dri/renderD", "/dev/accel/accel"];
+    let (mut minors, mut kinds) = (Vec::new(), BTreeSet::new());
     for line in config.replace("\\\n", " ").lines() {
         let line = line.split('#').next().unwrap_or_default();
         let word = |key: &str| {
@@ -129,10 +132,12 @@ fn parse_minors(config: &str, node: Option<&str>) -> Option<Vec<u32>> {
             continue;
         }
         for file in Hostlist::parse(word("File")?).ok()?.names() {
-            minors.push(file.strip_prefix("/dev/nvidia")?.parse().ok()?);
+            let (kind, minor) = KINDS.iter().find_map(|kind| Some((kind, file.strip_prefix(kind)?)))?;
+            kinds.insert(kind);
+            minors.push(minor.parse().ok()?);
         }
     }
-    (!minors.is_empty()).then_some(minors)
+    (kinds.len() == 1).then_some(minors)
 }
 
 #[cfg(test)]
@@ -155,7 +160,10 @@ mod tests {
         check("Name=nic File=/dev/x\nName=gpu File=/dev/nvidia0\n", Some(&[0]));
         check("AutoDetect=nvml\n", None);
         check("Name=gpu Count=4\n", None);
-        check("Name=gpu File=/dev/dri/renderD128\n", None);
+        check("Name=gpu File=/dev/dri/renderD[136,128]\n", Some(&[136, 128]));
+        check("Name=gpu File=/dev/accel/accel[0-1]\n", Some(&[0, 1]));
+        check("Name=gpu File=/dev/dri/card0\n", None);
+        check("Name=gpu File=/dev/nvidia0\nName=gpu File=/dev/dri/renderD128\n", None);
         check("Include /etc/slurm/more.conf\nName=gpu File=/dev/nvidia0\n", None);
         check("Name=gpu File=/dev/nvidia[3-0]\n", None);
         check("Name=gpu File=/dev/nvidia[0-99999999]\n", None);

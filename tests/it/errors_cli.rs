@@ -467,7 +467,7 @@ fn gpus_where_there_are_none() {
         &sandbox,
         sandbox.slipway(["run", "--gpus", "all", "box.sif", "true"]),
         125,
-        "--gpus all: this node has no GPU that can be used: no NVIDIA driver is loaded (neither /sys/module/nvidia nor /proc/driver/nvidia nor /dev/nvidiactl exists)",
+        "--gpus all: this node has no GPU that can be used: no NVIDIA driver is loaded (neither /sys/module/nvidia nor /proc/driver/nvidia nor /dev/nvidiactl exists); no AMD GPU (/sys/class/kfd); no discrete Intel GPU; no Gaudi",
         "leave out --gpus to run the same command on nodes with and without GPUs, or start it on a GPU node",
     );
     check(

@@ -138,7 +138,7 @@ fn node_without_driver_gives_nothing_and_says_why() {
     assert_eq!(inventory(&host), Inventory::default());
     let image = ImageLibc::Glibc { loader_cache: None };
     let inside = grants(&host, &JobGpus::default(), "job", &image).unwrap();
-    let reason = "no NVIDIA driver is loaded (neither /sys/module/nvidia nor /proc/driver/nvidia nor /dev/nvidiactl exists)";
+    let reason = "no NVIDIA driver is loaded (neither /sys/module/nvidia nor /proc/driver/nvidia nor /dev/nvidiactl exists); no AMD GPU (/sys/class/kfd); no discrete Intel GPU; no Gaudi";
     assert_eq!(inside, Grants { notes: vec![format!("no GPU: {reason}")], ..Grants::default() });
     let error = grants(&host, &JobGpus::default(), "all", &image).unwrap_err();
     assert_eq!(error.to_string(), format!("--gpus all: this node has no GPU that can be used: {reason}"));

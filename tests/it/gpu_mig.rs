@@ -1,92 +1,31 @@
 //! Golden hosts on the whole way: `slipway gpus`, the plan, and a container that says what it has.
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::PathBuf;
-use std::process::Output;
 
 use serde_json::Value;
 use slipway::gpu::{Hints, grant_mig_administration, granted, read_access, read_inventory};
 use slipway::grants::{Grants, JobGpus};
 
-use crate::gpu_cli::{home, sif_of, slipway, stderr, stdout};
+use crate::gpu_cli::{stderr, stdout};
+use crate::gpu_stage::Stage;
 use crate::support::host::Host;
-
-/// A host, and an image of a shell.
-struct Stage {
-    host: Host,
-    home: tempfile::TempDir,
-    sif: PathBuf,
-}
 
 /// Prints what a container has: nodes, access files, variables.
 const LOOK: &str = "cd /dev; ls -d nvidia[0-9]* nvidia-caps/*; cd /proc/driver/nvidia/capabilities; \
                     for f in gpu*/mig/gi*/access gpu*/mig/gi*/ci*/access mig/*; do [ -e $f ] && echo $f; done; \
                     echo cuda=$CUDA_VISIBLE_DEVICES nvidia=$NVIDIA_VISIBLE_DEVICES";
 
-impl Stage {
-    fn new(scenario: &str) -> Self {
-        Self::of(Host::build(scenario))
-    }
-
-    fn of(host: Host) -> Self {
-        let home = home();
-        let sif = sif_of(&["/bin/sh", "/bin/ls"], home.path());
-        let runtime = home.path().join("runtime");
-        fs::create_dir(&runtime).unwrap();
-        fs::set_permissions(&runtime, fs::Permissions::from_mode(0o700)).unwrap();
-        if nix::unistd::geteuid().is_root() {
-            std::os::unix::fs::chown(&runtime, Some(65_534), Some(65_534)).unwrap();
-        }
-        Self { host, home, sif }
-    }
-
-    fn slipway(&self, args: &[&str], env: &[(&str, &str)]) -> Output {
-        let mut command = slipway(&self.host, self.home.path(), args);
-        // What is kept of NVML's answers is of this host alone, though all have one boot id.
-        command.env("XDG_RUNTIME_DIR", self.home.path().join("runtime"));
-        command.env("SLIPWAY_LAUNCH_LINGER", "0").envs(env.iter().copied()).output().unwrap()
-    }
-
-    fn gpus(&self, env: &[(&str, &str)]) -> Value {
-        let output = self.slipway(&["gpus", "--json"], env);
-        assert!(output.status.success(), "{}", stderr(&output));
-        serde_json::from_slice(&output.stdout).unwrap()
-    }
-
-    /// The lines that [`LOOK`] prints in a container.
-    fn look(&self, flags: &[&str], env: &[(&str, &str)]) -> Vec<String> {
-        let args = [&["run"], flags, &[self.sif.to_str().unwrap(), "/bin/sh", "-c", LOOK]].concat();
-        let output = self.slipway(&args, env);
-        let lines: Vec<String> = stdout(&output).lines().map(str::to_owned).collect();
-        assert_eq!(output.status.code(), Some(0), "{lines:?} {}", stderr(&output));
-        lines
-    }
-
-    /// The lines of the plan that name what is NVIDIA's, but for its libraries.
-    fn plan(&self, flags: &[&str], env: &[(&str, &str)]) -> String {
-        let args = [&["run", "--plan"], flags, &[self.sif.to_str().unwrap(), "true"]].concat();
-        let output = self.slipway(&args, env);
-        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
-        let is_meant = |line: &&str| {
-            ["/dev/nvidia", "/proc/driver", "MIG", "GPU "].iter().any(|word| line.contains(word))
-        };
-        stdout(&output).lines().filter(is_meant).map(|line| format!("{}\n", line.trim())).collect()
-    }
-
-    fn refusal(&self, flags: &[&str], env: &[(&str, &str)]) -> String {
-        let args = [&["run"], flags, &[self.sif.to_str().unwrap(), "true"]].concat();
-        let output = self.slipway(&args, env);
-        assert_eq!(output.status.code(), Some(125), "{}", stdout(&output));
-        stderr(&output)
-    }
+fn look(stage: &Stage, flags: &[&str], env: &[(&str, &str)]) -> Vec<String> {
+    stage.look(LOOK, flags, env)
 }
 
-macro_rules! need_launch {
-    () => {
-        need!(userns, fuse, tool "unshare", tool "setpriv", tool "ldd", tool "tar");
-    };
+/// The lines of the plan that name what is NVIDIA's, but for its libraries.
+fn plan(stage: &Stage, flags: &[&str], env: &[(&str, &str)]) -> String {
+    let is_meant =
+        |line: &&str| ["/dev/nvidia", "/proc/driver", "MIG", "GPU "].iter().any(|word| line.contains(word));
+    let text = stage.plan(flags, env);
+    text.lines().filter(is_meant).map(|line| format!("{}\n", line.trim())).collect()
 }
 
 const THREE_G: &str = "MIG-aaaa0000-0000-5000-8000-000000000003";
@@ -152,9 +91,9 @@ fn container_has_exactly_the_instance_of_the_job() {
         "gpu0/mig/gi9/ci0/access",
         &format!("cuda={ONE_G} nvidia=void"),
     ];
-    assert_eq!(stage.look(&[], &job), expected);
+    assert_eq!(look(&stage, &[], &job), expected);
     // With process numbers of its own as well.
-    let lines = stage.look(&["--pid", "private"], &job);
+    let lines = look(&stage, &["--pid", "private"], &job);
     assert_eq!(lines, expected);
     // By place and by the old form, outside a job.
     let outside = [
@@ -166,10 +105,10 @@ fn container_has_exactly_the_instance_of_the_job() {
         "cuda= nvidia=void",
     ];
     for name in ["2:0", THREE_G, "MIG-GPU-00000002-a100-4040-8080-000000000002/2/0"] {
-        assert_eq!(stage.look(&["--gpus", &format!("device={name}")], &[]), outside, "{name}");
+        assert_eq!(look(&stage, &["--gpus", &format!("device={name}")], &[]), outside, "{name}");
     }
     // Two instances and a whole GPU of what CUDA sees.
-    let mixed = stage.look(&["--gpus", "device=0,5"], &[("CUDA_VISIBLE_DEVICES", "5,0")]);
+    let mixed = look(&stage, &["--gpus", "device=0,5"], &[("CUDA_VISIBLE_DEVICES", "5,0")]);
     let expected = [
         // The instances share the node of their GPU instance.
         "nvidia-caps/nvidia-cap957",
@@ -190,7 +129,7 @@ fn container_has_exactly_the_instance_of_the_job() {
 fn plan_of_an_instance_says_why() {
     need_launch!();
     let stage = Stage::new("dgx-a100");
-    let plan = stage.plan(&["--gpus", "device=2:2"], &[]);
+    let plan = plan(&stage, &["--gpus", "device=2:2"], &[]);
     for line in [
         "/proc/driver/nvidia/capabilities/gpu0/mig/gi9/ci0/access",
         "/dev/nvidia-caps/nvidia-cap85",
@@ -249,7 +188,7 @@ fn a_fenced_job_has_the_instance_that_the_kernel_allows() {
         "gpu0/mig/gi3/ci0/access",
         "cuda= nvidia=void",
     ];
-    assert_eq!(stage.look(&[], &job), expected);
+    assert_eq!(look(&stage, &[], &job), expected);
 }
 
 #[test]
@@ -265,7 +204,7 @@ fn administration_of_mig_is_given_only_where_the_node_is_open() {
     assert!(error.contains("NVIDIA_MIG_CONFIG_DEVICES=0 cannot be met: the only value is `all`"), "{error}");
     let node = stage.host.path("dev/nvidia-caps/nvidia-cap2");
     fs::set_permissions(node, fs::Permissions::from_mode(0o444)).unwrap();
-    let inside = stage.look(&ask, &[]);
+    let inside = look(&stage, &ask, &[]);
     for line in ["nvidia-caps/nvidia-cap2", "mig/monitor"] {
         assert!(inside.iter().any(|found| found == line), "{line}: {inside:?}");
     }
@@ -359,7 +298,7 @@ fn mixed_minors_are_told_apart() {
     let expected =
         ["nvidia1".to_owned(), "nvidia5".into(), format!("cuda={},{} nvidia=void", uuid(10), uuid(2))];
     let seen = |flags: &[&str], env: &[(&str, &str)]| {
-        let lines = stage.look(flags, env);
+        let lines = look(&stage, flags, env);
         lines
             .into_iter()
             .filter(|line| line.starts_with("nvidia") || line.starts_with("cuda"))
@@ -377,7 +316,7 @@ fn mixed_minors_are_told_apart() {
         seen(&[], &by_gres),
         ["nvidia10".to_owned(), "nvidia2".into(), format!("cuda={},{} nvidia=void", uuid(11), uuid(7))]
     );
-    let plan = stage.plan(&[], &job);
+    let plan = plan(&stage, &[], &job);
     assert!(plan.contains("GPU 10 (/dev/nvidia5) is inside: SLURM_STEP_GPUS=2,10"), "{plan}");
     assert!(plan.contains("GPU 1 (/dev/nvidia8) is not inside: SLURM_STEP_GPUS=2,10"), "{plan}");
 }
@@ -407,9 +346,9 @@ fn mig_without_instances_is_said_in_words() {
         )),
         "{error}"
     );
-    let inside = stage.look(&[], &[]);
+    let inside = look(&stage, &[], &[]);
     assert!(inside.contains(&"nvidia1".to_owned()) && !inside.contains(&"nvidia0".to_owned()), "{inside:?}");
-    let plan = stage.plan(&[], &[]);
+    let plan = plan(&stage, &[], &[]);
     assert!(plan.contains(&format!("GPU 0 (/dev/nvidia0) is not inside: {why}")), "{plan}");
 }
 
@@ -424,8 +363,8 @@ fn a_lost_gpu_is_told_and_the_others_work() {
     let findings = json["findings"].to_string();
     assert!(findings.contains("NVML cannot ask GPU 0000:0f:00.0: "), "{findings}");
     let job = [("SLURM_JOB_ID", "1"), ("SLURM_STEP_GPUS", "0,2")];
-    let inside = stage.look(&[], &job);
+    let inside = look(&stage, &[], &job);
     assert_eq!(inside[..2], ["nvidia0", "nvidia2"]);
-    let plan = stage.plan(&[], &job);
+    let plan = plan(&stage, &[], &job);
     assert!(plan.contains("GPU 1 (/dev/nvidia1) is not inside: SLURM_STEP_GPUS=0,2"), "{plan}");
 }

@@ -70,7 +70,8 @@ pub(super) fn read_node(session: &Session, scope: Scope) -> Node {
         report: None,
         unanswered: None,
     };
-    if node.inventory.vendor.as_deref() != Some("nvidia") {
+    gpu::add_details(&node.root, &mut node.inventory);
+    if !gpu::has_nvml(&node.inventory) {
         return node;
     }
     match nvml_session(session, &node.root, &node.inventory, scope).round() {

@@ -40,7 +40,7 @@ pub(super) fn for_run(
             (None, false, GpuDefault::All | GpuDefault::Job) => "job",
             (None, false, GpuDefault::None) => "none",
         };
-    let wanted = GpuRequest::parse(asked)?;
+    let wanted = GpuRequest { other_nodes: other_nodes(args), ..GpuRequest::parse(asked)? };
     if gpu::needs_nvml(&inventory, &job, &wanted)
         && let Some(words) = gpus::ask_nvml(session, &root, &hints, &mut inventory)
     {
@@ -151,6 +151,12 @@ fn administration(args: &RunArgs, session: &Session, image: &Image) -> Vec<(Stri
         own.or_else(|| of_image().map(|(_, value)| value.to_owned())).map(|value| (name.to_owned(), value))
     };
     ["NVIDIA_MIG_CONFIG_DEVICES", "NVIDIA_MIG_MONITOR_DEVICES"].into_iter().filter_map(find).collect()
+}
+
+/// The nodes that flags give beside `--gpus`.
+fn other_nodes(args: &RunArgs) -> Vec<PathBuf> {
+    let named = args.isolation.device.iter().filter_map(|text| text.split(':').next());
+    named.chain(args.isolation.privileged.then_some("/dev")).map(PathBuf::from).collect()
 }
 
 /// What `-e` says of a variable.

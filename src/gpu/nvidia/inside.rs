@@ -148,10 +148,8 @@ fn add_environment(grants: &mut Grants, chosen: &Chosen) {
     let why = "the GPUs are inside already, and no hook must add them again";
     grants.reasons.insert("NVIDIA_VISIBLE_DEVICES".into(), why.into());
     grants.env.push(("NVIDIA_VISIBLE_DEVICES".into(), "void".into()));
-    if let Some(visible) = &chosen.visible_devices {
-        grants
-            .reasons
-            .insert("CUDA_VISIBLE_DEVICES".into(), "the step's choice, in numbers of the inside".into());
-        grants.env.push(("CUDA_VISIBLE_DEVICES".into(), visible.clone()));
+    for (name, value) in &chosen.visible_devices {
+        grants.reasons.insert((*name).into(), "the step's choice, in numbers of the inside".into());
+        grants.env.push(((*name).into(), value.clone()));
     }
 }

@@ -12,7 +12,11 @@ pub(super) mod troubles;
 
 use crate::grants::Grants;
 
+use super::visible::{Names, VisibleVariables};
 use super::{Capabilities, Chosen, GpuError, Hints, HostRoot, ImageLibc, Inventory, Vendor};
+
+pub(super) static VISIBLE: VisibleVariables =
+    VisibleVariables { outer: "CUDA_VISIBLE_DEVICES", inner: &[], names: Names::Uuids };
 
 /// The vendor.
 #[derive(Debug)]
@@ -59,6 +63,10 @@ impl Vendor for Nvidia {
 
     fn why_absent(&self) -> &'static str {
         "no NVIDIA driver is loaded (neither /sys/module/nvidia nor /proc/driver/nvidia nor /dev/nvidiactl exists)"
+    }
+
+    fn visible_variables(&self) -> &'static VisibleVariables {
+        &VISIBLE
     }
 
     fn check_image(

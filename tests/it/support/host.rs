@@ -5,6 +5,7 @@
 //! user and mount namespace and runs a program there as an ordinary user, on the real paths.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
@@ -16,6 +17,7 @@ use serde::Deserialize;
 use slipway::gpu::HostRoot;
 
 use super::fake_sysfs;
+use super::other_gpus::{self, Device};
 use super::tiny_elf::{Function, shared_library};
 
 /// What a scenario says about the host. The fake NVML reads the same file.
@@ -51,6 +53,12 @@ pub(crate) struct Scenario {
     pub(crate) nic: Vec<fake_sysfs::Adapter>,
     #[serde(default)]
     pub(crate) gpu: Vec<Gpu>,
+    /// GPUs of other vendors.
+    #[serde(default)]
+    pub(crate) device: Vec<Device>,
+    /// Versions of their modules.
+    #[serde(default)]
+    pub(crate) modules: BTreeMap<String, String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -133,7 +141,7 @@ impl Host {
         let tree = tempfile::tempdir().unwrap();
         fs::set_permissions(tree.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let host = Self { tree, scenario };
-        for directory in ["proc/driver", "sys/module", "dev", "stage", "etc", "usr/bin"] {
+        for directory in ["proc/driver", "sys/module", "sys/class", "dev", "stage", "etc", "usr/bin"] {
             fs::create_dir_all(host.path(directory)).unwrap();
         }
         host.write("proc/sys/kernel/random/boot_id", "11111111-2222-3333-4444-555555555555\n");
@@ -143,6 +151,7 @@ impl Host {
         if places.iter().any(|place| place.is_known()) || !host.scenario.nic.is_empty() {
             fake_sysfs::write(host.tree.path(), &host.scenario.numa, &host.scenario.nic, &places);
         }
+        other_gpus::write(&host);
         if host.scenario.driver_version.is_some() {
             host.write_procfs();
             host.write_nodes();
@@ -358,6 +367,10 @@ if [ -d "$tree/sys/bus" ]; then
         mount --rbind "/sys/$name" "$tree/sys/$name"
     done
     mount --rbind "$tree/sys" /sys
+else
+    # Nothing of the real host's GPUs is seen: a place that the tree lacks is empty.
+    mount -t tmpfs none /sys/class
+    cp -R "$tree/sys/class/." /sys/class/
 fi
 # Not sticky: in a sticky directory `>/dev/null` is refused to anybody but the owner.
 mount -t tmpfs -o mode=755 none "$tree/stage"

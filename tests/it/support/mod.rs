@@ -7,6 +7,7 @@ pub(crate) mod fake_sysfs;
 pub(crate) mod host;
 pub(crate) mod image;
 pub(crate) mod layers;
+pub(crate) mod other_gpus;
 pub(crate) mod real_host;
 pub(crate) mod registry;
 pub(crate) mod sandbox;

@@ -80,3 +80,10 @@ pub(crate) fn has_tool(name: &str) -> bool {
         .chain(["/usr/sbin", "/sbin", "/usr/local/sbin"].map(Into::into))
         .any(|directory| directory.join(name).is_file())
 }
+
+/// What it takes to start a container of this machine's programs on a built host.
+macro_rules! need_launch {
+    () => {
+        need!(userns, fuse, tool "unshare", tool "setpriv", tool "ldd", tool "tar");
+    };
+}

@@ -21,8 +21,8 @@ use crate::cli::failure::Failure;
 use crate::cli::term;
 
 /// Variables with these beginnings tell about the job: a later start takes the later job's.
-const OF_THE_JOB: [&[u8]; 4] =
-    [b"SLURM", b"CUDA_VISIBLE_DEVICES", b"GPU_DEVICE_ORDINAL", b"ROCR_VISIBLE_DEVICES"];
+const OF_THE_JOB: [&[u8]; 5] =
+    [b"SLURM", b"CUDA_VISIBLE_DEVICES", b"GPU_DEVICE_ORDINAL", b"ROCR_VISIBLE_DEVICES", b"ZE_AFFINITY_MASK"];
 
 /// `run` with `-d`, `--name` or `--cidfile`.
 pub(in crate::cli::cmd) fn run_kept(
