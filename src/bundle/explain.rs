@@ -2,8 +2,11 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
+
+use crate::grants::{Grants, LIBRARY_DIRECTORY};
 
 /// Where a thing came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -36,6 +39,20 @@ impl Reason {
     pub(super) fn new(source: Source, why: impl Into<Cow<'static, str>>) -> Self {
         Self { source, why: why.into() }
     }
+}
+
+/// Why each library and each file made for a provider is inside.
+pub(super) fn of_files(grants: &Grants) -> Vec<(PathBuf, Reason)> {
+    let library = |name: &str| grants.reasons.get(name).map_or("a library of the driver", String::as_str);
+    let libraries = grants.libraries.iter().map(|one| {
+        let why = library(&one.name).to_owned();
+        (Path::new(LIBRARY_DIRECTORY).join(&one.name), Reason::new(Source::Granted, why))
+    });
+    let files = grants.files.iter().filter_map(|file| {
+        let why = grants.reasons.get(&*file.target.to_string_lossy())?;
+        Some((file.target.clone(), Reason::new(Source::Granted, why.clone())))
+    });
+    libraries.chain(files).collect()
 }
 
 impl Source {

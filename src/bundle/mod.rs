@@ -223,6 +223,7 @@ pub fn build(
     let mut made = passwd::files(files, caller, request, &user);
     made.extend(request.files.iter().cloned());
     made.retain(|file| !request.no_mount.iter().any(|out| file.target.starts_with(out)));
+    let granted = explain::of_files(&grants);
     made.extend(grants.files);
     let mut notes = grants.notes;
     notes.append(&mut table.notes);
@@ -234,7 +235,10 @@ pub fn build(
     }
     let mut warnings = request.warnings.clone();
     warnings.append(&mut table.warnings);
-    let (mounts, why, reasons) = table.finish()?;
+    let (mounts, why, mut reasons) = table.finish()?;
+    reasons.extend(granted);
+    let mut links = mounts::device_links();
+    links.extend(grants.links);
     let is_docker = request.profile == Profile::Docker;
     Ok(Bundle {
         spec: spec::build(request, caller, &user, &argv, &env, cwd, mounts)?,
@@ -242,7 +246,7 @@ pub fn build(
         env,
         files: made,
         libraries: grants.libraries,
-        links: mounts::device_links(),
+        links,
         why,
         reasons,
         variables,

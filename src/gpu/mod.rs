@@ -11,11 +11,13 @@
 //! only asked in a child process with a deadline. No function here opens a GPU's node, since that wakes it.
 //! All host files are read below a [`HostRoot`]. What is one vendor's lies behind [`Vendor`].
 
+mod fit;
 mod host_root;
 mod inventory;
 mod listing;
 mod mig;
 mod nvidia;
+mod rdma;
 mod request;
 mod select;
 
@@ -23,15 +25,19 @@ use std::fmt::Debug;
 use std::path::PathBuf;
 
 use crate::base::Hint;
+use crate::elf::versions::GlibcVersion;
 use crate::grants::Grants;
 
+pub use fit::{ImageOffer, fit_to_image, needs_glibc_known};
 pub use host_root::{HostRoot, NodeAccess};
-pub use inventory::{Access, Capability, DriverFiles, DriverLibrary, Gpu, Hints, Inventory};
+pub use inventory::{Access, Capability, DriverConfig, DriverFiles, DriverLibrary, Gpu, Hints, Inventory};
 pub use inventory::{read_access, read_inventory, remember};
 pub use listing::{GpuListing, GpuRow, MigRow, listing};
 pub use mig::{Device, MigInstance};
 pub use nvidia::mig::{MigMinors, grant_mig_administration};
+pub use nvidia::mps::grant_mps;
 pub use nvidia::nvml::{NVML_CHILD, NvmlError, NvmlGpu, NvmlReport, nvml_child_main, query_nvml};
+pub use rdma::{grant_channels, grant_rdma};
 pub use request::{Capabilities, GpuRequest, Selection, variable_of_runtime, words_of_variable};
 pub use select::{Chosen, Owned, granted, needs_nvml, select};
 
@@ -59,6 +65,11 @@ pub trait Vendor: Sync + Debug {
         Ok(())
     }
 
+    /// Whether nothing works on this vendor's GPUs without a library, by its file name.
+    fn is_essential(&self, _library: &str) -> bool {
+        false
+    }
+
     /// What a container needs for the chosen GPUs, with the reasons as notes.
     fn grants(&self, inventory: &Inventory, chosen: &Chosen, image: &ImageLibc, root: &HostRoot) -> Grants;
 }
@@ -84,6 +95,11 @@ pub enum ImageLibc {
         /// The image's `LD_LIBRARY_PATH`, which is kept behind ours.
         library_path: Option<String>,
     },
+}
+
+/// The vendor whose driver an inventory is of.
+fn vendor_of(inventory: &Inventory) -> Option<&'static dyn Vendor> {
+    VENDORS.iter().find(|vendor| Some(vendor.name()) == inventory.vendor.as_deref()).copied()
 }
 
 /// Everything that the chosen GPUs need inside. Nothing, with a note that says why, where no GPU was chosen.
@@ -118,6 +134,36 @@ pub enum GpuError {
         /// The value as given.
         value: String,
         /// What is wrong with it.
+        reason: String,
+    },
+    /// A variable that names parts of the driver, with a word that has no meaning.
+    #[error("invalid value `{value}` of {variable}: {reason}")]
+    BadCapabilities {
+        /// The variable.
+        variable: String,
+        /// Its value.
+        value: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The image's C library is older than the driver's main library can use.
+    #[error("the driver's `{library}` needs glibc {needs}, and the image has {has}")]
+    GlibcTooOld {
+        /// The library's file name.
+        library: String,
+        /// The oldest that would do.
+        needs: GlibcVersion,
+        /// The image's.
+        has: GlibcVersion,
+    },
+    /// A channel of a multi-node NVLink that cannot be had.
+    #[error("NVIDIA_IMEX_CHANNELS={value}: channel `{channel}` cannot be given: {reason}")]
+    Channel {
+        /// The variable's value.
+        value: String,
+        /// The channel as named.
+        channel: String,
+        /// What is in the way.
         reason: String,
     },
     /// GPUs were asked for on a node without a driver.
@@ -204,6 +250,15 @@ impl Hint for GpuError {
             Self::BadRequest { .. } => {
                 "use `--gpus all`, `none`, `job`, a number, or `device=` with indices or UUIDs, as in `--gpus device=0,2`"
                     .into()
+            }
+            Self::BadCapabilities { .. } => {
+                "use `all`, or a list of compute, utility, video, graphics, display, ngx, compat32".into()
+            }
+            Self::GlibcTooOld { .. } => {
+                "use an image of a newer distribution, or start it without GPUs with `--gpus none`".into()
+            }
+            Self::Channel { .. } => {
+                "leave out NVIDIA_IMEX_CHANNELS, with which the container gets the channels that the job may open".into()
             }
             Self::NoDriver { .. } => {
                 "leave out --gpus to run the same command on nodes with and without GPUs, or start it on a GPU node".into()

@@ -91,14 +91,11 @@ pub fn explain(bundle: &Bundle, plan: &LaunchPlan) -> Explanation {
 }
 
 fn reason_of(bundle: &Bundle, op: &Op, target: &Path) -> Reason {
-    if target.starts_with(LIBRARY_DIRECTORY) {
-        return Reason { source: Source::Granted, why: "a library of the driver".into() };
+    if let Some(reason) = bundle.reasons.get(target) {
+        return reason.clone();
     }
     if let Op::Bind { from_run: true, .. } = op {
         return Reason { source: Source::Default, why: "made for this container".into() };
-    }
-    if let Some(reason) = bundle.reasons.get(target) {
-        return reason.clone();
     }
     // A link of the image led it here: the words that asked for it know it still.
     match op {

@@ -24,6 +24,7 @@ mod fuse_standby;
 mod fuse_torture;
 mod gpu;
 mod gpu_cli;
+mod gpu_files;
 mod gpu_mig;
 mod image_verbs;
 mod keeper;

@@ -4,13 +4,13 @@ use std::ffi::OsString;
 
 use crate::bundle::EnvRequest;
 use crate::config::GpuDefault;
-use crate::gpu::{self, GpuRequest, HostRoot, ImageLibc};
+use crate::gpu::{self, Capability, GpuRequest, HostRoot, ImageLibc, ImageOffer};
 use crate::grants::Grants;
 use crate::image::Image;
 use crate::launch;
 use crate::squashfs::read::Reader;
 
-use super::{Session, gpus};
+use super::{Session, glibc, gpus};
 use crate::cli::args::RunArgs;
 use crate::cli::failure::Failure;
 use crate::cli::term;
@@ -39,14 +39,15 @@ pub(super) fn for_run(
             (None, false, GpuDefault::All | GpuDefault::Job) => "job",
             (None, false, GpuDefault::None) => "none",
         };
-    let request = GpuRequest::parse(asked)?;
+    let mut request = GpuRequest::parse(asked)?;
+    take_capabilities(&mut request, args, session, image)?;
     if gpu::needs_nvml(&inventory, &job, &request)
         && let Some(words) = gpus::ask_nvml(session, &root, &hints, &mut inventory)
     {
         term::warn(&format!("MIG is known by the driver's files alone: {words}"));
     }
     let owned = gpus::owned(&job, &root, &inventory);
-    let chosen = gpu::select(&inventory, &owned, &request)?;
+    let mut chosen = gpu::select(&inventory, &owned, &request)?;
     if chosen.is_empty() {
         return Ok(gpu::grants(&inventory, &chosen, &ImageLibc::Unknown { library_path: None }, &root));
     }
@@ -54,22 +55,75 @@ pub(super) fn for_run(
         gpu::check_image(&inventory, &chosen, &image.config.config.env)?;
     }
     let libc = libc_of(image, reader, name)?;
+    let is_glibc = matches!(libc, ImageLibc::Glibc { .. });
+    let offer = ImageOffer {
+        glibc: match is_glibc && gpu::needs_glibc_known(&inventory, &chosen) {
+            true => glibc::version_of(reader)?,
+            false => None,
+        },
+        has_loader_32: chosen.capabilities.include(Capability::Compat32) && glibc::has_loader_32(reader)?,
+    };
+    gpu::fit_to_image(&mut inventory, &mut chosen, &offer)?;
     let mut grants = gpu::grants(&inventory, &chosen, &libc, &root);
     gpu::grant_mig_administration(&mut grants, &administration(args, session, image), &root)?;
+    let variable = |name: &str| variable(args, session, image, name);
+    if chosen.capabilities.include(Capability::Compute) {
+        gpu::grant_mps(&mut grants, mps_directory(args, session).as_deref(), &root);
+    }
+    if args.no_rdma {
+        grants.notes.push("nodes of RDMA are not inside: --no-rdma".into());
+    } else if !session.settings.gpu.rdma.value {
+        let origin = &session.settings.gpu.rdma.origin;
+        grants.notes.push(format!("nodes of RDMA are not inside: gpu.rdma = false ({origin})"));
+    } else {
+        gpu::grant_rdma(&mut grants, &root);
+    }
+    gpu::grant_channels(&mut grants, variable("NVIDIA_IMEX_CHANNELS").as_deref(), &root)?;
     Ok(grants)
 }
 
-/// The variables that ask for the administration of MIG; the user's word goes over the image's.
+/// The parts of the driver that `NVIDIA_DRIVER_CAPABILITIES` names, where `--gpus` names none. A word of the image that
+/// is unknown is not the user's to mend.
+fn take_capabilities(
+    request: &mut GpuRequest,
+    args: &RunArgs,
+    session: &Session,
+    image: &Image,
+) -> Result<(), Failure> {
+    const VARIABLE: &str = "NVIDIA_DRIVER_CAPABILITIES";
+    if let Some(value) = asked_variable(args, session, VARIABLE) {
+        return Ok(request.take_capabilities(VARIABLE, &value.to_string_lossy())?);
+    }
+    if let Some(value) = variable(args, session, image, VARIABLE)
+        && let Err(error) = request.take_capabilities(VARIABLE, &value)
+    {
+        term::warn(&format!("the image's setting is ignored: {error}"));
+    }
+    Ok(())
+}
+
+/// Where the user's, or the job's, daemon of MPS listens, by the variable that its clients read.
+fn mps_directory(args: &RunArgs, session: &Session) -> Option<String> {
+    const VARIABLE: &str = "CUDA_MPS_PIPE_DIRECTORY";
+    let asked = asked_variable(args, session, VARIABLE);
+    let value = asked.or_else(|| session.env.get(std::ffi::OsStr::new(VARIABLE)).cloned())?;
+    Some(value.to_string_lossy().into_owned())
+}
+
+/// The variables that ask for the administration of MIG.
 fn administration(args: &RunArgs, session: &Session, image: &Image) -> Vec<(String, String)> {
-    let find = |name: &str| {
-        let own = asked_variable(args, session, name).map(|value| value.to_string_lossy().into_owned());
-        let of_image = || {
-            let lines = image.config.config.env.iter();
-            lines.filter_map(|line| line.split_once('=')).find(|(key, _)| *key == name)
-        };
-        own.or_else(|| of_image().map(|(_, value)| value.to_owned())).map(|value| (name.to_owned(), value))
-    };
+    let find = |name: &str| Some((name.to_owned(), variable(args, session, image, name)?));
     ["NVIDIA_MIG_CONFIG_DEVICES", "NVIDIA_MIG_MONITOR_DEVICES"].into_iter().filter_map(find).collect()
+}
+
+/// What `-e` says of a variable, else the image.
+fn variable(args: &RunArgs, session: &Session, image: &Image, name: &str) -> Option<String> {
+    let own = asked_variable(args, session, name).map(|value| value.to_string_lossy().into_owned());
+    let of_image = || {
+        let mut lines = image.config.config.env.iter().filter_map(|line| line.split_once('='));
+        lines.find(|(key, _)| *key == name).map(|(_, value)| value.to_owned())
+    };
+    own.or_else(of_image)
 }
 
 /// What `-e` says of a variable.

@@ -8,6 +8,7 @@ pub(super) mod config;
 pub(super) mod containers;
 pub(super) mod convert;
 mod fence;
+mod glibc;
 pub(super) mod gpus;
 mod grants;
 pub(super) mod history;

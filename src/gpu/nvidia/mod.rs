@@ -1,13 +1,16 @@
 //! NVIDIA: what the kernel driver shows in procfs, where its libraries are, and what a container needs of both.
 
 mod cache;
+mod graphics;
 mod inside;
 mod libs;
 pub(super) mod mig;
+pub(super) mod mps;
 mod nodes;
 pub(super) mod nvml;
 mod procfs;
 mod require;
+mod view;
 
 use crate::grants::Grants;
 
@@ -45,6 +48,7 @@ impl Vendor for Nvidia {
                 }
             }
         }
+        inventory.files.sockets = libs::find_sockets(root);
         inventory.findings.extend(nodes::find_faults(root, &inventory));
         inventory.findings.extend(mig::find_faults(root, &inventory.gpus));
         inventory.findings.extend(find_version_faults(inventory.driver_version.as_deref(), &inventory.files));
@@ -85,6 +89,10 @@ impl Vendor for Nvidia {
             })?;
         }
         Ok(())
+    }
+
+    fn is_essential(&self, library: &str) -> bool {
+        libs::stem_of(library) == "libcuda"
     }
 
     fn grants(&self, inventory: &Inventory, chosen: &Chosen, image: &ImageLibc, root: &HostRoot) -> Grants {

@@ -4,15 +4,34 @@
 use std::path::{Path, PathBuf};
 
 use super::super::inventory::number_gpus;
-use super::super::{Gpu, HostRoot, Inventory};
+use super::super::{Capabilities, Capability, Gpu, HostRoot, Inventory};
 
 const CONTROL: &str = "/dev/nvidiactl";
 const UVM: &str = "/dev/nvidia-uvm";
-/// Needed by everything, by CUDA, and by profilers.
-const CONTROL_NODES: [&str; 3] = [CONTROL, UVM, "/dev/nvidia-uvm-tools"];
+const UVM_TOOLS: &str = "/dev/nvidia-uvm-tools";
+const MODESET: &str = "/dev/nvidia-modeset";
+/// Needed by everything, by CUDA, by profilers, and by what draws.
+const CONTROL_NODES: [&str; 4] = [CONTROL, UVM, UVM_TOOLS, MODESET];
 
 pub(super) fn read_control_nodes(root: &HostRoot) -> Vec<PathBuf> {
     CONTROL_NODES.iter().map(PathBuf::from).filter(|node| root.exists(node)).collect()
+}
+
+/// Why a control node is inside, or `Err` why it is not.
+pub(super) fn rule_of(node: &Path, capabilities: &Capabilities) -> Result<&'static str, &'static str> {
+    if [UVM, UVM_TOOLS].iter().any(|uvm| node == Path::new(uvm)) {
+        return match capabilities.include(Capability::Compute) {
+            true => Ok("compute needs it"),
+            false => Err("compute alone needs it, and is not asked for"),
+        };
+    }
+    if node == Path::new(MODESET) {
+        return match capabilities.include(Capability::Graphics) {
+            true => Ok("graphics and display need it"),
+            false => Err("graphics and display alone need it, and are not asked for"),
+        };
+    }
+    Ok("every GPU needs it")
 }
 
 /// The GPUs by their nodes alone, for a host whose procfs shows none.
