@@ -2,8 +2,11 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
+
+use crate::grants::{Grants, LIBRARY_DIRECTORY};
 
 /// Where a thing came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -36,6 +39,17 @@ impl Reason {
     pub(super) fn new(source: Source, why: impl Into<Cow<'static, str>>) -> Self {
         Self { source, why: why.into() }
     }
+}
+
+/// Why each library and each file made for a provider is inside; they are no mounts of the spec.
+pub(super) fn of_files(grants: &Grants) -> Vec<(PathBuf, Reason)> {
+    let files = grants.files.iter().map(|file| file.target.clone());
+    let libraries = grants.libraries.iter().map(|library| Path::new(LIBRARY_DIRECTORY).join(&library.name));
+    let reason = |place: PathBuf| {
+        let why = grants.reason(&place.to_string_lossy());
+        (place, Reason::new(Source::Granted, why))
+    };
+    files.chain(libraries).map(reason).collect()
 }
 
 impl Source {

@@ -18,16 +18,16 @@ mod volume;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use oci_spec::runtime::Spec;
 
 use crate::base::Hint;
 use crate::config::Profile;
-use crate::grants::{FileGrant, Grants, LIBRARY_DIRECTORY, LibraryGrant};
+use crate::grants::{FileGrant, Grants, LibraryGrant};
 use crate::oci::RunConfig;
 
-use explain::{Reason, Source};
+use explain::Reason;
 
 pub use capability::{CapabilityChoice, CapabilityError, CapabilitySet};
 pub use environment::{EnvFileError, EnvRequest, parse_env_file};
@@ -200,17 +200,6 @@ fn no_such_user(asked: &str, what: &str, name: &str, of_image: bool) -> String {
     format!("cannot be user `{asked}`: the image's /etc/{file} has no {what} `{name}`")
 }
 
-/// Why the files and libraries of providers are there, which are no mounts of the spec.
-fn reasons_of_grants(grants: &Grants) -> Vec<(PathBuf, Reason)> {
-    let files = grants.files.iter().map(|file| file.target.clone());
-    let libraries = grants.libraries.iter().map(|library| Path::new(LIBRARY_DIRECTORY).join(&library.name));
-    let reason = |place: PathBuf| {
-        let why = grants.reason(&place.to_string_lossy());
-        (place, Reason::new(Source::Granted, why))
-    };
-    files.chain(libraries).map(reason).collect()
-}
-
 /// Puts a container together by the profile of the request (`configs/slipway.toml`, `run.profile`).
 pub fn build(
     config: &RunConfig,
@@ -231,10 +220,10 @@ pub fn build(
     mounts::add_asked(&mut table, request);
     let cwd = mounts::choose_cwd(&mut table, config, request, caller)?;
 
-    let granted = reasons_of_grants(&grants);
     let mut made = passwd::files(files, caller, request, &user);
     made.extend(request.files.iter().cloned());
     made.retain(|file| !request.no_mount.iter().any(|out| file.target.starts_with(out)));
+    let granted = explain::of_files(&grants);
     made.extend(grants.files);
     let mut notes = grants.notes;
     notes.append(&mut table.notes);
@@ -249,6 +238,8 @@ pub fn build(
     warnings.append(&mut table.warnings);
     let (mounts, why, mut reasons) = table.finish()?;
     reasons.extend(granted);
+    let mut links = mounts::device_links();
+    links.extend(grants.links);
     let is_docker = request.profile == Profile::Docker;
     Ok(Bundle {
         spec: spec::build(request, caller, &user, &argv, &env, cwd, mounts)?,
@@ -256,7 +247,7 @@ pub fn build(
         env,
         files: made,
         libraries: grants.libraries,
-        links: mounts::device_links(),
+        links,
         why,
         reasons,
         variables,

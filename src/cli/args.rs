@@ -209,6 +209,9 @@ pub(super) struct RunArgs {
     /// Start an image on a driver that is older than it asks for (`NVIDIA_REQUIRE_CUDA`)
     #[arg(long)]
     pub(super) ignore_require: bool,
+    /// Give no nodes of RDMA with the GPUs (InfiniBand verbs, GDRCopy, GPUDirect Storage)
+    #[arg(long)]
+    pub(super) no_rdma: bool,
     /// Remove the container when it ends; always so without `-d`
     #[arg(long)]
     pub(super) rm: bool,

@@ -75,6 +75,7 @@ pub(super) const KEYS: &[Key] = &[
     key!(run.binds),
     key!(gpu.default),
     key!(gpu.nvml_timeout_seconds),
+    key!(gpu.rdma),
 ];
 
 /// The key of that name.

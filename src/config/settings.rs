@@ -113,6 +113,8 @@ pub struct GpuSettings {
     pub default: Sourced<GpuDefault>,
     /// How long NVML may take in its child process.
     pub nvml_timeout_seconds: Sourced<u32>,
+    /// Nodes of RDMA come with GPUs.
+    pub rdma: Sourced<bool>,
 }
 
 impl Default for StoreSettings {
@@ -187,6 +189,7 @@ impl Default for GpuSettings {
         Self {
             default: Sourced::default_value(GpuDefault::Job),
             nvml_timeout_seconds: Sourced::default_value(5),
+            rdma: Sourced::default_value(true),
         }
     }
 }

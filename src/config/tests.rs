@@ -72,6 +72,7 @@ run.mount_tmp = true  # built-in default
 run.binds = []  # built-in default
 gpu.default = "job"  # built-in default
 gpu.nvml_timeout_seconds = 5  # built-in default
+gpu.rdma = true  # built-in default
 "#
     );
     // What is shown can be read again.

@@ -78,7 +78,7 @@ pub enum CacheError {
 }
 
 /// The flags that the loader of a machine (by its Rust name) asks for: 3 for a library of glibc, and the architecture.
-/// `None` for a machine without a 64-bit little-endian glibc known here.
+/// `None` for a machine without a little-endian glibc known here.
 #[must_use]
 pub fn flags_for(machine: &str) -> Option<u32> {
     Some(match machine {
@@ -87,6 +87,7 @@ pub fn flags_for(machine: &str) -> Option<u32> {
         "powerpc64" => 0x0503,
         "riscv64" => 0x1003,
         "loongarch64" => 0x1203,
+        "x86" => 0x0003,
         _ => return None,
     })
 }

@@ -1,9 +1,11 @@
 //! ELF facts that a launch needs (machine, loader, SONAME) and the loader's cache (`ld.so.cache`). Pure.
 //!
 //! [`machine`] and [`interpreter`] explain a program that cannot be executed, from the first bytes of the file.
-//! [`shared_object`] reads what is needed to offer a driver library to the loader. [`cache`] is the loader's own index.
+//! [`shared_object`] reads what is needed to offer a driver library to the loader.
+//! [`versions`] says which C library it needs. [`cache`] is the loader's own index.
 
 pub mod cache;
+pub mod versions;
 
 use std::io;
 
@@ -13,8 +15,10 @@ use crate::base::ReadAt;
 const MAX_PROGRAM_HEADERS: u16 = 64;
 /// Most bytes of a dynamic section; each entry takes 16, and real libraries have about 40.
 const MAX_DYNAMIC_BYTES: u64 = 64 << 10;
-/// Longest SONAME, the limit of a file name.
-const MAX_SONAME_BYTES: usize = 255;
+/// Longest name, the limit of a file's.
+const MAX_NAME_BYTES: usize = 255;
+/// Bytes that are read at a time: names are short.
+const NAME_PART_BYTES: usize = 64;
 
 /// The name of every machine that has none here.
 pub const UNKNOWN_MACHINE: &str = "an unknown machine";
@@ -92,20 +96,36 @@ pub fn interpreter(head: &[u8]) -> Option<String> {
 
 /// Reads machine and SONAME of a 64-bit little-endian shared library.
 pub fn shared_object<R: ReadAt + ?Sized>(file: &R) -> Result<SharedObject, ElfError> {
-    let mut head = [0; 64];
-    file.read_exact_at(&mut head, 0).map_err(|_| ElfError::NotElf64)?;
-    if !head.starts_with(b"\x7fELF\x02\x01") {
-        return Err(ElfError::NotElf64);
+    Object::read(file, Class::Bits64)?.describe(file)
+}
+
+/// The same of a 32-bit one.
+pub fn shared_object_32<R: ReadAt + ?Sized>(file: &R) -> Result<SharedObject, ElfError> {
+    Object::read(file, Class::Bits32)?.describe(file)
+}
+
+/// Where the numbers of a header lie depends on how wide its addresses are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Class {
+    Bits64,
+    Bits32,
+}
+
+impl Class {
+    fn magic(self) -> &'static [u8] {
+        match self {
+            Self::Bits64 => b"\x7fELF\x02\x01",
+            Self::Bits32 => b"\x7fELF\x01\x01",
+        }
     }
-    if u16_at(&head, 16) != TYPE_SHARED_OBJECT {
-        return Err(ElfError::NotShared);
+
+    /// Bytes of a program header.
+    fn segment_bytes(self) -> u16 {
+        match self {
+            Self::Bits64 => 56,
+            Self::Bits32 => 32,
+        }
     }
-    let segments = read_segments(file, &head)?;
-    let soname = match segments.iter().find(|segment| segment.kind == PROGRAM_DYNAMIC) {
-        None => None,
-        Some(dynamic) => read_soname(file, &segments, dynamic)?,
-    };
-    Ok(SharedObject { machine: machine_name(u16_at(&head, 18)), soname })
 }
 
 struct Segment {
@@ -115,61 +135,133 @@ struct Segment {
     file_bytes: u64,
 }
 
-fn read_segments<R: ReadAt + ?Sized>(file: &R, head: &[u8; 64]) -> Result<Vec<Segment>, ElfError> {
+/// The parts of a shared library that lead to its names.
+struct Object {
+    machine: &'static str,
+    segments: Vec<Segment>,
+    /// Tag and value.
+    dynamic: Vec<(u64, u64)>,
+}
+
+impl Object {
+    fn read<R: ReadAt + ?Sized>(file: &R, class: Class) -> Result<Self, ElfError> {
+        let mut head = [0; 64];
+        file.read_exact_at(&mut head, 0).map_err(|_| ElfError::NotElf64)?;
+        if !head.starts_with(class.magic()) {
+            return Err(ElfError::NotElf64);
+        }
+        if u16_at(&head, 16) != TYPE_SHARED_OBJECT {
+            return Err(ElfError::NotShared);
+        }
+        let segments = read_segments(file, &head, class)?;
+        let dynamic = match segments.iter().find(|segment| segment.kind == PROGRAM_DYNAMIC) {
+            None => Vec::new(),
+            Some(place) => read_dynamic(file, place, class)?,
+        };
+        Ok(Self { machine: machine_name(u16_at(&head, 18)), segments, dynamic })
+    }
+
+    fn describe<R: ReadAt + ?Sized>(&self, file: &R) -> Result<SharedObject, ElfError> {
+        let soname = match (self.value(TAG_STRING_TABLE), self.value(TAG_SONAME)) {
+            (Some(_), Some(name)) => Some(self.string(file, name, "SONAME")?),
+            _ => None,
+        };
+        match soname {
+            Some(name) if name.is_empty() || name.contains('/') => Err(ElfError::Damaged { what: "SONAME" }),
+            soname => Ok(SharedObject { machine: self.machine, soname }),
+        }
+    }
+
+    /// The value of the last entry with a tag.
+    fn value(&self, tag: u64) -> Option<u64> {
+        self.dynamic.iter().rev().find(|entry| entry.0 == tag).map(|entry| entry.1)
+    }
+
+    /// Tables are named by their addresses in memory; the file offset follows from the segment that loads them.
+    fn offset_of(&self, address: u64) -> Option<u64> {
+        self.segments.iter().filter(|segment| segment.kind == PROGRAM_LOAD).find_map(|segment| {
+            let inside = address.checked_sub(segment.address)?;
+            (inside < segment.file_bytes).then(|| segment.offset.checked_add(inside))?
+        })
+    }
+
+    /// The text at a place of the string table.
+    fn string<R: ReadAt + ?Sized>(
+        &self,
+        file: &R,
+        place: u64,
+        what: &'static str,
+    ) -> Result<String, ElfError> {
+        let table = self.value(TAG_STRING_TABLE).and_then(|address| self.offset_of(address));
+        let at = table
+            .and_then(|table| table.checked_add(place))
+            .ok_or(ElfError::Damaged { what: "string table" })?;
+        let mut text = Vec::new();
+        let mut part = [0; NAME_PART_BYTES];
+        let end = loop {
+            if let Some(end) = text.iter().position(|byte| *byte == 0) {
+                break end;
+            }
+            let next = at.checked_add(text.len() as u64).ok_or(ElfError::Damaged { what })?;
+            let count = file.read_at(&mut part, next).map_err(|source| ElfError::Read { what, source })?;
+            if count == 0 || text.len() > MAX_NAME_BYTES {
+                return Err(ElfError::Damaged { what });
+            }
+            text.extend(part.iter().take(count));
+        };
+        std::str::from_utf8(&text[..end]).map(str::to_owned).map_err(|_| ElfError::Damaged { what })
+    }
+}
+
+fn read_segments<R: ReadAt + ?Sized>(
+    file: &R,
+    head: &[u8; 64],
+    class: Class,
+) -> Result<Vec<Segment>, ElfError> {
     let damaged = ElfError::Damaged { what: "program header table" };
-    let (table, entry_bytes, count) = (u64_at(head, 32), u16_at(head, 54), u16_at(head, 56));
-    if entry_bytes != 56 || count > MAX_PROGRAM_HEADERS {
+    let (table, entry_bytes, count) = match class {
+        Class::Bits64 => (u64_at(head, 32), u16_at(head, 54), u16_at(head, 56)),
+        Class::Bits32 => (u32_at(head, 28).into(), u16_at(head, 42), u16_at(head, 44)),
+    };
+    if entry_bytes != class.segment_bytes() || count > MAX_PROGRAM_HEADERS {
         return Err(damaged);
     }
     let mut bytes = vec![0; usize::from(entry_bytes) * usize::from(count)];
     read(file, &mut bytes, table, "program header table")?;
-    Ok(bytes
-        .chunks_exact(56)
-        .map(|entry| Segment {
+    let segment = |entry: &[u8]| match class {
+        Class::Bits64 => Segment {
             kind: u32_at(entry, 0),
             offset: u64_at(entry, 8),
             address: u64_at(entry, 16),
             file_bytes: u64_at(entry, 32),
-        })
-        .collect())
+        },
+        Class::Bits32 => Segment {
+            kind: u32_at(entry, 0),
+            offset: u32_at(entry, 4).into(),
+            address: u32_at(entry, 8).into(),
+            file_bytes: u32_at(entry, 16).into(),
+        },
+    };
+    Ok(bytes.chunks_exact(usize::from(entry_bytes)).map(segment).collect())
 }
 
-fn read_soname<R: ReadAt + ?Sized>(
+fn read_dynamic<R: ReadAt + ?Sized>(
     file: &R,
-    segments: &[Segment],
-    dynamic: &Segment,
-) -> Result<Option<String>, ElfError> {
-    let size = usize::try_from(dynamic.file_bytes.min(MAX_DYNAMIC_BYTES))
+    place: &Segment,
+    class: Class,
+) -> Result<Vec<(u64, u64)>, ElfError> {
+    let size = usize::try_from(place.file_bytes.min(MAX_DYNAMIC_BYTES))
         .map_err(|_| ElfError::Damaged { what: "dynamic section" })?;
     let mut bytes = vec![0; size];
-    read(file, &mut bytes, dynamic.offset, "dynamic section")?;
-    let (mut strings, mut name) = (None, None);
-    for entry in bytes.chunks_exact(16) {
-        match u64_at(entry, 0) {
-            TAG_NULL => break,
-            TAG_STRING_TABLE => strings = Some(u64_at(entry, 8)),
-            TAG_SONAME => name = Some(u64_at(entry, 8)),
-            _ => {}
+    read(file, &mut bytes, place.offset, "dynamic section")?;
+    let entries: Vec<(u64, u64)> = match class {
+        Class::Bits64 => bytes.chunks_exact(16).map(|entry| (u64_at(entry, 0), u64_at(entry, 8))).collect(),
+        Class::Bits32 => {
+            let pair = |entry: &[u8]| (u32_at(entry, 0).into(), u32_at(entry, 4).into());
+            bytes.chunks_exact(8).map(pair).collect()
         }
-    }
-    let (Some(strings), Some(name)) = (strings, name) else { return Ok(None) };
-    // The string table is named by its address in memory; the file offset follows from the segment that loads it.
-    let at = segments
-        .iter()
-        .filter(|segment| segment.kind == PROGRAM_LOAD)
-        .find_map(|segment| {
-            let inside = strings.checked_sub(segment.address)?;
-            (inside < segment.file_bytes).then(|| segment.offset.checked_add(inside)?.checked_add(name))?
-        })
-        .ok_or(ElfError::Damaged { what: "string table" })?;
-    let mut text = [0; MAX_SONAME_BYTES + 1];
-    let count = file.read_at(&mut text, at).map_err(|source| ElfError::Read { what: "SONAME", source })?;
-    let text = &text[..count];
-    let end = text.iter().position(|byte| *byte == 0).ok_or(ElfError::Damaged { what: "SONAME" })?;
-    match std::str::from_utf8(&text[..end]) {
-        Ok(name) if !name.is_empty() && !name.contains('/') => Ok(Some(name.to_owned())),
-        _ => Err(ElfError::Damaged { what: "SONAME" }),
-    }
+    };
+    Ok(entries.into_iter().take_while(|(tag, _)| *tag != TAG_NULL).collect())
 }
 
 fn read<R: ReadAt + ?Sized>(

@@ -119,6 +119,10 @@ impl HostRoot {
         facts.is_file().then_some(facts.len())
     }
 
+    pub(super) fn is_directory(&self, path: &Path) -> bool {
+        fs::metadata(self.place(path)).is_ok_and(|facts| facts.is_dir())
+    }
+
     pub(super) fn is_socket(&self, path: &Path) -> bool {
         fs::metadata(self.place(path)).is_ok_and(|facts| facts.file_type().is_socket())
     }

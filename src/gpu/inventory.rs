@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::elf::versions::GlibcVersion;
+
 use super::{
     Device, GpuReadings, HostRoot, MigInstance, NodeAccess, NvmlGpu, NvmlReadings, NvmlReport, Reading,
     VENDORS, mig, vendor_of,
@@ -70,6 +72,23 @@ pub struct DriverFiles {
     pub programs: Vec<(PathBuf, Capability)>,
     /// Sockets of the driver's daemons.
     pub sockets: Vec<PathBuf>,
+    /// Libraries for 32-bit programs.
+    pub libraries_32: Vec<DriverLibrary>,
+    /// By library, the glibc without which the loader refuses it.
+    pub glibc_needs: BTreeMap<String, GlibcVersion>,
+    /// Files by which OpenCL, Vulkan, EGL and OptiX find the driver.
+    pub configs: Vec<DriverConfig>,
+}
+
+/// One such file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DriverConfig {
+    /// Absolute path on the host, links resolved.
+    pub source: PathBuf,
+    /// Absolute path inside.
+    pub target: PathBuf,
+    /// What it is for.
+    pub capability: Capability,
 }
 
 /// One library of the driver.
@@ -99,6 +118,26 @@ pub enum Capability {
     Graphics,
     /// Deep-learning graphics.
     Ngx,
+    /// Screens.
+    Display,
+    /// Programs of 32 bits.
+    Compat32,
+}
+
+impl Capability {
+    /// NVIDIA's word for it.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Compute => "compute",
+            Self::Utility => "utility",
+            Self::Video => "video",
+            Self::Graphics => "graphics",
+            Self::Ngx => "ngx",
+            Self::Display => "display",
+            Self::Compat32 => "compat32",
+        }
+    }
 }
 
 /// What the caller knows that may help to find the driver.

@@ -14,12 +14,14 @@
 mod amd;
 mod by_nodes;
 mod causes;
+mod fit;
 mod host_root;
 mod intel;
 mod inventory;
 mod listing;
 mod mig;
 mod nvidia;
+mod rdma;
 pub mod readings;
 mod request;
 mod select;
@@ -31,17 +33,21 @@ use std::fmt::Debug;
 use std::path::{Path, PathBuf};
 
 use crate::base::Hint;
+use crate::elf::versions::GlibcVersion;
 use crate::grants::{Grants, Trouble};
 
 pub use causes::{Asked, explain_lack};
+pub use fit::{ImageOffer, fit_to_image, needs_glibc_known};
 pub use host_root::{HostRoot, NodeAccess};
-pub use inventory::{Access, Capability, DriverFiles, DriverLibrary, Gpu, Hints, Inventory};
+pub use inventory::{Access, Capability, DriverConfig, DriverFiles, DriverLibrary, Gpu, Hints, Inventory};
 pub use inventory::{read_access, read_inventory, remember};
 pub use listing::{GpuListing, GpuRow, MigRow, align_rows, listing};
 pub use mig::{Device, MigInstance};
 pub use nvidia::mig::{MigMinors, grant_mig_administration};
+pub use nvidia::mps::grant_mps;
 pub use nvidia::nvml::{NVML_CHILD, NvmlError, NvmlGpu, NvmlReport, nvml_child_main, query_nvml};
 pub use nvidia::nvml::{NVML_READINGS_CHILD, NvmlReadings, NvmlSession, Scope, readings_child_main};
+pub use rdma::{grant_channels, grant_rdma};
 pub use readings::{GpuReadings, Reading, ReadingError};
 pub use request::{Capabilities, GpuRequest, Selection, variable_of_runtime, words_of_variable};
 pub use select::{Chosen, Owned, granted, needs_nvml, select};
@@ -75,6 +81,11 @@ pub trait Vendor: Sync + Debug {
         _image_env: &[String],
     ) -> Result<(), GpuError> {
         Ok(())
+    }
+
+    /// Whether nothing works on this vendor's GPUs without a library, by its file name.
+    fn is_essential(&self, _library: &str) -> bool {
+        false
     }
 
     /// What a container needs for the chosen GPUs, with the reasons as notes.
@@ -161,6 +172,36 @@ pub enum GpuError {
         /// The value as given.
         value: String,
         /// What is wrong with it.
+        reason: String,
+    },
+    /// A variable that names parts of the driver, with a word that has no meaning.
+    #[error("invalid value `{value}` of {variable}: {reason}")]
+    BadCapabilities {
+        /// The variable.
+        variable: String,
+        /// Its value.
+        value: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The image's C library is older than the driver's main library can use.
+    #[error("the driver's `{library}` needs glibc {needs}, and the image has {has}")]
+    GlibcTooOld {
+        /// The library's file name.
+        library: String,
+        /// The oldest that would do.
+        needs: GlibcVersion,
+        /// The image's.
+        has: GlibcVersion,
+    },
+    /// A channel of a multi-node NVLink that cannot be had.
+    #[error("NVIDIA_IMEX_CHANNELS={value}: channel `{channel}` cannot be given: {reason}")]
+    Channel {
+        /// The variable's value.
+        value: String,
+        /// The channel as named.
+        channel: String,
+        /// What is in the way.
         reason: String,
     },
     /// GPUs were asked for on a node without a driver.
@@ -265,6 +306,15 @@ impl Hint for GpuError {
             Self::NoDriver { remedy: Some(remedy), .. }
             | Self::NoneOwned { remedy: Some(remedy), .. }
             | Self::Unusable { remedy, .. } => remedy.clone(),
+            Self::BadCapabilities { .. } => {
+                "use `all`, or a list of compute, utility, video, graphics, display, ngx, compat32".into()
+            }
+            Self::GlibcTooOld { .. } => {
+                "use an image of a newer distribution, or start it without GPUs with `--gpus none`".into()
+            }
+            Self::Channel { .. } => {
+                "leave out NVIDIA_IMEX_CHANNELS, with which the container gets the channels that the job may open".into()
+            }
             Self::NoDriver { .. } => {
                 "leave out --gpus to run the same command on nodes with and without GPUs, or start it on a GPU node".into()
             }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::path::PathBuf;
 
-use super::{Capability, GpuError, VENDORS};
+use super::{Capability, DriverLibrary, GpuError, VENDORS};
 
 /// Which GPUs are wanted.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -56,14 +56,17 @@ impl Capabilities {
                 "compute" => drop(wanted.insert(Capability::Compute)),
                 "utility" => drop(wanted.insert(Capability::Utility)),
                 "video" => wanted.extend([Capability::Video, Capability::Compute]),
-                "graphics" | "display" => drop(wanted.insert(Capability::Graphics)),
+                "graphics" => drop(wanted.insert(Capability::Graphics)),
+                "display" => wanted.extend([Capability::Display, Capability::Graphics]),
+                "compat32" => drop(wanted.insert(Capability::Compat32)),
                 "ngx" => drop(wanted.insert(Capability::Ngx)),
                 "all" => {
                     wanted.extend([Capability::Compute, Capability::Utility, Capability::Video]);
-                    wanted.extend([Capability::Graphics, Capability::Ngx]);
+                    wanted.extend([Capability::Graphics, Capability::Ngx, Capability::Display]);
+                    wanted.insert(Capability::Compat32);
                 }
-                // `gpu` and `nvidia` are docker's words for a GPU at all; there are no 32-bit libraries here.
-                "gpu" | "nvidia" | "compat32" => {}
+                // docker's words for a GPU at all.
+                "gpu" | "nvidia" => {}
                 _ => return Err(format!("unknown capability `{word}`")),
             }
         }
@@ -74,6 +77,20 @@ impl Capabilities {
     #[must_use]
     pub fn include(&self, capability: Capability) -> bool {
         self.wanted.contains(&capability)
+    }
+
+    /// True if a library is wanted for its own purpose or for another that needs it as well.
+    pub(super) fn include_library(&self, library: &DriverLibrary) -> bool {
+        const OF_GRAPHICS_TOO: [&str; 2] = ["libnvidia-gpucomp.so.", "libnvidia-allocator.so."];
+        let is_shared = || OF_GRAPHICS_TOO.iter().any(|name| library.name.starts_with(name));
+        self.include(library.capability) || (self.include(Capability::Graphics) && is_shared())
+    }
+
+    /// NVIDIA's words for all that are wanted.
+    #[must_use]
+    pub fn words(&self) -> String {
+        let words: Vec<&str> = self.wanted.iter().map(|capability| capability.word()).collect();
+        words.join(",")
     }
 }
 
@@ -89,12 +106,28 @@ pub struct GpuRequest {
     /// Nodes, and directories of nodes, that the container has by other words (`--device /dev/dri`): runtimes count
     /// their GPUs as well.
     pub other_nodes: Vec<PathBuf>,
+    /// Whether the request names them.
+    pub names_capabilities: bool,
 }
 
 impl GpuRequest {
     /// Reads a value of `--gpus`: `all`, `none`, `job`, `2`, `device=0,2`, `"device=0,2",capabilities=utility`, …
     pub fn parse(value: &str) -> Result<Self, GpuError> {
         parse(value).map_err(|reason| GpuError::BadRequest { value: value.to_owned(), reason })
+    }
+
+    /// Takes the parts of the driver that a variable names (`NVIDIA_DRIVER_CAPABILITIES`), where the request names none.
+    pub fn take_capabilities(&mut self, variable: &str, value: &str) -> Result<(), GpuError> {
+        if self.names_capabilities || value.trim().is_empty() {
+            return Ok(());
+        }
+        let refuse = |reason| {
+            let (variable, value) = (variable.to_owned(), value.to_owned());
+            GpuError::BadCapabilities { variable, value, reason }
+        };
+        self.capabilities = Capabilities::parse(value).map_err(refuse)?;
+        self.names_capabilities = true;
+        Ok(())
     }
 }
 
@@ -164,8 +197,9 @@ fn parse(value: &str) -> Result<GpuRequest, String> {
         (None, Some(devices)) => Selection::Devices(devices),
         (None, None) => Selection::Job,
     };
+    let names_capabilities = capabilities.is_some();
     let capabilities = Capabilities::parse(&capabilities.unwrap_or_default())?;
-    Ok(GpuRequest { selection, capabilities, vendor, other_nodes: Vec::new() })
+    Ok(GpuRequest { selection, capabilities, vendor, other_nodes: Vec::new(), names_capabilities })
 }
 
 fn parse_count(text: &str) -> Result<Selection, String> {
@@ -297,6 +331,15 @@ mod tests {
         check("gpu", [true, true, true, false]);
         check("utility", [false, true, false, false]);
         check("compute,utility", [true, true, false, false]);
+        check("video", [true, false, true, false]);
+        check("display", [false, false, false, true]);
         check("all", [true, true, true, true]);
+        assert_eq!(Capabilities::parse("display,compat32").unwrap().words(), "graphics,display,compat32");
+        let mut request = GpuRequest::parse("all").unwrap();
+        let error = request.take_capabilities("X", "flight").unwrap_err().to_string();
+        assert_eq!(error, "invalid value `flight` of X: unknown capability `flight`");
+        request.take_capabilities("X", "utility").unwrap();
+        request.take_capabilities("X", "graphics").unwrap();
+        assert_eq!(request.capabilities.words(), "utility");
     }
 }

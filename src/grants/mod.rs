@@ -22,6 +22,8 @@ pub struct Grants {
     pub hidden: Vec<PathBuf>,
     /// Driver libraries, bound into the one private library directory of the container.
     pub libraries: Vec<LibraryGrant>,
+    /// Links below `/dev`: where, and to what.
+    pub links: Vec<(PathBuf, PathBuf)>,
     /// Small files made by us, such as the merged `ld.so.cache`.
     pub files: Vec<FileGrant>,
     /// Variables set in the container, over the image's and under the user's `-e`.
@@ -37,7 +39,7 @@ pub struct Grants {
 impl Grants {
     /// Adds what another provider wants.
     pub fn append(&mut self, other: Self) {
-        let Self { nodes, binds, hidden, libraries, files, env, notes, reasons, troubles } = other;
+        let Self { nodes, binds, hidden, libraries, files, env, notes, reasons, troubles, links } = other;
         self.nodes.extend(nodes);
         self.binds.extend(binds);
         self.hidden.extend(hidden);
@@ -47,6 +49,7 @@ impl Grants {
         self.notes.extend(notes);
         self.reasons.extend(reasons);
         self.troubles.extend(troubles);
+        self.links.extend(links);
     }
 
     /// Why a variable or a place inside is there.
@@ -83,9 +86,9 @@ pub struct BindGrant {
 pub struct LibraryGrant {
     /// The real file on the host (links resolved), absolute.
     pub source: PathBuf,
-    /// File name inside the private library directory (`libcuda.so.550.54.15`).
+    /// Name inside the private library directory (`libcuda.so.550.54.15`, `32/libcuda.so.550.54.15`).
     pub name: String,
-    /// Symlinks beside it that point to `name` (`libcuda.so.1`, `libcuda.so`).
+    /// Symlinks in that directory that point to `name` (`libcuda.so.1`, `libcuda.so`, `gbm/nvidia-drm_gbm.so`).
     pub links: Vec<String>,
 }
 

@@ -245,7 +245,9 @@ impl Maker<'_> {
                 asked: None,
             });
             for link in library.links.iter().filter(|link| **link != library.name) {
-                let (target, to) = (directory.join(link), PathBuf::from(&library.name));
+                let up = "../".repeat(link.matches('/').count());
+                let (target, to) = (directory.join(link), PathBuf::from(up + &library.name));
+                self.make_parents(&target);
                 self.ops.push(Op::MakeLink { target, to });
             }
         }

@@ -146,6 +146,7 @@ fn a_plain_container() {
 fn a_container_with_a_gpu() {
     let grants = Grants {
         hidden: Vec::new(),
+        links: Vec::new(),
         nodes: vec![NodeGrant { source: "/dev/nvidia0".into(), target: "/dev/nvidia0".into() }],
         binds: vec![BindGrant {
             source: "/usr/bin/nvidia-smi".into(),

@@ -89,13 +89,15 @@ fn job_gets_its_gpus_and_nothing_else() {
     .into();
     assert_eq!(libraries, expected);
     let binds: Vec<_> = inside.binds.iter().map(|bind| bind.target.to_str().unwrap()).collect();
-    assert_eq!(binds, ["/usr/bin/nvidia-smi"]);
+    let of_gpus = ["0000:52:00.0", "0000:c3:00.0"].map(|name| format!("/proc/driver/nvidia/gpus/{name}"));
+    assert_eq!(binds, ["/usr/bin/nvidia-smi", &of_gpus[0], &of_gpus[1]]);
     let env: Vec<_> = inside.env.iter().map(|(name, value)| format!("{name}={value}")).collect();
     assert_eq!(
         env,
         ["NVIDIA_VISIBLE_DEVICES=void", "CUDA_VISIBLE_DEVICES=GPU-00000005-1b1b-4343-5252-000000000005"]
     );
-    let [file] = &inside.files[..] else { panic!("{:?}", inside.files) };
+    let [parameters, file] = &inside.files[..] else { panic!("{:?}", inside.files) };
+    assert_eq!(parameters.target, PathBuf::from("/proc/driver/nvidia/params"));
     assert_eq!(file.target, PathBuf::from("/etc/ld.so.cache"));
     let names: Vec<String> = Cache::parse(&file.content)
         .unwrap()
@@ -111,7 +113,7 @@ fn job_gets_its_gpus_and_nothing_else() {
     for note in [
         "GPU 0 (/dev/nvidia0) is not inside: SLURM_STEP_GPUS=2,5",
         "GPU 2 (/dev/nvidia3) is inside: SLURM_STEP_GPUS=2,5",
-        "/dev/nvidia-uvm is inside: every GPU needs it",
+        "/dev/nvidia-uvm is inside: compute needs it",
         "graphics libraries of `/usr/lib/x86_64-linux-gnu` are not inside: libGLX_nvidia.so.550.54.15, \
          libnvidia-glcore.so.550.54.15",
     ] {
@@ -127,7 +129,8 @@ fn capabilities_and_libc_change_what_is_inside() {
     let inside = grants(&host, &JobGpus::default(), "\"device=0\",\"capabilities=utility\"", &image).unwrap();
     let libraries: Vec<_> = inside.libraries.iter().map(|library| library.name.as_str()).collect();
     assert_eq!(libraries, ["libnvidia-cfg.so.550.54.15", "libnvidia-ml.so.550.54.15"]);
-    assert!(inside.files.is_empty());
+    let files: Vec<_> = inside.files.iter().map(|file| file.target.to_str().unwrap()).collect();
+    assert_eq!(files, ["/proc/driver/nvidia/params"]);
     assert!(inside.env.contains(&("LD_LIBRARY_PATH".into(), "/.slipway/run/lib:/opt/lib".into())));
     assert!(!inside.env.iter().any(|(name, _)| name == "CUDA_VISIBLE_DEVICES"));
 }

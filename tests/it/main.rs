@@ -25,6 +25,7 @@ mod fuse_torture;
 mod gpu;
 mod gpu_amd;
 mod gpu_cli;
+mod gpu_files;
 mod gpu_intel;
 mod gpu_mig;
 mod gpu_nvml;

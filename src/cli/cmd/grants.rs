@@ -5,13 +5,13 @@ use std::path::{Path, PathBuf};
 
 use crate::bundle::EnvRequest;
 use crate::config::{GpuDefault, Profile};
-use crate::gpu::{self, Asked, GpuError, GpuRequest, HostRoot, ImageLibc, Selection};
+use crate::gpu::{self, Asked, Capability, GpuError, GpuRequest, HostRoot, ImageLibc, ImageOffer, Selection};
 use crate::grants::{Grants, Trouble, Weight};
 use crate::image::Image;
 use crate::launch;
 use crate::squashfs::read::Reader;
 
-use super::{Session, gpus, request};
+use super::{Session, glibc, gpus, request};
 use crate::cli::args::RunArgs;
 use crate::cli::failure::Failure;
 use crate::cli::term;
@@ -40,7 +40,8 @@ pub(super) fn for_run(
             (None, false, GpuDefault::All | GpuDefault::Job) => "job",
             (None, false, GpuDefault::None) => "none",
         };
-    let wanted = GpuRequest { other_nodes: other_nodes(args), ..GpuRequest::parse(asked)? };
+    let mut wanted = GpuRequest { other_nodes: other_nodes(args), ..GpuRequest::parse(asked)? };
+    take_capabilities(&mut wanted, args, session, image)?;
     if gpu::needs_nvml(&inventory, &job, &wanted)
         && let Some(words) = gpus::ask_nvml(session, &root, &hints, &mut inventory)
     {
@@ -50,7 +51,7 @@ pub(super) fn for_run(
     let is_soft = !in_words || matches!(wanted.selection, Selection::Job | Selection::None);
     let how = if is_soft { Asked::Softly } else { Asked::InWords };
     let owned = gpus::owned(&job, &root, &inventory, how);
-    let chosen = gpu::select(&inventory, &owned, &wanted)?;
+    let mut chosen = gpu::select(&inventory, &owned, &wanted)?;
     if chosen.is_empty() {
         return Ok(gpu::grants(&inventory, &chosen, &ImageLibc::Unknown { library_path: None }, &root));
     }
@@ -58,6 +59,15 @@ pub(super) fn for_run(
         gpu::check_image(&inventory, &chosen, &image.config.config.env)?;
     }
     let libc = libc_of(image, reader, name)?;
+    let is_glibc = matches!(libc, ImageLibc::Glibc { .. });
+    let offer = ImageOffer {
+        glibc: match is_glibc && gpu::needs_glibc_known(&inventory, &chosen) {
+            true => glibc::version_of(reader)?,
+            false => None,
+        },
+        has_loader_32: chosen.capabilities.include(Capability::Compat32) && glibc::has_loader_32(reader)?,
+    };
+    gpu::fit_to_image(&mut inventory, &mut chosen, &offer)?;
     let mut grants = gpu::grants(&inventory, &chosen, &libc, &root);
     gpu::grant_mig_administration(&mut grants, &administration(args, session, image), &root)?;
     if matches!(libc, ImageLibc::Glibc { .. }) {
@@ -69,18 +79,28 @@ pub(super) fn for_run(
             inventory.files.version.as_deref(),
         )?;
     }
-    // Elsewhere no program sees what lies in the host's /tmp.
-    if request::profile(args, session) == Profile::Hpc && request::shows_tmp(args, session)? {
-        let mps = asked_variable(args, session, MPS_VARIABLE)
-            .or_else(|| session.env.get(OsStr::new(MPS_VARIABLE)).cloned());
-        grants.troubles.extend(gpu::mps_trouble(&root, mps.as_deref().map(Path::new)));
+    if gpu::has_nvml(&inventory) && chosen.capabilities.include(Capability::Compute) {
+        let mps = mps_directory(args, session);
+        gpu::grant_mps(&mut grants, mps.as_deref(), &root);
+        // Elsewhere no program sees what lies in the host's /tmp.
+        if request::profile(args, session) == Profile::Hpc && request::shows_tmp(args, session)? {
+            grants.troubles.extend(gpu::mps_trouble(&root, mps.as_deref().map(Path::new)));
+        }
     }
+    if args.no_rdma {
+        grants.notes.push("nodes of RDMA are not inside: --no-rdma".into());
+    } else if !session.settings.gpu.rdma.value {
+        let origin = &session.settings.gpu.rdma.origin;
+        grants.notes.push(format!("nodes of RDMA are not inside: gpu.rdma = false ({origin})"));
+    } else {
+        gpu::grant_rdma(&mut grants, &root);
+    }
+    let channels = variable(args, session, image, "NVIDIA_IMEX_CHANNELS");
+    gpu::grant_channels(&mut grants, channels.as_deref(), &root)?;
     weigh(&mut grants, how, &wanted.selection)?;
     Ok(grants)
 }
 
-/// Where CUDA looks for an MPS daemon.
-const MPS_VARIABLE: &str = "CUDA_MPS_PIPE_DIRECTORY";
 /// Where the loader of an image looks without a cache, and where drivers are installed.
 const USUAL_DIRECTORIES: [&str; 3] =
     ["/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib64"];
@@ -116,15 +136,7 @@ fn add_baked(
     inside: &Inside<'_>,
     version: Option<&str>,
 ) -> Result<(), Failure> {
-    const VARIABLE: &str = "LD_LIBRARY_PATH";
-    let of_image = || {
-        let lines = inside.image.config.config.env.iter();
-        lines
-            .filter_map(|line| line.split_once('='))
-            .find(|(key, _)| *key == VARIABLE)
-            .map(|(_, value)| value.into())
-    };
-    let value: OsString = asked_variable(args, session, VARIABLE).or_else(of_image).unwrap_or_default();
+    let value = variable(args, session, inside.image, "LD_LIBRARY_PATH").unwrap_or_default();
     let find =
         |directories: &[PathBuf]| launch::baked_libraries(inside.reader, inside.name, directories, version);
     let first: Vec<PathBuf> = std::env::split_paths(&value).collect();
@@ -140,16 +152,37 @@ fn add_baked(
     Ok(())
 }
 
-/// The variables that ask for the administration of MIG; the user's word goes over the image's.
+/// The parts of the driver that `NVIDIA_DRIVER_CAPABILITIES` names, where `--gpus` names none. A word of the image that
+/// is unknown is not the user's to mend.
+fn take_capabilities(
+    request: &mut GpuRequest,
+    args: &RunArgs,
+    session: &Session,
+    image: &Image,
+) -> Result<(), Failure> {
+    const VARIABLE: &str = "NVIDIA_DRIVER_CAPABILITIES";
+    if let Some(value) = asked_variable(args, session, VARIABLE) {
+        return Ok(request.take_capabilities(VARIABLE, &value.to_string_lossy())?);
+    }
+    if let Some(value) = variable(args, session, image, VARIABLE)
+        && let Err(error) = request.take_capabilities(VARIABLE, &value)
+    {
+        term::warn(&format!("the image's setting is ignored: {error}"));
+    }
+    Ok(())
+}
+
+/// Where the user's, or the job's, daemon of MPS listens, by the variable that its clients read.
+fn mps_directory(args: &RunArgs, session: &Session) -> Option<String> {
+    const VARIABLE: &str = "CUDA_MPS_PIPE_DIRECTORY";
+    let asked = asked_variable(args, session, VARIABLE);
+    let value = asked.or_else(|| session.env.get(OsStr::new(VARIABLE)).cloned())?;
+    Some(value.to_string_lossy().into_owned())
+}
+
+/// The variables that ask for the administration of MIG.
 fn administration(args: &RunArgs, session: &Session, image: &Image) -> Vec<(String, String)> {
-    let find = |name: &str| {
-        let own = asked_variable(args, session, name).map(|value| value.to_string_lossy().into_owned());
-        let of_image = || {
-            let lines = image.config.config.env.iter();
-            lines.filter_map(|line| line.split_once('=')).find(|(key, _)| *key == name)
-        };
-        own.or_else(|| of_image().map(|(_, value)| value.to_owned())).map(|value| (name.to_owned(), value))
-    };
+    let find = |name: &str| Some((name.to_owned(), variable(args, session, image, name)?));
     ["NVIDIA_MIG_CONFIG_DEVICES", "NVIDIA_MIG_MONITOR_DEVICES"].into_iter().filter_map(find).collect()
 }
 
@@ -157,6 +190,16 @@ fn administration(args: &RunArgs, session: &Session, image: &Image) -> Vec<(Stri
 fn other_nodes(args: &RunArgs) -> Vec<PathBuf> {
     let named = args.isolation.device.iter().filter_map(|text| text.split(':').next());
     named.chain(args.isolation.privileged.then_some("/dev")).map(PathBuf::from).collect()
+}
+
+/// What `-e` says of a variable, else the image.
+fn variable(args: &RunArgs, session: &Session, image: &Image, name: &str) -> Option<String> {
+    let own = asked_variable(args, session, name).map(|value| value.to_string_lossy().into_owned());
+    let of_image = || {
+        let mut lines = image.config.config.env.iter().filter_map(|line| line.split_once('='));
+        lines.find(|(key, _)| *key == name).map(|(_, value)| value.to_owned())
+    };
+    own.or_else(of_image)
 }
 
 /// What `-e` says of a variable.

@@ -9,6 +9,7 @@ pub(super) mod containers;
 pub(super) mod convert;
 pub(super) mod doctor;
 mod fence;
+mod glibc;
 pub(super) mod gpus;
 mod grants;
 pub(super) mod history;

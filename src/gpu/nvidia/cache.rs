@@ -18,7 +18,7 @@ use super::super::{Hints, HostRoot, Inventory};
 use super::libs::LOADER_CACHE;
 
 /// Format of the file; another number is another key.
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
 /// Most bytes that are read; a real file has about 20 KiB.
 const MAX_BYTES: u64 = 1 << 20;
 

@@ -9,13 +9,18 @@ use crate::grants::{BindGrant, FileGrant, Grants, LIBRARY_DIRECTORY, LibraryGran
 
 use super::super::{Capability, Chosen, HostRoot, ImageLibc, Inventory, NodeAccess};
 use super::libs::LOADER_CACHE;
-use super::{mig, nodes, troubles};
+use super::{graphics, mig, nodes, troubles, view};
+
+/// Where 32-bit libraries lie in the library directory.
+const DIRECTORY_32: &str = "32/";
 
 pub(super) fn grants(inventory: &Inventory, chosen: &Chosen, image: &ImageLibc, root: &HostRoot) -> Grants {
     let mut grants = Grants::default();
     add_nodes(&mut grants, inventory, chosen, root);
     add_libraries(&mut grants, inventory, chosen, root);
     add_programs_and_sockets(&mut grants, inventory, chosen, root);
+    graphics::add(&mut grants, inventory, chosen, root);
+    view::reduce(&mut grants, inventory, chosen, root);
     if !grants.libraries.is_empty() {
         add_loader_facts(&mut grants, image);
     }
@@ -30,7 +35,10 @@ pub(super) fn grants(inventory: &Inventory, chosen: &Chosen, image: &ImageLibc, 
 fn add_nodes(grants: &mut Grants, inventory: &Inventory, chosen: &Chosen, root: &HostRoot) {
     let gpus = chosen.all_gpus().into_iter().filter_map(|place| inventory.gpus.get(place));
     let gpus = gpus.map(|gpu| (&gpu.node, format!("GPU {}: the notes say by which rule", gpu.index)));
-    let control = inventory.control_nodes.iter().map(|node| (node, "every GPU needs it".to_owned()));
+    let control = inventory.control_nodes.iter().filter_map(|node| {
+        let rule = nodes::rule_of(node, &chosen.capabilities).ok()?;
+        Some((node, rule.to_owned()))
+    });
     for (node, why) in gpus.chain(control) {
         grants.nodes.push(NodeGrant { source: root.place(node), target: node.clone() });
         grants.reasons.insert(node.to_string_lossy().into_owned(), why);
@@ -44,9 +52,11 @@ fn add_nodes(grants: &mut Grants, inventory: &Inventory, chosen: &Chosen, root: 
         }
     }
     for node in &inventory.control_nodes {
-        grants.notes.push(match root.node_access(node) {
-            NodeAccess::Open => format!("{} is inside: every GPU needs it", node.display()),
-            answer => format!("{} is inside, but cannot be used: {}", node.display(), answer.reason()),
+        let place = node.display();
+        grants.notes.push(match (nodes::rule_of(node, &chosen.capabilities), root.node_access(node)) {
+            (Err(rule), _) => format!("{place} is not inside: {rule}"),
+            (Ok(rule), NodeAccess::Open) => format!("{place} is inside: {rule}"),
+            (Ok(_), answer) => format!("{place} is inside, but cannot be used: {}", answer.reason()),
         });
     }
 }
@@ -54,13 +64,13 @@ fn add_nodes(grants: &mut Grants, inventory: &Inventory, chosen: &Chosen, root: 
 fn add_libraries(grants: &mut Grants, inventory: &Inventory, chosen: &Chosen, root: &HostRoot) {
     let (mut inside, mut outside) = (BTreeMap::new(), BTreeMap::new());
     for library in &inventory.files.libraries {
-        let is_wanted = chosen.capabilities.include(library.capability);
+        let is_wanted = chosen.capabilities.include_library(library);
         let names: &mut BTreeMap<Capability, Vec<&str>> = if is_wanted { &mut inside } else { &mut outside };
         names.entry(library.capability).or_default().push(&library.name);
         if is_wanted {
             let place = format!("{LIBRARY_DIRECTORY}/{}", library.name);
-            let purpose = format!("{:?}", library.capability).to_lowercase();
-            grants.reasons.insert(place, format!("a library of the driver, for {purpose}"));
+            let reason = format!("a library of the driver, for {}", library.capability.word());
+            grants.reasons.insert(place, reason);
             grants.libraries.push(LibraryGrant {
                 source: root.place(&library.source),
                 name: library.name.clone(),
@@ -68,23 +78,53 @@ fn add_libraries(grants: &mut Grants, inventory: &Inventory, chosen: &Chosen, ro
             });
         }
     }
+    add_libraries_32(grants, inventory, chosen, root);
     let from = inventory.files.directory.as_deref().unwrap_or(Path::new("nowhere")).display();
     for (names, verdict) in [(inside, "are inside"), (outside, "are not inside")] {
         for (capability, names) in names {
-            let capability = format!("{capability:?}").to_lowercase();
+            let capability = capability.word();
             grants.notes.push(format!("{capability} libraries of `{from}` {verdict}: {}", names.join(", ")));
         }
     }
 }
 
+/// The 32-bit libraries, whose names are those of the others, in a directory of their own.
+fn add_libraries_32(grants: &mut Grants, inventory: &Inventory, chosen: &Chosen, root: &HostRoot) {
+    let mut names = Vec::new();
+    if !chosen.capabilities.include(Capability::Compat32) {
+        return;
+    }
+    let libraries = inventory.files.libraries_32.iter();
+    for library in libraries.filter(|library| chosen.capabilities.include_library(library)) {
+        let inside = |name: &String| format!("{DIRECTORY_32}{name}");
+        let reason = format!("a 32-bit library of the driver, for {}", library.capability.word());
+        grants.reasons.insert(format!("{LIBRARY_DIRECTORY}/{}", inside(&library.name)), reason);
+        names.push(library.name.as_str());
+        grants.libraries.push(LibraryGrant {
+            source: root.place(&library.source),
+            name: inside(&library.name),
+            links: library.links.iter().filter(|link| !link.contains('/')).map(inside).collect(),
+        });
+    }
+    if !names.is_empty() {
+        grants.notes.push(format!("32-bit libraries are inside: {}", names.join(", ")));
+    }
+}
+
 fn add_programs_and_sockets(grants: &mut Grants, inventory: &Inventory, chosen: &Chosen, root: &HostRoot) {
     for (program, capability) in &inventory.files.programs {
-        let (Some(name), true) = (program.file_name(), chosen.capabilities.include(*capability)) else {
+        let Some(name) = program.file_name() else { continue };
+        if !chosen.capabilities.include(*capability) {
+            let (program, word) = (program.display(), capability.word());
+            grants.notes.push(format!("`{program}` is not inside: it is for {word}"));
             continue;
-        };
+        }
         let target = Path::new("/usr/bin").join(name);
         grants.notes.push(format!("`{}` is inside: from `{}`", target.display(), program.display()));
-        grants.reasons.insert(target.to_string_lossy().into_owned(), "a program of the driver".into());
+        grants.reasons.insert(
+            target.to_string_lossy().into_owned(),
+            format!("a program of the driver, for {}", capability.word()),
+        );
         grants.binds.push(BindGrant {
             source: root.place(program),
             target,
@@ -108,7 +148,14 @@ fn add_loader_facts(grants: &mut Grants, image: &ImageLibc) {
     let directory = LIBRARY_DIRECTORY;
     let (library_path, why) = match image {
         ImageLibc::Glibc { loader_cache } => {
-            let content = cache::merge(loader_cache.as_deref(), &loader_entries(&grants.libraries), ARCH);
+            let (of_32, of_64): (Vec<_>, Vec<_>) =
+                loader_entries(&grants.libraries).into_iter().partition(|(_, path)| is_32(path));
+            let mut content = cache::merge(loader_cache.as_deref(), &of_64, ARCH);
+            if !of_32.is_empty() {
+                content = cache::merge(Some(&content), &of_32, "x86");
+            }
+            let why = "the image's, with the driver's libraries";
+            grants.reasons.insert(LOADER_CACHE.into(), why.into());
             grants.files.push(FileGrant { target: PathBuf::from(LOADER_CACHE), content, mode: 0o644 });
             grants
                 .reasons
@@ -136,11 +183,20 @@ fn add_loader_facts(grants: &mut Grants, image: &ImageLibc) {
 fn loader_entries(libraries: &[LibraryGrant]) -> Vec<(String, String)> {
     let mut entries = BTreeMap::new();
     for library in libraries {
-        for name in library.links.iter().chain([&library.name]) {
-            entries.insert(name.clone(), format!("{LIBRARY_DIRECTORY}/{name}"));
+        let names = library.links.iter().chain([&library.name]).filter(|name| *name != graphics::GBM_BACKEND);
+        for name in names {
+            let is_32 = name.starts_with(DIRECTORY_32);
+            let asked = name.strip_prefix(DIRECTORY_32).unwrap_or(name).to_owned();
+            entries.insert((asked, is_32), format!("{LIBRARY_DIRECTORY}/{name}"));
         }
     }
-    entries.into_iter().collect()
+    entries.into_iter().map(|((asked, _), path)| (asked, path)).collect()
+}
+
+fn is_32(path: &str) -> bool {
+    path.strip_prefix(LIBRARY_DIRECTORY)
+        .and_then(|path| path.strip_prefix('/'))
+        .is_some_and(|name| name.starts_with(DIRECTORY_32))
 }
 
 fn add_environment(grants: &mut Grants, chosen: &Chosen) {

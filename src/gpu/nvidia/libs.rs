@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use crate::elf;
 
 use super::super::{Capability, DriverFiles, DriverLibrary, Hints, HostRoot};
+use super::graphics;
 
 /// The loader's cache of the host.
 pub(super) const LOADER_CACHE: &str = "/etc/ld.so.cache";
@@ -16,12 +17,40 @@ pub(super) const LOADER_CACHE: &str = "/etc/ld.so.cache";
 const MAX_CACHE_BYTES: u64 = 16 << 20;
 /// The libraries by which the driver's directory is found.
 const MAIN_LIBRARIES: [&str; 2] = ["libcuda.so", "libnvidia-ml.so"];
-/// A library of the driver whose name carries a version of its own.
-const OTHER_VERSION: [&str; 1] = ["libnvidia-nvvm70.so."];
+/// Libraries of the driver whose names carry versions of their own.
+const OTHER_VERSION: [&str; 8] = [
+    "libnvidia-nvvm70.so.",
+    "libnvidia-egl-gbm.so.",
+    "libnvidia-egl-wayland.so.",
+    "libnvidia-egl-wayland2.so.",
+    "libnvidia-egl-xcb.so.",
+    "libnvidia-egl-xlib.so.",
+    "libnvidia-vulkan-producer.so.",
+    "libnvidia-api.so.",
+];
+/// Libraries that choose among drivers. They are the image's even where an old driver brings its own: over the image's
+/// they would be of another glibc, and of no other vendor.
+const DISPATCH: [&str; 9] = [
+    "libGL",
+    "libEGL",
+    "libGLX",
+    "libGLdispatch",
+    "libOpenGL",
+    "libGLESv1_CM",
+    "libGLESv2",
+    "libOpenCL",
+    "libvulkan",
+];
+/// Where in a library directory further libraries lie; the image's own look for them by name alone, too.
+const WITHIN: &str = "vdpau";
 
-const PROGRAMS: [(&str, Capability); 4] = [
+const PROGRAMS: [(&str, Capability); 8] = [
     ("nvidia-smi", Capability::Utility),
     ("nvidia-debugdump", Capability::Utility),
+    ("nvidia-persistenced", Capability::Utility),
+    ("nv-fabricmanager", Capability::Utility),
+    ("nvidia-imex", Capability::Compute),
+    ("nvidia-imex-ctl", Capability::Compute),
     ("nvidia-cuda-mps-control", Capability::Compute),
     ("nvidia-cuda-mps-server", Capability::Compute),
 ];
@@ -34,6 +63,9 @@ const PROGRAM_DIRECTORIES: [&str; 7] = [
     "/opt/bin",
     "/usr/local/bin",
 ];
+/// Where 32-bit libraries lie: Debian, Arch, Fedora and its kin.
+const DIRECTORIES_32: [&str; 4] =
+    ["/usr/lib/i386-linux-gnu", "/usr/lib/i386-linux-gnu/nvidia/current", "/usr/lib32", "/usr/lib"];
 const SOCKETS: [&str; 2] = ["/run/nvidia-persistenced/socket", "/run/nvidia-fabricmanager/socket"];
 
 /// Finds the driver's files. Where several versions are installed, the one of the loaded module wins.
@@ -42,9 +74,8 @@ pub(super) fn find_files(root: &HostRoot, hints: &Hints, module_version: Option<
     candidates.extend(usual_directories(module_version));
     // Last: an LD_LIBRARY_PATH often holds CUDA's own compatibility libraries, which are not the host's driver.
     candidates.extend(hints.library_path.iter().cloned());
-    let sockets = SOCKETS.iter().map(PathBuf::from).filter(|path| root.is_socket(path)).collect();
     let Some((directory, version)) = find_main(root, &candidates, module_version) else {
-        return DriverFiles { sockets, ..DriverFiles::default() };
+        return DriverFiles::default();
     };
     let mut directories = vec![directory.clone()];
     for candidate in candidates.iter().filter_map(|candidate| root.real(candidate)) {
@@ -53,16 +84,66 @@ pub(super) fn find_files(root: &HostRoot, hints: &Hints, module_version: Option<
         }
     }
     let mut libraries: Vec<DriverLibrary> = Vec::new();
-    for place in &directories {
-        for library in list_libraries(root, place, &version) {
+    for place in directories.iter().flat_map(|place| [place.clone(), place.join(WITHIN)]) {
+        for library in list_libraries(root, &place, &version, shared_object) {
             if !libraries.iter().any(|other| other.name == library.name) {
                 libraries.push(library);
             }
         }
     }
+    one_library_for_each_link(&mut libraries);
+    let need = |library: &DriverLibrary| {
+        let need = elf::versions::glibc_needed(&root.open(&library.source)?).ok().flatten()?;
+        Some((library.name.clone(), need))
+    };
+    DriverFiles {
+        glibc_needs: libraries.iter().filter_map(need).collect(),
+        libraries_32: find_libraries_32(root, &version),
+        configs: graphics::find_configs(root),
+        programs: find_programs(root, &directory),
+        sockets: Vec::new(),
+        version: Some(version),
+        directory: Some(directory),
+        libraries,
+    }
+}
+
+/// Those that there are now: daemons come and go, and no file that is kept says so.
+pub(super) fn find_sockets(root: &HostRoot) -> Vec<PathBuf> {
+    SOCKETS.iter().map(PathBuf::from).filter(|path| root.is_socket(path)).collect()
+}
+
+/// The libraries of a driver for 32-bit programs, which there are on x86 alone.
+fn find_libraries_32(root: &HostRoot, version: &str) -> Vec<DriverLibrary> {
+    let read = |root: &HostRoot, path: &Path| {
+        let object = elf::shared_object_32(&root.open(path)?).ok()?;
+        (object.machine == "x86").then_some(object)
+    };
+    let mut libraries: Vec<DriverLibrary> = Vec::new();
+    let directories = DIRECTORIES_32.iter().filter(|_| ARCH == "x86_64").map(Path::new);
+    for directory in directories.flat_map(|place| [place.to_path_buf(), place.join(WITHIN)]) {
+        for library in list_libraries(root, &directory, version, read) {
+            if !libraries.iter().any(|other| other.name == library.name) {
+                libraries.push(library);
+            }
+        }
+    }
+    one_library_for_each_link(&mut libraries);
+    libraries
+}
+
+/// Sorts by name. Where several versions of a library have one SONAME, the newest has the link.
+fn one_library_for_each_link(libraries: &mut [DriverLibrary]) {
+    let version = |library: &DriverLibrary| -> Vec<u32> {
+        let (_, version) = library.name.split_once(".so.").unwrap_or_default();
+        version.split('.').map(|part| part.parse().unwrap_or(0)).collect()
+    };
+    libraries.sort_by_key(|library| std::cmp::Reverse(version(library)));
+    let mut taken = std::collections::BTreeSet::new();
+    for library in &mut *libraries {
+        library.links.retain(|link| taken.insert(link.clone()));
+    }
     libraries.sort_by(|a, b| a.name.cmp(&b.name));
-    let programs = find_programs(root, &directory);
-    DriverFiles { version: Some(version), directory: Some(directory), libraries, programs, sockets }
 }
 
 /// The directories in which the host's loader finds the driver.
@@ -146,40 +227,57 @@ fn shared_object(root: &HostRoot, path: &Path) -> Option<elf::SharedObject> {
     (object.machine == ARCH).then_some(object)
 }
 
-fn list_libraries(root: &HostRoot, directory: &Path, version: &str) -> Vec<DriverLibrary> {
+type ReadObject = fn(&HostRoot, &Path) -> Option<elf::SharedObject>;
+
+fn list_libraries(
+    root: &HostRoot,
+    directory: &Path,
+    version: &str,
+    read_object: ReadObject,
+) -> Vec<DriverLibrary> {
     let suffix = format!(".so.{version}");
     let is_driver = |name: &String| {
-        name.ends_with(&suffix) || OTHER_VERSION.iter().any(|prefix| name.starts_with(prefix))
+        (name.ends_with(&suffix) || OTHER_VERSION.iter().any(|prefix| name.starts_with(prefix)))
+            && !DISPATCH.contains(&stem_of(name))
     };
     let read = |name: String| {
         let source = directory.join(&name);
         // An empty file is left behind by container tools, in images that were made on a GPU node.
         root.regular_file_bytes(&source).filter(|bytes| *bytes > 0)?;
-        let object = shared_object(root, &source)?;
+        let object = read_object(root, &source)?;
         let links = links_for(&name, object.soname.as_deref());
         Some(DriverLibrary { source, capability: capability_of(&name), name, links })
     };
     root.list(directory).into_iter().filter(is_driver).filter_map(read).collect()
 }
 
-/// The names by which programs ask: the SONAME, and for two libraries the name without a version, which CUDA and
-/// video programs pass to dlopen.
+/// `libcuda` of `libcuda.so.550.54.15`.
+pub(super) fn stem_of(name: &str) -> &str {
+    name.split(".so").next().unwrap_or_default()
+}
+
+/// The names by which programs ask: the SONAME, for some libraries the name without a version, which CUDA and video
+/// programs pass to dlopen, and two names that the dispatchers of GLX and GBM look for.
 fn links_for(name: &str, soname: Option<&str>) -> Vec<String> {
     let mut links: Vec<String> =
         soname.filter(|soname| *soname != name).map(str::to_owned).into_iter().collect();
-    for plain in ["libcuda.so", "libnvidia-opticalflow.so"] {
-        if name.strip_prefix(plain).is_some_and(|rest| rest.starts_with('.')) {
-            links.push(plain.to_owned());
-        }
-    }
+    let further = match stem_of(name) {
+        "libcuda" => "libcuda.so",
+        "libnvidia-opticalflow" => "libnvidia-opticalflow.so",
+        "libvdpau_nvidia" => "libvdpau_nvidia.so",
+        "libGLX_nvidia" => "libGLX_indirect.so.0",
+        "libnvidia-allocator" => graphics::GBM_BACKEND,
+        _ => return links,
+    };
+    links.push(further.to_owned());
     links
 }
 
 /// By the lists of libnvidia-container (`src/nvc_info.c`).
 fn capability_of(name: &str) -> Capability {
-    let stem = name.split(".so").next().unwrap_or_default();
+    let stem = stem_of(name);
     match stem {
-        "libnvidia-ml" | "libnvidia-cfg" | "libnvidia-nscq" => Capability::Utility,
+        "libnvidia-ml" | "libnvidia-cfg" | "libnvidia-nscq" | "libnvidia-sandboxutils" => Capability::Utility,
         "libvdpau_nvidia" | "libnvidia-encode" | "libnvidia-opticalflow" | "libnvcuvid" => Capability::Video,
         "libnvidia-ngx" => Capability::Ngx,
         "libnvidia-eglcore"
@@ -198,6 +296,7 @@ fn capability_of(name: &str) -> Capability {
         | "libnvidia-cbl"
         | "libnvidia-present"
         | "libnvidia-vksc-core"
+        | "libnvidia-api"
         | "libnvidia-vulkan-producer"
         | "libnvidia-wayland-client" => Capability::Graphics,
         _ if stem.starts_with("libnvidia-egl-") || stem.starts_with("libnvidia-gtk") => Capability::Graphics,
@@ -229,6 +328,8 @@ mod tests {
         check("libnvidia-ml.so.550.54.15", Capability::Utility);
         check("libnvcuvid.so.550.54.15", Capability::Video);
         check("libnvidia-egl-gbm.so.1.1.1", Capability::Graphics);
+        check("libvdpau_nvidia.so.550.54.15", Capability::Video);
+        check("libnvidia-api.so.1", Capability::Graphics);
         check("libnvidia-something-new.so.600.1", Capability::Compute);
     }
 
@@ -241,5 +342,24 @@ mod tests {
         check("libcudadebugger.so.550.54.15", Some("libcudadebugger.so.1"), &["libcudadebugger.so.1"]);
         check("libnvidia-glcore.so.550.54.15", Some("libnvidia-glcore.so.550.54.15"), &[]);
         check("libx.so.550.54.15", None, &[]);
+        let indirect = &["libGLX_nvidia.so.0", "libGLX_indirect.so.0"];
+        check("libGLX_nvidia.so.550.54.15", Some("libGLX_nvidia.so.0"), indirect);
+    }
+
+    #[test]
+    fn the_newest_of_one_soname_has_the_link() {
+        let library = |version: &str| DriverLibrary {
+            source: "/".into(),
+            name: format!("libnvidia-egl-gbm.so.{version}"),
+            links: vec!["libnvidia-egl-gbm.so.1".into()],
+            capability: Capability::Graphics,
+        };
+        let mut libraries = ["1.1.10", "1.1.9"].map(library);
+        one_library_for_each_link(&mut libraries);
+        let links = libraries.map(|library| (library.name, library.links.len()));
+        assert_eq!(
+            links,
+            [("libnvidia-egl-gbm.so.1.1.10".into(), 1), ("libnvidia-egl-gbm.so.1.1.9".into(), 0)]
+        );
     }
 }

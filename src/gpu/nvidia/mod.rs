@@ -1,14 +1,17 @@
 //! NVIDIA: what the kernel driver shows in procfs, where its libraries are, and what a container needs of both.
 
 mod cache;
+mod graphics;
 mod inside;
 mod libs;
 pub(super) mod mig;
+pub(super) mod mps;
 mod nodes;
 pub(super) mod nvml;
 mod procfs;
 mod require;
 pub(super) mod troubles;
+mod view;
 
 use crate::grants::Grants;
 
@@ -51,6 +54,7 @@ impl Vendor for Nvidia {
                 }
             }
         }
+        inventory.files.sockets = libs::find_sockets(root);
         let troubles = troubles::of_node(root, &inventory, &Capabilities::default());
         inventory.findings.extend(troubles.iter().map(ToString::to_string));
         inventory.findings.extend(mig::find_faults(root, &inventory.gpus));
@@ -95,6 +99,10 @@ impl Vendor for Nvidia {
             })?;
         }
         Ok(())
+    }
+
+    fn is_essential(&self, library: &str) -> bool {
+        libs::stem_of(library) == "libcuda"
     }
 
     fn grants(&self, inventory: &Inventory, chosen: &Chosen, image: &ImageLibc, root: &HostRoot) -> Grants {

@@ -4,13 +4,16 @@
 use std::path::{Path, PathBuf};
 
 use super::super::inventory::number_gpus;
-use super::super::{Gpu, HostRoot};
+use super::super::{Capabilities, Capability, Gpu, HostRoot};
 
-/// Needed by everything, by CUDA, and by profilers.
-const CONTROL_NODES: [&str; 3] = ["/dev/nvidiactl", "/dev/nvidia-uvm", "/dev/nvidia-uvm-tools"];
+const CONTROL: &str = "/dev/nvidiactl";
+const UVM: &str = "/dev/nvidia-uvm";
+const UVM_TOOLS: &str = "/dev/nvidia-uvm-tools";
+const MODESET: &str = "/dev/nvidia-modeset";
+/// Needed by everything, by CUDA, by profilers, and by what draws.
+const CONTROL_NODES: [&str; 4] = [CONTROL, UVM, UVM_TOOLS, MODESET];
 /// Those that containers never get, and why.
-const OTHER_NODES: [(&str, &str); 3] = [
-    ("/dev/nvidia-modeset", "it drives displays"),
+const OTHER_NODES: [(&str, &str); 2] = [
     ("/dev/nvidia-nvswitchctl", "it is the fabric manager's"),
     ("/dev/nvidia-vgpuctl", "it is for hosts of virtual machines"),
 ];
@@ -25,6 +28,23 @@ pub(super) fn explain_others(root: &HostRoot) -> impl Iterator<Item = String> {
         .into_iter()
         .filter(|(node, _)| root.exists(Path::new(node)))
         .map(|(node, why)| format!("{node} is not inside: {why}"))
+}
+
+/// Why a control node is inside, or `Err` why it is not.
+pub(super) fn rule_of(node: &Path, capabilities: &Capabilities) -> Result<&'static str, &'static str> {
+    if [UVM, UVM_TOOLS].iter().any(|uvm| node == Path::new(uvm)) {
+        return match capabilities.include(Capability::Compute) {
+            true => Ok("compute needs it"),
+            false => Err("compute alone needs it, and is not asked for"),
+        };
+    }
+    if node == Path::new(MODESET) {
+        return match capabilities.include(Capability::Graphics) {
+            true => Ok("graphics and display need it"),
+            false => Err("graphics and display alone need it, and are not asked for"),
+        };
+    }
+    Ok("every GPU needs it")
 }
 
 /// The GPUs by their nodes alone, for a host whose procfs shows none.

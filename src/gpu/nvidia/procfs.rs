@@ -5,7 +5,7 @@ use std::path::Path;
 use super::super::inventory::{canonical_address, number_gpus};
 use super::super::{Gpu, HostRoot};
 
-const GPUS: &str = "/proc/driver/nvidia/gpus";
+pub(super) const GPUS: &str = "/proc/driver/nvidia/gpus";
 
 /// The loaded driver.
 pub(super) struct Driver {

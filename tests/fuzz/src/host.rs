@@ -10,13 +10,16 @@ use slipway::sched::read_job;
 
 use crate::scratch;
 
-/// Any bytes are a program or library, or they are none; a SONAME is a name.
+/// Any bytes are a program or library of 64 or 32 bits, or they are none; a SONAME is a name, and what it needs of a C
+/// library, or has as one, is a release or an error.
 pub(crate) fn elf(data: &[u8]) {
     let machine = elf::machine(data);
     let _ = elf::interpreter(data);
-    if let Ok(object) = elf::shared_object(data) {
+    for object in [elf::shared_object(data), elf::shared_object_32(data)].into_iter().flatten() {
         assert!(machine.is_none_or(|machine| machine == object.machine), "{machine:?} {object:?}");
+        assert!(object.soname.is_none_or(|name| !name.contains('/')));
     }
+    let _ = (elf::versions::glibc_needed(data), elf::versions::glibc_defined(data));
 }
 
 /// Any bytes are a loader cache or an error. What is written is read again as the same; a merge keeps the order of the

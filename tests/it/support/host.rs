@@ -398,8 +398,15 @@ done
 done
 mount --rbind "$tree/stage" /dev
 [ ! -d "$tree/run" ] || mount -t overlay overlay -o "ro,lowerdir=$tree/run:/run" /run
+if [ -d "$tree/sys/bus/pci" ]; then mount --bind "$tree/sys/bus/pci" /sys/bus/pci; fi
+# A directory that the machine lacks comes with the nearest that it has; overlays cannot lie three deep.
+covered() { for top in $done; do case "$1/" in "$top"/*) return 0 ;; esac; done; return 1; }
 (cd "$tree/usr" && find . -type d) | while read -r place; do
     [ -n "$(find "$tree/usr/$place" -maxdepth 1 ! -type d)" ] || continue
+    ! covered "$place" || continue
+    while [ ! -d "/usr/$place" ]; do place=${place%/*}; done
+    ! covered "$place" || continue
+    done="$done $place"
     mount -t overlay overlay -o "ro,lowerdir=$tree/usr/$place:/usr/$place" "/usr/$place"
 done
 exec "$@"

@@ -3,6 +3,7 @@
 #[macro_use]
 pub(crate) mod need;
 
+pub(crate) mod driver_files;
 pub(crate) mod fake_sysfs;
 pub(crate) mod host;
 pub(crate) mod image;
