@@ -75,6 +75,10 @@ pub(super) const KEYS: &[Key] = &[
     key!(run.binds),
     key!(gpu.default),
     key!(gpu.nvml_timeout_seconds),
+    key!(gpu.forward_compat),
+    key!(gpu.driver_root),
+    key!(gpu.device_root),
+    key!(gpu.library_path),
 ];
 
 /// The key of that name.

@@ -38,7 +38,7 @@ pub use settings::{
     ConvertSettings, FuseSettings, GpuSettings, LaunchSettings, RegistrySettings, RunSettings, Settings,
     StoreSettings,
 };
-pub use value::{GpuDefault, Linger, NoOpen, NodeDirectory, Profile, RootFs, Size};
+pub use value::{ForwardCompat, GpuDefault, Linger, NoOpen, NodeDirectory, Profile, RootFs, Size};
 
 /// Where a site keeps its file.
 pub const SYSTEM_FILE: &str = "/etc/slipway/slipway.toml";

@@ -77,6 +77,8 @@ pub fn granted(inventory: &Inventory, job: &JobGpus, access: &Access) -> Owned {
     };
     let (named, mut reason) = if inventory.gpus.is_empty() {
         (Vec::new(), "there is no GPU".to_owned())
+    } else if inventory.is_undivided() {
+        (all.clone(), "WSL has one device for all GPUs of Windows".to_owned())
     } else if is_fenced {
         let reason =
             if usable.is_empty() { "the kernel denies every GPU" } else { "the kernel denies the others" };
@@ -102,7 +104,11 @@ pub fn granted(inventory: &Inventory, job: &JobGpus, access: &Access) -> Owned {
             (*device, why)
         })
         .collect();
-    let visible = job.visible.as_deref().and_then(|list| numbering.resolve(list).ok());
+    let visible = job
+        .visible
+        .as_deref()
+        .filter(|_| !inventory.is_undivided())
+        .and_then(|list| numbering.resolve(list).ok());
     Owned { devices, reason, others, usable, visible }
 }
 
@@ -253,6 +259,9 @@ pub fn select(inventory: &Inventory, owned: &Owned, request: &GpuRequest) -> Res
         } else {
             Err(GpuError::NoneOwned { asked, reason })
         };
+    }
+    if inventory.is_undivided() && matches!(request.selection, Selection::Devices(_)) {
+        return Err(GpuError::Undivided { asked });
     }
     let not_owned = |wanted: String| GpuError::NotOwned {
         asked: asked.clone(),

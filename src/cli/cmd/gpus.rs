@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::config::NodeDirectory;
 use crate::gpu::{self, GpuListing, Hints, HostRoot, Inventory, Owned};
 use crate::grants::JobGpus;
 use crate::host;
@@ -14,7 +15,7 @@ use crate::cli::failure::Failure;
 use crate::cli::term;
 
 pub(in crate::cli) fn run(args: &GpusArgs, session: &Session) -> Result<(), Failure> {
-    let root = HostRoot::default();
+    let root = root(session);
     let hints = hints(session);
     let mut inventory = gpu::read_inventory(&root, &hints);
     let mut unanswered = None;
@@ -62,10 +63,26 @@ pub(super) fn owned(job: &JobGpus, root: &HostRoot, inventory: &Inventory) -> Ow
     gpu::granted(inventory, job, &gpu::read_access(root, inventory))
 }
 
+/// The host's tree, with the device nodes of a driver that has its own.
+pub(super) fn root(session: &Session) -> HostRoot {
+    let gpu = &session.settings.gpu;
+    HostRoot::default().with_devices(path_of(&gpu.device_root.value), path_of(&gpu.driver_root.value))
+}
+
+fn path_of(setting: &NodeDirectory) -> Option<&Path> {
+    match setting {
+        NodeDirectory::Auto => None,
+        NodeDirectory::Path(path) => Some(path),
+    }
+}
+
 /// Where to look beside the usual places, and where this boot's slow facts are kept.
 pub(super) fn hints(session: &Session) -> Hints {
     let library_path = session.env.get(std::ffi::OsStr::new("LD_LIBRARY_PATH"));
+    let gpu = &session.settings.gpu;
     Hints {
+        search: gpu.library_path.value.iter().map(PathBuf::from).collect(),
+        driver_root: path_of(&gpu.driver_root.value).map(Path::to_path_buf),
         library_path: library_path.map(std::env::split_paths).into_iter().flatten().collect(),
         cache_file: cache_directory(session).map(|directory| directory.join("gpu.json")),
     }

@@ -3,8 +3,8 @@
 use std::ffi::OsString;
 
 use crate::bundle::EnvRequest;
-use crate::config::GpuDefault;
-use crate::gpu::{self, GpuRequest, HostRoot, ImageLibc};
+use crate::config::{self, GpuDefault};
+use crate::gpu::{self, ForwardCompat, GpuRequest, ImageLibc};
 use crate::grants::Grants;
 use crate::image::Image;
 use crate::launch;
@@ -24,7 +24,7 @@ pub(super) fn for_run(
     reader: &Reader,
     name: &str,
 ) -> Result<Grants, Failure> {
-    let root = HostRoot::default();
+    let root = gpus::root(session);
     let hints = gpus::hints(session);
     let job = gpus::job(session);
     let mut inventory = gpu::read_inventory(&root, &hints);
@@ -40,6 +40,11 @@ pub(super) fn for_run(
             (None, false, GpuDefault::None) => "none",
         };
     let request = GpuRequest::parse(asked)?;
+    let made = match request.selection {
+        gpu::Selection::None => None,
+        _ if inventory.gpus.is_empty() => None,
+        _ => gpu::make_missing_nodes(&root, &mut inventory),
+    };
     if gpu::needs_nvml(&inventory, &job, &request)
         && let Some(words) = gpus::ask_nvml(session, &root, &hints, &mut inventory)
     {
@@ -55,8 +60,29 @@ pub(super) fn for_run(
     }
     let libc = libc_of(image, reader, name)?;
     let mut grants = gpu::grants(&inventory, &chosen, &libc, &root);
+    grants.notes.extend(made);
+    let wish = forward_compat(args, session, image);
+    let compat = if wish == ForwardCompat::Off { None } else { gpu::find_cuda_compat(reader)? };
+    gpu::grant_cuda_compat(&mut grants, &inventory, compat.as_ref(), wish);
     gpu::grant_mig_administration(&mut grants, &administration(args, session, image), &root)?;
     Ok(grants)
+}
+
+/// What the settings say, unless a variable of NVIDIA's switches it off; the user's word goes over the image's.
+fn forward_compat(args: &RunArgs, session: &Session, image: &Image) -> ForwardCompat {
+    let mut env = image.config.config.env.clone();
+    for name in gpu::CUDA_COMPAT_SWITCHES {
+        if let Some(value) = asked_variable(args, session, name) {
+            env.retain(|line| line.split_once('=').is_none_or(|(other, _)| other != name));
+            env.push(format!("{name}={}", value.to_string_lossy()));
+        }
+    }
+    match session.settings.gpu.forward_compat.value {
+        _ if gpu::is_cuda_compat_disabled(&env) => ForwardCompat::Off,
+        config::ForwardCompat::Auto => ForwardCompat::Auto,
+        config::ForwardCompat::Off => ForwardCompat::Off,
+        config::ForwardCompat::Always => ForwardCompat::Always,
+    }
 }
 
 /// The variables that ask for the administration of MIG; the user's word goes over the image's.

@@ -9,7 +9,7 @@ use crate::grants::{BindGrant, FileGrant, Grants, LIBRARY_DIRECTORY, LibraryGran
 
 use super::super::{Capability, Chosen, HostRoot, ImageLibc, Inventory, NodeAccess};
 use super::libs::LOADER_CACHE;
-use super::mig;
+use super::{mig, wsl};
 
 pub(super) fn grants(inventory: &Inventory, chosen: &Chosen, image: &ImageLibc, root: &HostRoot) -> Grants {
     let mut grants = Grants::default();
@@ -39,6 +39,9 @@ fn add_nodes(grants: &mut Grants, inventory: &Inventory, chosen: &Chosen, root: 
             mig::add_instance(grants, gpu, instance, root);
         }
     }
+    if let Some(place) = root.device_root() {
+        grants.notes.push(format!("device nodes are those of `{}`", place.join("dev").display()));
+    }
     for node in &inventory.control_nodes {
         grants.notes.push(match root.node_access(node) {
             NodeAccess::Open => format!("{} is inside: every GPU needs it", node.display()),
@@ -50,7 +53,7 @@ fn add_nodes(grants: &mut Grants, inventory: &Inventory, chosen: &Chosen, root: 
 fn add_libraries(grants: &mut Grants, inventory: &Inventory, chosen: &Chosen, root: &HostRoot) {
     let (mut inside, mut outside) = (BTreeMap::new(), BTreeMap::new());
     for library in &inventory.files.libraries {
-        let is_wanted = chosen.capabilities.include(library.capability);
+        let is_wanted = chosen.capabilities.include(library.capability) || library.name == wsl::BASE_LIBRARY;
         let names: &mut BTreeMap<Capability, Vec<&str>> = if is_wanted { &mut inside } else { &mut outside };
         names.entry(library.capability).or_default().push(&library.name);
         if is_wanted {
@@ -67,6 +70,9 @@ fn add_libraries(grants: &mut Grants, inventory: &Inventory, chosen: &Chosen, ro
             let capability = format!("{capability:?}").to_lowercase();
             grants.notes.push(format!("{capability} libraries of `{from}` {verdict}: {}", names.join(", ")));
         }
+    }
+    if let Some(how) = &inventory.files.found_by {
+        grants.notes.push(format!("the driver's libraries were found by {how}"));
     }
     grants.notes.extend(inventory.findings.iter().map(|finding| format!("warning: {finding}")));
 }
@@ -85,6 +91,13 @@ fn add_programs_and_sockets(grants: &mut Grants, inventory: &Inventory, chosen: 
             read_only: true,
             directory: false,
         });
+    }
+    for directory in &inventory.files.whole_directories {
+        let place = directory.to_string_lossy().into_owned();
+        grants.notes.push(format!("`{place}` is inside: the driver's libraries read files there"));
+        grants.reasons.insert(place, "the driver's libraries read files there".into());
+        let (source, target) = (root.place(directory), directory.clone());
+        grants.binds.push(BindGrant { source, target, read_only: true, directory: true });
     }
     for socket in inventory.files.sockets.iter().filter(|_| chosen.capabilities.include(Capability::Utility))
     {

@@ -1,13 +1,18 @@
 //! NVIDIA: what the kernel driver shows in procfs, where its libraries are, and what a container needs of both.
 
 mod cache;
+pub(super) mod compat;
 mod inside;
 mod libs;
 pub(super) mod mig;
+pub(super) mod modprobe;
 mod nodes;
 pub(super) mod nvml;
 mod procfs;
 mod require;
+pub(super) mod wsl;
+
+use std::path::Path;
 
 use crate::grants::Grants;
 
@@ -23,12 +28,13 @@ impl Vendor for Nvidia {
     }
 
     fn read_inventory(&self, root: &HostRoot, hints: &Hints) -> Option<Inventory> {
-        let driver = procfs::read_driver(root)?;
+        let Some(driver) = procfs::read_driver(root) else { return wsl::read_inventory(root) };
         let mut inventory = Inventory {
             vendor: Some(self.name().into()),
             driver_version: driver.version,
             gpus: driver.gpus,
             findings: driver.findings,
+            device_root: root.device_root().map(Path::to_path_buf),
             ..Inventory::default()
         };
         if inventory.gpus.is_empty() {
@@ -47,7 +53,11 @@ impl Vendor for Nvidia {
         }
         inventory.findings.extend(nodes::find_faults(root, &inventory));
         inventory.findings.extend(mig::find_faults(root, &inventory.gpus));
-        inventory.findings.extend(find_version_faults(inventory.driver_version.as_deref(), &inventory.files));
+        inventory.findings.extend(find_version_faults(
+            inventory.driver_version.as_deref(),
+            &inventory.files,
+            hints,
+        ));
         Some(inventory)
     }
 
@@ -107,10 +117,17 @@ fn take_remembered(inventory: &mut Inventory, remembered: Inventory) {
     }
 }
 
-fn find_version_faults(module: Option<&str>, files: &DriverFiles) -> Option<String> {
+fn find_version_faults(module: Option<&str>, files: &DriverFiles, hints: &Hints) -> Option<String> {
     match (module, &files.version) {
         (_, None) => {
-            Some("the driver's libraries were not found: there is no libcuda.so.1 for this machine".into())
+            let place = match &hints.driver_root {
+                _ if !hints.search.is_empty() => " in gpu.library_path".to_owned(),
+                Some(root) => format!(" below gpu.driver_root (`{}`)", root.display()),
+                None => String::new(),
+            };
+            Some(format!(
+                "the driver's libraries were not found: there is no libcuda.so.1 for this machine{place}"
+            ))
         }
         (Some(module), Some(libraries)) if module != libraries => Some(format!(
             "driver/library version mismatch: kernel module {module}, libraries {libraries}; CUDA fails until the \

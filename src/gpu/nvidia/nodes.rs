@@ -7,7 +7,7 @@ use super::super::inventory::number_gpus;
 use super::super::{Gpu, HostRoot, Inventory};
 
 const CONTROL: &str = "/dev/nvidiactl";
-const UVM: &str = "/dev/nvidia-uvm";
+pub(super) const UVM: &str = "/dev/nvidia-uvm";
 /// Needed by everything, by CUDA, and by profilers.
 const CONTROL_NODES: [&str; 3] = [CONTROL, UVM, "/dev/nvidia-uvm-tools"];
 
