@@ -132,3 +132,45 @@ fn an_image_without_them_gets_the_hosts() {
         "{note}"
     );
 }
+
+/// musl's loader has no cache, and looks where the variable says.
+#[test]
+fn the_loader_of_musl_finds_them_by_the_variable() {
+    need!(userns, fuse, tool "unshare", tool "setpriv", tool "ldd", tool "tar", tool "ld-musl-config");
+    let (host, home) = (Host::build("forward-compat"), home());
+    let loader = format!("/lib/ld-musl-{}.so.1", std::env::consts::ARCH);
+    let root = home.path().join("root");
+    fs::create_dir_all(root.join("lib")).unwrap();
+    fs::copy(&loader, root.join(loader.trim_start_matches('/'))).unwrap();
+    fs::create_dir_all(root.join("opt")).unwrap();
+    fs::write(root.join("opt/any.so"), shared_library("any.so", &[])).unwrap();
+    let compat = root.join("usr/local/cuda/compat");
+    fs::create_dir_all(&compat).unwrap();
+    let libcuda = shared_library("libcuda.so.1", &[]);
+    fs::write(compat.join("libcuda.so.590.44.01"), &libcuda).unwrap();
+    symlink("libcuda.so.590.44.01", compat.join("libcuda.so.1")).unwrap();
+    let sif = sif_of(&["/bin/busybox"], home.path());
+    let run = |value: &str| {
+        let script = format!(
+            "echo $LD_LIBRARY_PATH; LD_PRELOAD='libcuda.so.1 libnvidia-opencl.so.1' {loader} --list /opt/any.so; \
+             ls /etc/ld.so.cache 2>/dev/null; true"
+        );
+        let args = ["run", sif.to_str().unwrap(), "/bin/busybox", "sh", "-c", &script];
+        let output = slipway(&host, home.path(), &args)
+            .env("SLIPWAY_LAUNCH_LINGER", "0")
+            .env("SLIPWAY_GPU_FORWARD_COMPAT", value)
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", stderr(&output));
+        stdout(&output)
+    };
+    let check = |value: &str, library_path: &str, cuda: &str| {
+        let out = run(value);
+        assert_eq!(out.lines().next(), Some(library_path), "{out}");
+        assert!(out.contains(&format!("libcuda.so.1 => {cuda}/libcuda.so.1 ")), "{out}");
+        assert!(out.contains(&format!("libnvidia-opencl.so.1 => {HOSTS}/libnvidia-opencl.so.1 ")), "{out}");
+        assert!(!out.contains("ld.so.cache"), "an image without glibc gets no cache: {out}");
+    };
+    check("auto", &format!("/usr/local/cuda/compat:{HOSTS}"), "/usr/local/cuda/compat");
+    check("off", HOSTS, HOSTS);
+}

@@ -10,12 +10,15 @@ use slipway::sched::read_job;
 
 use crate::scratch;
 
-/// Any bytes are a program or library, or they are none; a SONAME is a name.
+/// Any bytes are a program or library, or they are none; a SONAME is a name, and a note is a part of the file.
 pub(crate) fn elf(data: &[u8]) {
     let machine = elf::machine(data);
     let _ = elf::interpreter(data);
     if let Ok(object) = elf::shared_object(data) {
         assert!(machine.is_none_or(|machine| machine == object.machine), "{machine:?} {object:?}");
+    }
+    if let Ok(Some(text)) = elf::note(data, ".note.cuda.fwd_compatibility", "NVIDIA Corporation") {
+        assert!(text.is_empty() || data.windows(text.len()).any(|part| part == text));
     }
 }
 
