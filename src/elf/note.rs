@@ -85,34 +85,32 @@ fn find_section<R: ReadAt + ?Sized>(
 
 /// The first note of an owner in a section's bytes.
 fn find_note(data: &[u8], owner: &str, align: u64) -> Result<Option<Vec<u8>>, ElfError> {
-    let damaged = ElfError::Damaged { what: "note" };
     // By the specification 8 in 64-bit files, and in fact 4 where the section does not say 8.
     let align = if align == 8 { 8 } else { 4 };
     let mut rest = data;
     while rest.len() >= NOTE_HEADER_BYTES {
         let (name_bytes, desc_bytes) = (to_size(u32_at(rest, 0).into()), to_size(u32_at(rest, 4).into()));
-        let name_end = NOTE_HEADER_BYTES.checked_add(name_bytes);
-        // The padding counts from the note's start, whose place is aligned.
-        let desc_at = match align {
-            // NVIDIA pads the name alone, without the header of 12 bytes: as its own reader does.
-            8 => {
-                name_bytes.checked_next_multiple_of(8).and_then(|bytes| bytes.checked_add(NOTE_HEADER_BYTES))
-            }
-            _ => name_end.and_then(|end| end.checked_next_multiple_of(4)),
+        // The padding counts from the end of the header, as NVIDIA's own reader has it.
+        let end = |bytes: usize| bytes.checked_add(NOTE_HEADER_BYTES);
+        let (name_end, padded_end) =
+            (end(name_bytes), name_bytes.checked_next_multiple_of(align).and_then(end));
+        let (Some(name_end), Some(padded_end)) = (name_end, padded_end) else {
+            return Err(ElfError::Damaged { what: "note" });
         };
-        let desc_end = desc_at.and_then(|at| at.checked_add(desc_bytes));
-        let (Some(name_end), Some(desc_at), Some(desc_end)) = (name_end, desc_at, desc_end) else {
-            return Err(damaged);
+        let (Some(name), Some(padding)) =
+            (rest.get(NOTE_HEADER_BYTES..name_end), rest.get(name_end..padded_end))
+        else {
+            return Err(ElfError::Damaged { what: "note" });
         };
-        let (name, desc) = match (rest.get(NOTE_HEADER_BYTES..name_end), rest.get(desc_at..desc_end)) {
-            (Some(name), Some(desc)) => (name, desc),
-            _ => return Err(damaged),
-        };
+        // Some sections are not padded at all; a text begins with no NUL.
+        let desc_at = if padding.iter().all(|byte| *byte == 0) { padded_end } else { name_end };
+        // A length that counts the padding of the section's end, too, is met in libraries for Tegra.
+        let desc_end = desc_at.saturating_add(desc_bytes).min(rest.len());
+        let desc = rest.get(desc_at..desc_end).ok_or(ElfError::Damaged { what: "note" })?;
         if without_nuls(name) == owner.as_bytes() {
             return Ok(Some(without_nuls(desc).to_vec()));
         }
-        let next = desc_end.checked_next_multiple_of(align).unwrap_or(rest.len());
-        rest = rest.get(next..).unwrap_or_default();
+        rest = rest.get(desc_end.next_multiple_of(align)..).unwrap_or_default();
     }
     Ok(None)
 }
@@ -187,6 +185,22 @@ mod tests {
             assert_eq!(of(".note", "GNU"), None);
             assert_eq!(of(".note.test2", "GNU"), None);
         }
+    }
+
+    #[test]
+    fn odd_lengths_of_nvidias_are_taken() {
+        let check = |data: &[u8]| {
+            let found = note(&library(SECTION, data, 1)[..], SECTION, "NVIDIA Corporation").unwrap();
+            assert_eq!(found, Some(b"{\"a\": 1}".to_vec()));
+        };
+        let good = record("NVIDIA Corporation", b"{\"a\": 1}", 4);
+        check(&good);
+        let mut longer = good.clone();
+        longer[4] += 8;
+        check(&longer);
+        let mut unpadded = good;
+        assert_eq!(unpadded.remove(12 + 19), 0);
+        check(&unpadded);
     }
 
     #[test]
