@@ -76,6 +76,10 @@ pub(super) const KEYS: &[Key] = &[
     key!(gpu.default),
     key!(gpu.nvml_timeout_seconds),
     key!(gpu.rdma),
+    key!(gpu.forward_compat),
+    key!(gpu.driver_root),
+    key!(gpu.device_root),
+    key!(gpu.library_path),
 ];
 
 /// The key of that name.

@@ -38,7 +38,7 @@ pub use settings::{
     ConvertSettings, FuseSettings, GpuSettings, LaunchSettings, RegistrySettings, RunSettings, Settings,
     StoreSettings,
 };
-pub use value::{GpuDefault, Linger, NoOpen, NodeDirectory, Profile, RootFs, Size};
+pub use value::{ForwardCompat, GpuDefault, Linger, NoOpen, NodeDirectory, Profile, RootFs, Size};
 
 /// Where a site keeps its file.
 pub const SYSTEM_FILE: &str = "/etc/slipway/slipway.toml";
@@ -127,12 +127,17 @@ impl Settings {
             origin: dir.origin.clone(),
             variable,
         })?;
-        let dir = &mut self.launch.unpack_dir;
-        if let NodeDirectory::Path(path) = &mut dir.value {
-            *path = expand::path(path, env).map_err(|variable| ConfigError::Variable {
-                key: "launch.unpack_dir",
-                origin: dir.origin.clone(),
-                variable,
+        let GpuSettings { driver_root, device_root, .. } = &mut self.gpu;
+        for (key, dir) in [
+            ("launch.unpack_dir", &mut self.launch.unpack_dir),
+            ("gpu.driver_root", driver_root),
+            ("gpu.device_root", device_root),
+        ] {
+            let NodeDirectory::Path(path) = &mut dir.value else { continue };
+            let expanded = expand::path(path, env);
+            *path = expanded.map_err(|variable| {
+                let origin = dir.origin.clone();
+                ConfigError::Variable { key, origin, variable }
             })?;
         }
         let binds = &mut self.run.binds;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use crate::base::Sourced;
 use crate::squashfs::compress::Compressor;
 
-use super::value::{GpuDefault, Linger, NoOpen, NodeDirectory, Profile, RootFs, Size};
+use super::value::{ForwardCompat, GpuDefault, Linger, NoOpen, NodeDirectory, Profile, RootFs, Size};
 
 /// All settings.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -115,6 +115,14 @@ pub struct GpuSettings {
     pub nvml_timeout_seconds: Sourced<u32>,
     /// Nodes of RDMA come with GPUs.
     pub rdma: Sourced<bool>,
+    /// Whether CUDA's compatibility libraries of an image go before the host's driver.
+    pub forward_compat: Sourced<ForwardCompat>,
+    /// The tree in which the driver is installed.
+    pub driver_root: Sourced<NodeDirectory>,
+    /// The directory that has the driver's `dev`.
+    pub device_root: Sourced<NodeDirectory>,
+    /// The directories of the driver's libraries; empty to look for them.
+    pub library_path: Sourced<Vec<String>>,
 }
 
 impl Default for StoreSettings {
@@ -190,6 +198,10 @@ impl Default for GpuSettings {
             default: Sourced::default_value(GpuDefault::Job),
             nvml_timeout_seconds: Sourced::default_value(5),
             rdma: Sourced::default_value(true),
+            forward_compat: Sourced::default_value(ForwardCompat::Auto),
+            driver_root: Sourced::default_value(NodeDirectory::Auto),
+            device_root: Sourced::default_value(NodeDirectory::Auto),
+            library_path: Sourced::default_value(Vec::new()),
         }
     }
 }

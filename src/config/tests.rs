@@ -73,6 +73,10 @@ run.binds = []  # built-in default
 gpu.default = "job"  # built-in default
 gpu.nvml_timeout_seconds = 5  # built-in default
 gpu.rdma = true  # built-in default
+gpu.forward_compat = "auto"  # built-in default
+gpu.driver_root = "auto"  # built-in default
+gpu.device_root = "auto"  # built-in default
+gpu.library_path = []  # built-in default
 "#
     );
     // What is shown can be read again.

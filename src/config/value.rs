@@ -326,6 +326,19 @@ pub enum GpuDefault {
     None,
 }
 
+/// When an image's own CUDA driver libraries are used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ForwardCompat {
+    /// Where they are newer than the host's driver and made for it.
+    Auto,
+    /// Never.
+    Off,
+    /// Wherever an image has some.
+    Always,
+}
+
+words!(ForwardCompat, "\"auto\", \"off\" or \"always\"", "auto" => Auto, "off" => Off, "always" => Always);
+
 words!(GpuDefault, "\"job\", \"all\" or \"none\"", "job" => Job, "all" => All, "none" => None);
 
 /// A basic string of TOML.

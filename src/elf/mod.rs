@@ -1,15 +1,18 @@
 //! ELF facts that a launch needs (machine, loader, SONAME) and the loader's cache (`ld.so.cache`). Pure.
 //!
 //! [`machine`] and [`interpreter`] explain a program that cannot be executed, from the first bytes of the file.
-//! [`shared_object`] reads what is needed to offer a driver library to the loader.
+//! [`shared_object`] reads what is needed to offer a driver library to the loader; [`note()`] what its maker says of it.
 //! [`versions`] says which C library it needs. [`cache`] is the loader's own index.
 
 pub mod cache;
+mod note;
 pub mod versions;
 
 use std::io;
 
 use crate::base::ReadAt;
+
+pub use note::note;
 
 /// Most program headers that are looked at; real files have about a dozen.
 const MAX_PROGRAM_HEADERS: u16 = 64;

@@ -2,8 +2,10 @@
 //! driver lives in a container's tree.
 #![expect(clippy::disallowed_methods, reason = "gpu reads procfs, sysfs and the driver's directories")]
 
+use std::ffi::OsString;
 use std::fs;
-use std::io::Read as _;
+use std::io::{ErrorKind, Read as _};
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
@@ -15,15 +17,22 @@ use crate::sys::{Errno, access};
 /// Most bytes of a text file that are read; procfs and sysfs files are far smaller.
 const MAX_TEXT_BYTES: u64 = 1 << 20;
 
+/// Where NVIDIA's driver container shows its own tree to the host.
+pub(super) const DRIVER_CONTAINER: &str = "/run/nvidia/driver";
+/// Most links on one path: Linux `MAXSYMLINKS`.
+const MAX_LINKS: usize = 40;
+
 /// Where the host's tree begins.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostRoot {
     prefix: PathBuf,
+    /// The directory of the host that has the driver's `dev`, where it is not `/`.
+    devices: Option<PathBuf>,
 }
 
 impl Default for HostRoot {
     fn default() -> Self {
-        Self { prefix: "/".into() }
+        Self::new("/")
     }
 }
 
@@ -74,17 +83,53 @@ pub(super) struct Stamp {
     nanoseconds: i64,
 }
 
+impl Stamp {
+    /// When it was changed last: seconds and nanoseconds since 1970.
+    pub(super) fn time(self) -> (i64, i64) {
+        (self.seconds, self.nanoseconds)
+    }
+}
+
 impl HostRoot {
     /// The host's tree as it lies below `prefix`.
     #[must_use]
     pub fn new(prefix: impl Into<PathBuf>) -> Self {
-        Self { prefix: prefix.into() }
+        Self { prefix: prefix.into(), devices: None }
+    }
+
+    /// The same with the device nodes of `device_root`. If that is not said and the host's own `/dev` has none, those
+    /// below `driver_root` are taken, by default a driver container's.
+    #[must_use]
+    pub fn with_devices(mut self, device_root: Option<&Path>, driver_root: Option<&Path>) -> Self {
+        const SIGN: &str = "dev/nvidiactl";
+        self.devices = match device_root {
+            Some(root) => Some(root.to_path_buf()),
+            None if self.exists(&Path::new("/").join(SIGN)) => None,
+            None => {
+                let root = driver_root.unwrap_or(Path::new(DRIVER_CONTAINER));
+                self.exists(&root.join(SIGN)).then(|| root.to_path_buf())
+            }
+        }
+        .filter(|root| root != Path::new("/"));
+        self
+    }
+
+    /// The directory of the host that has the driver's `dev`, where it is not `/`.
+    #[must_use]
+    pub fn device_root(&self) -> Option<&Path> {
+        self.devices.as_deref()
     }
 
     /// Where the absolute path `path` of the host is for this process.
     #[must_use]
     pub fn place(&self, path: &Path) -> PathBuf {
-        self.prefix.join(path.strip_prefix("/").unwrap_or(path))
+        let inside = path.strip_prefix("/").unwrap_or(path);
+        match &self.devices {
+            Some(root) if inside.starts_with("dev") => {
+                self.prefix.join(root.strip_prefix("/").unwrap_or(root)).join(inside)
+            }
+            _ => self.prefix.join(inside),
+        }
     }
 
     /// A small text file.
@@ -123,15 +168,49 @@ impl HostRoot {
         fs::metadata(self.place(path)).is_ok_and(|facts| facts.is_dir())
     }
 
+    /// True for a program that runs with its owner's rights.
+    pub(super) fn is_setuid_program(&self, path: &Path) -> bool {
+        fs::metadata(self.place(path)).is_ok_and(|facts| facts.is_file() && facts.mode() & 0o4111 > 0o4000)
+    }
+
     pub(super) fn is_socket(&self, path: &Path) -> bool {
         fs::metadata(self.place(path)).is_ok_and(|facts| facts.file_type().is_socket())
     }
 
-    /// The path with all links resolved; `None` if it is missing or leaves the tree.
+    /// The path with all links resolved; `None` if it is missing.
     pub(super) fn real(&self, path: &Path) -> Option<PathBuf> {
-        let prefix = fs::canonicalize(&self.prefix).ok()?;
-        let real = fs::canonicalize(self.place(path)).ok()?;
-        real.strip_prefix(&prefix).ok().map(|inside| Path::new("/").join(inside))
+        self.real_below(Path::new("/"), path)
+    }
+
+    /// The place on the host of the absolute path `path` of the tree that begins at `top`. Links lead beneath `top`, as
+    /// they do for a process whose root that is. `None` if there is nothing.
+    pub(super) fn real_below(&self, top: &Path, path: &Path) -> Option<PathBuf> {
+        let names = |path: &Path| -> Vec<OsString> {
+            path.components().rev().map(|name| name.as_os_str().to_owned()).collect()
+        };
+        let (mut ahead, mut found, mut links) = (names(path), PathBuf::new(), 0);
+        while let Some(name) = ahead.pop() {
+            match name.as_bytes() {
+                b"/" => found.clear(),
+                b"." => {}
+                b".." => {
+                    found.pop();
+                }
+                _ => match fs::read_link(self.place(&top.join(&found).join(&name))) {
+                    Ok(target) => {
+                        links += 1;
+                        if links > MAX_LINKS {
+                            return None;
+                        }
+                        ahead.extend(names(&target));
+                    }
+                    // EINVAL: it is no link.
+                    Err(error) if error.kind() == ErrorKind::InvalidInput => found.push(name),
+                    Err(_) => return None,
+                },
+            }
+        }
+        Some(top.join(found))
     }
 
     pub(super) fn open(&self, path: &Path) -> Option<ReadFile> {

@@ -1,12 +1,13 @@
 //! What the host has: GPUs, their nodes, and the driver's files.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use crate::elf::versions::GlibcVersion;
 
+use super::nvidia::wsl::NODE as WSL_NODE;
 use super::{
     Device, GpuReadings, HostRoot, MigInstance, NodeAccess, NvmlGpu, NvmlReadings, NvmlReport, Reading,
     VENDORS, mig, vendor_of,
@@ -26,6 +27,8 @@ pub struct Inventory {
     pub gpus: Vec<Gpu>,
     /// Nodes that every GPU needs (`/dev/nvidiactl`), those that exist.
     pub control_nodes: Vec<PathBuf>,
+    /// The directory of the host that has the nodes' `dev`, where it is not `/`.
+    pub device_root: Option<PathBuf>,
     /// Libraries and programs of the driver.
     pub files: DriverFiles,
     /// What is wrong or strange, one sentence each.
@@ -66,12 +69,18 @@ pub struct DriverFiles {
     pub version: Option<String>,
     /// The directory that holds the main library, links resolved.
     pub directory: Option<PathBuf>,
+    /// How that was found, as a fragment (`the loader's cache`).
+    pub found_by: Option<String>,
     /// The libraries.
     pub libraries: Vec<DriverLibrary>,
     /// Programs such as `nvidia-smi`, links resolved, and what each is for.
     pub programs: Vec<(PathBuf, Capability)>,
     /// Sockets of the driver's daemons.
     pub sockets: Vec<PathBuf>,
+    /// Directories that the libraries read at the host's place.
+    pub whole_directories: Vec<PathBuf>,
+    /// Where alone they were looked for, as a fragment (`in gpu.library_path`), if a site says so.
+    pub searched: Option<String>,
     /// Libraries for 32-bit programs.
     pub libraries_32: Vec<DriverLibrary>,
     /// By library, the glibc without which the loader refuses it.
@@ -143,10 +152,22 @@ impl Capability {
 /// What the caller knows that may help to find the driver.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Hints {
+    /// Directories that a site names as those of the driver (`gpu.library_path`); no other is then looked at.
+    pub search: Vec<PathBuf>,
+    /// The tree in which the driver is installed (`gpu.driver_root`); no other is then looked at.
+    pub driver_root: Option<PathBuf>,
     /// Directories of the caller's `LD_LIBRARY_PATH`.
     pub library_path: Vec<PathBuf>,
     /// Where facts that are slow to get are kept for this boot. The directory must exist and be the caller's own.
     pub cache_file: Option<PathBuf>,
+}
+
+impl Inventory {
+    /// True where one node stands for all GPUs, so that none can be chosen (WSL).
+    #[must_use]
+    pub fn is_undivided(&self) -> bool {
+        self.gpus.iter().any(|gpu| gpu.node == Path::new(WSL_NODE))
+    }
 }
 
 /// The kernel's answer for each node of an inventory.
@@ -232,6 +253,14 @@ pub(super) fn merge_nvml(inventory: &mut Inventory, report: &NvmlReport, access:
         inventory.driver_version.clone_from(&report.driver_version);
     }
     take(&mut inventory.cuda_version, &report.cuda_version);
+    if inventory.is_undivided() {
+        // One node stands for all that NVML lists.
+        let names: Vec<&str> = report.gpus.iter().filter_map(|gpu| gpu.name.as_deref()).collect();
+        if let (Some(gpu), false) = (inventory.gpus.first_mut(), names.is_empty()) {
+            gpu.name = Some(names.join(", "));
+        }
+        return;
+    }
     let mut left: Vec<&NvmlGpu> = report.gpus.iter().collect();
     let mut findings = Vec::new();
     for gpu in &mut inventory.gpus {

@@ -1,5 +1,7 @@
 //! What `slipway gpus` shows: a JSON object, and a table for people.
 
+use std::path::Path;
+
 use serde::{Deserialize, Serialize};
 
 use super::mig::WITHOUT_INSTANCES;
@@ -33,6 +35,9 @@ use super::{Device, GpuReadings, Inventory, Owned};
 ///       "readings": {"compute_capability": "9.0", "power_draw_mw": 112004, …, "errors": {}}
 ///     }
 ///   ],
+///   "library_directory": "/usr/lib/x86_64-linux-gnu",
+///   "library_found_by": "the loader's cache",
+///   "device_root": null,
 ///   "findings": []
 /// }
 /// ```
@@ -46,6 +51,15 @@ pub struct GpuListing {
     pub cuda_version: Option<String>,
     /// The GPUs in PCI order; AMD's in the order of their driver, by which ROCm counts.
     pub gpus: Vec<GpuRow>,
+    /// The directory of the driver's main library, links resolved.
+    #[serde(default)]
+    pub library_directory: Option<String>,
+    /// How that was found, as a fragment.
+    #[serde(default)]
+    pub library_found_by: Option<String>,
+    /// The directory that has the nodes' `dev`, where it is not `/`.
+    #[serde(default)]
+    pub device_root: Option<String>,
     /// What is wrong or strange, one sentence each.
     pub findings: Vec<String>,
 }
@@ -143,8 +157,15 @@ pub fn listing(inventory: &Inventory, owned: &Owned) -> GpuListing {
         driver_version: inventory.driver_version.clone(),
         cuda_version: inventory.cuda_version.clone(),
         gpus: rows.collect(),
+        library_directory: inventory.files.directory.as_deref().map(words),
+        library_found_by: inventory.files.found_by.clone(),
+        device_root: inventory.device_root.as_deref().map(words),
         findings: inventory.findings.clone(),
     }
+}
+
+fn words(path: &Path) -> String {
+    path.display().to_string()
 }
 
 fn verdict(owned: &Owned, device: Device) -> (bool, String) {
@@ -245,6 +266,13 @@ impl GpuListing {
                     .map(|gpu| format!("GPU {}: {WITHOUT_INSTANCES}", gpu.index)),
             );
         }
+        // Told where it is not the usual: a site that has set it up wants to see it.
+        if let (Some(place), Some(how)) = (&self.library_directory, &self.library_found_by)
+            && !["the loader's cache", "a usual place"].contains(&how.as_str())
+        {
+            lines.push(format!("libraries of {place}, found by {how}"));
+        }
+        lines.extend(self.device_root.iter().map(|root| format!("device nodes of {root}/dev")));
         lines.extend(self.findings.iter().map(|finding| format!("finding: {finding}")));
         lines.push(String::new());
         lines.join("\n")
@@ -276,7 +304,7 @@ pub fn align_rows(rows: &[Vec<String>]) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Gpu, NodeAccess, granted};
+    use super::super::{DriverFiles, Gpu, NodeAccess, granted};
     use super::*;
     use crate::grants::JobGpus;
 
@@ -296,6 +324,12 @@ mod tests {
             driver_version: Some("550.54.15".into()),
             cuda_version: Some("12.4".into()),
             gpus: vec![gpu(0, 1), gpu(1, 0)],
+            device_root: Some("/run/nvidia/driver".into()),
+            files: DriverFiles {
+                directory: Some("/run/nvidia/driver/usr/lib64".into()),
+                found_by: Some("the driver container `/run/nvidia/driver`".into()),
+                ..DriverFiles::default()
+            },
             findings: vec!["the uvm module is not loaded".into()],
             ..Inventory::default()
         };
@@ -344,6 +378,9 @@ mod tests {
       "readings": null
     }
   ],
+  "library_directory": "/run/nvidia/driver/usr/lib64",
+  "library_found_by": "the driver container `/run/nvidia/driver`",
+  "device_root": "/run/nvidia/driver",
   "findings": [
     "the uvm module is not loaded"
   ]
@@ -360,6 +397,8 @@ nvidia driver 550.54.15, CUDA 12.4
 INDEX   NAME                    MEMORY      PCI ADDRESS    MINOR   OWNED   UUID
 0       NVIDIA H100 80GB HBM3   81559 MiB   0000:1b:00.0   1       yes     GPU-6f1c
 1       NVIDIA H100 80GB HBM3   -           0000:1c:00.0   0       no      -
+libraries of /run/nvidia/driver/usr/lib64, found by the driver container `/run/nvidia/driver`
+device nodes of /run/nvidia/driver/dev
 finding: the uvm module is not loaded
 ";
         assert_eq!(example().to_table(), expected);
@@ -373,6 +412,9 @@ finding: the uvm module is not loaded
   "driver_version": null,
   "cuda_version": null,
   "gpus": [],
+  "library_directory": null,
+  "library_found_by": null,
+  "device_root": null,
   "findings": []
 }
 "#;

@@ -43,7 +43,10 @@ pub use inventory::{Access, Capability, DriverConfig, DriverFiles, DriverLibrary
 pub use inventory::{read_access, read_inventory, remember};
 pub use listing::{GpuListing, GpuRow, MigRow, align_rows, listing};
 pub use mig::{Device, MigInstance};
+pub use nvidia::compat::{CUDA_COMPAT_SWITCHES, is_cuda_compat_disabled};
+pub use nvidia::compat::{CudaCompat, ForwardCompat, find_cuda_compat, grant_cuda_compat};
 pub use nvidia::mig::{MigMinors, grant_mig_administration};
+pub use nvidia::modprobe::make_missing_nodes;
 pub use nvidia::mps::grant_mps;
 pub use nvidia::nvml::{NVML_CHILD, NvmlError, NvmlGpu, NvmlReport, nvml_child_main, query_nvml};
 pub use nvidia::nvml::{NVML_READINGS_CHILD, NvmlReadings, NvmlSession, Scope, readings_child_main};
@@ -276,6 +279,12 @@ pub enum GpuError {
         /// What is in the way.
         reason: String,
     },
+    /// GPUs were named where one node stands for all.
+    #[error("--gpus {asked}: WSL has one device for all GPUs of Windows, so that none can be chosen")]
+    Undivided {
+        /// The request in the words of `--gpus`.
+        asked: String,
+    },
     /// A device that this node does not have.
     #[error("--gpus {asked}: there is no GPU `{device}` on this node, which has {present}")]
     NoSuchGpu {
@@ -325,6 +334,9 @@ impl Hint for GpuError {
             Self::NotOwned { .. } => "`slipway gpus` shows which GPUs are the job's".into(),
             Self::Requirement { .. } => {
                 "use an image for this driver's CUDA or an older one, or try all the same with --ignore-require".into()
+            }
+            Self::Undivided { .. } => {
+                "use `--gpus all`, and CUDA_VISIBLE_DEVICES for what the program shall see".into()
             }
             Self::WithoutInstances { .. } => {
                 "ask an administrator to make instances (`nvidia-smi mig -cgi PROFILE -C`) or to disable MIG on it".into()

@@ -93,6 +93,8 @@ pub fn granted(inventory: &Inventory, job: &JobGpus, access: &Access) -> Owned {
     let runtime = Numbering { counted: &present, ..numbering };
     let (named, mut reason) = if inventory.gpus.is_empty() {
         (Vec::new(), "there is no GPU".to_owned())
+    } else if inventory.is_undivided() {
+        (all.clone(), "WSL has one device for all GPUs of Windows".to_owned())
     } else if is_fenced {
         let reason =
             if usable.is_empty() { "the kernel denies every GPU" } else { "the kernel denies the others" };
@@ -118,7 +120,7 @@ pub fn granted(inventory: &Inventory, job: &JobGpus, access: &Access) -> Owned {
             (*device, why)
         })
         .collect();
-    let visible = visible::resolve(job, &runtime);
+    let visible = if inventory.is_undivided() { Vec::new() } else { visible::resolve(job, &runtime) };
     let is_broken =
         |device: &Device| !matches!(answer(*device), NodeAccess::Open) && !answer(*device).is_denied();
     let broken = named.iter().copied().filter(is_broken).collect();
@@ -310,6 +312,9 @@ pub fn select(inventory: &Inventory, owned: &Owned, request: &GpuRequest) -> Res
         } else {
             Err(GpuError::NoneOwned { asked, reason, remedy: owned.remedy.clone() })
         };
+    }
+    if inventory.is_undivided() && matches!(request.selection, Selection::Devices(_)) {
+        return Err(GpuError::Undivided { asked });
     }
     let not_owned = |wanted: String| GpuError::NotOwned {
         asked: asked.clone(),

@@ -6,6 +6,7 @@ mod watch;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::config::NodeDirectory;
 use crate::gpu::topology::Topology;
 use crate::gpu::{
     self, Asked, GpuListing, GpuReadings, Hints, HostRoot, Inventory, NvmlReport, NvmlSession, Owned, Scope,
@@ -62,7 +63,7 @@ impl Node {
 
 /// Reads what the node has, and asks NVML where there is NVIDIA's driver.
 pub(super) fn read_node(session: &Session, scope: Scope) -> Node {
-    let (root, hints) = (HostRoot::default(), hints(session));
+    let (root, hints) = (root(session), hints(session));
     let mut node = Node {
         inventory: gpu::read_inventory(&root, &hints),
         root,
@@ -145,10 +146,26 @@ pub(super) fn owned(job: &JobGpus, root: &HostRoot, inventory: &Inventory, asked
     owned
 }
 
+/// The host's tree, with the device nodes of a driver that has its own.
+pub(super) fn root(session: &Session) -> HostRoot {
+    let gpu = &session.settings.gpu;
+    HostRoot::default().with_devices(path_of(&gpu.device_root.value), path_of(&gpu.driver_root.value))
+}
+
+fn path_of(setting: &NodeDirectory) -> Option<&Path> {
+    match setting {
+        NodeDirectory::Auto => None,
+        NodeDirectory::Path(path) => Some(path),
+    }
+}
+
 /// Where to look beside the usual places, and where this boot's slow facts are kept.
 pub(super) fn hints(session: &Session) -> Hints {
     let library_path = session.env.get(std::ffi::OsStr::new("LD_LIBRARY_PATH"));
+    let gpu = &session.settings.gpu;
     Hints {
+        search: gpu.library_path.value.iter().map(PathBuf::from).collect(),
+        driver_root: path_of(&gpu.driver_root.value).map(Path::to_path_buf),
         library_path: library_path.map(std::env::split_paths).into_iter().flatten().collect(),
         cache_file: cache_directory(session).map(|directory| directory.join("gpu.json")),
     }

@@ -4,8 +4,10 @@ use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
 use crate::bundle::EnvRequest;
-use crate::config::{GpuDefault, Profile};
-use crate::gpu::{self, Asked, Capability, GpuError, GpuRequest, HostRoot, ImageLibc, ImageOffer, Selection};
+use crate::config::{self, GpuDefault, Profile};
+use crate::gpu::{
+    self, Asked, Capability, ForwardCompat, GpuError, GpuRequest, ImageLibc, ImageOffer, Selection,
+};
 use crate::grants::{Grants, Trouble, Weight};
 use crate::image::Image;
 use crate::launch;
@@ -25,7 +27,7 @@ pub(super) fn for_run(
     reader: &Reader,
     name: &str,
 ) -> Result<Grants, Failure> {
-    let root = HostRoot::default();
+    let root = gpus::root(session);
     let hints = gpus::hints(session);
     let job = gpus::job(session);
     let mut inventory = gpu::read_inventory(&root, &hints);
@@ -42,6 +44,11 @@ pub(super) fn for_run(
         };
     let mut wanted = GpuRequest { other_nodes: other_nodes(args), ..GpuRequest::parse(asked)? };
     take_capabilities(&mut wanted, args, session, image)?;
+    let made = match wanted.selection {
+        Selection::None => None,
+        _ if inventory.gpus.is_empty() => None,
+        _ => gpu::make_missing_nodes(&root, &mut inventory),
+    };
     if gpu::needs_nvml(&inventory, &job, &wanted)
         && let Some(words) = gpus::ask_nvml(session, &root, &hints, &mut inventory)
     {
@@ -69,6 +76,10 @@ pub(super) fn for_run(
     };
     gpu::fit_to_image(&mut inventory, &mut chosen, &offer)?;
     let mut grants = gpu::grants(&inventory, &chosen, &libc, &root);
+    grants.notes.extend(made);
+    let wish = forward_compat(args, session, image);
+    let compat = if wish == ForwardCompat::Off { None } else { gpu::find_cuda_compat(reader)? };
+    gpu::grant_cuda_compat(&mut grants, &inventory, compat.as_ref(), wish);
     gpu::grant_mig_administration(&mut grants, &administration(args, session, image), &root)?;
     if matches!(libc, ImageLibc::Glibc { .. }) {
         add_baked(
@@ -178,6 +189,23 @@ fn mps_directory(args: &RunArgs, session: &Session) -> Option<String> {
     let asked = asked_variable(args, session, VARIABLE);
     let value = asked.or_else(|| session.env.get(OsStr::new(VARIABLE)).cloned())?;
     Some(value.to_string_lossy().into_owned())
+}
+
+/// What the settings say, unless a variable of NVIDIA's switches it off; the user's word goes over the image's.
+fn forward_compat(args: &RunArgs, session: &Session, image: &Image) -> ForwardCompat {
+    let mut env = image.config.config.env.clone();
+    for name in gpu::CUDA_COMPAT_SWITCHES {
+        if let Some(value) = asked_variable(args, session, name) {
+            env.retain(|line| line.split_once('=').is_none_or(|(other, _)| other != name));
+            env.push(format!("{name}={}", value.to_string_lossy()));
+        }
+    }
+    match session.settings.gpu.forward_compat.value {
+        _ if gpu::is_cuda_compat_disabled(&env) => ForwardCompat::Off,
+        config::ForwardCompat::Auto => ForwardCompat::Auto,
+        config::ForwardCompat::Off => ForwardCompat::Off,
+        config::ForwardCompat::Always => ForwardCompat::Always,
+    }
 }
 
 /// The variables that ask for the administration of MIG.

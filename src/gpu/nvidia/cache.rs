@@ -31,6 +31,8 @@ struct Key {
     loader_cache: Option<Stamp>,
     library_directory: Option<(PathBuf, Option<Stamp>)>,
     library_path: Vec<PathBuf>,
+    search: Vec<PathBuf>,
+    driver_root: Option<PathBuf>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -74,6 +76,8 @@ fn current_key(
         loader_cache: root.stamp(Path::new(LOADER_CACHE)),
         library_directory: directory.map(|path| (path.to_path_buf(), root.stamp(path))),
         library_path: hints.library_path.clone(),
+        search: hints.search.clone(),
+        driver_root: hints.driver_root.clone(),
     })
 }
 

@@ -9,7 +9,7 @@ use crate::grants::{BindGrant, FileGrant, Grants, LIBRARY_DIRECTORY, LibraryGran
 
 use super::super::{Capability, Chosen, HostRoot, ImageLibc, Inventory, NodeAccess};
 use super::libs::LOADER_CACHE;
-use super::{graphics, mig, nodes, troubles, view};
+use super::{graphics, mig, nodes, troubles, view, wsl};
 
 /// Where 32-bit libraries lie in the library directory.
 const DIRECTORY_32: &str = "32/";
@@ -51,6 +51,9 @@ fn add_nodes(grants: &mut Grants, inventory: &Inventory, chosen: &Chosen, root: 
             mig::add_instance(grants, gpu, instance, root);
         }
     }
+    if let Some(place) = root.device_root() {
+        grants.notes.push(format!("device nodes are those of `{}`", place.join("dev").display()));
+    }
     for node in &inventory.control_nodes {
         let place = node.display();
         grants.notes.push(match (nodes::rule_of(node, &chosen.capabilities), root.node_access(node)) {
@@ -64,7 +67,7 @@ fn add_nodes(grants: &mut Grants, inventory: &Inventory, chosen: &Chosen, root: 
 fn add_libraries(grants: &mut Grants, inventory: &Inventory, chosen: &Chosen, root: &HostRoot) {
     let (mut inside, mut outside) = (BTreeMap::new(), BTreeMap::new());
     for library in &inventory.files.libraries {
-        let is_wanted = chosen.capabilities.include_library(library);
+        let is_wanted = chosen.capabilities.include_library(library) || library.name == wsl::BASE_LIBRARY;
         let names: &mut BTreeMap<Capability, Vec<&str>> = if is_wanted { &mut inside } else { &mut outside };
         names.entry(library.capability).or_default().push(&library.name);
         if is_wanted {
@@ -85,6 +88,9 @@ fn add_libraries(grants: &mut Grants, inventory: &Inventory, chosen: &Chosen, ro
             let capability = capability.word();
             grants.notes.push(format!("{capability} libraries of `{from}` {verdict}: {}", names.join(", ")));
         }
+    }
+    if let Some(how) = &inventory.files.found_by {
+        grants.notes.push(format!("the driver's libraries were found by {how}"));
     }
 }
 
@@ -131,6 +137,13 @@ fn add_programs_and_sockets(grants: &mut Grants, inventory: &Inventory, chosen: 
             read_only: true,
             directory: false,
         });
+    }
+    for directory in &inventory.files.whole_directories {
+        let place = directory.to_string_lossy().into_owned();
+        grants.notes.push(format!("`{place}` is inside: the driver's libraries read files there"));
+        grants.reasons.insert(place, "the driver's libraries read files there".into());
+        let (source, target) = (root.place(directory), directory.clone());
+        grants.binds.push(BindGrant { source, target, read_only: true, directory: true });
     }
     for socket in inventory.files.sockets.iter().filter(|_| chosen.capabilities.include(Capability::Utility))
     {

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use crate::elf;
 
+use super::super::host_root::DRIVER_CONTAINER;
 use super::super::{Capability, DriverFiles, DriverLibrary, Hints, HostRoot};
 use super::graphics;
 
@@ -59,7 +60,7 @@ const PROGRAM_DIRECTORIES: [&str; 7] = [
     "/usr/local/nvidia/bin",
     "/home/kubernetes/bin/nvidia/bin",
     "/run/current-system/sw/bin",
-    "/run/nvidia/driver/usr/bin",
+    "/bin",
     "/opt/bin",
     "/usr/local/bin",
 ];
@@ -68,19 +69,33 @@ const DIRECTORIES_32: [&str; 4] =
     ["/usr/lib/i386-linux-gnu", "/usr/lib/i386-linux-gnu/nvidia/current", "/usr/lib32", "/usr/lib"];
 const SOCKETS: [&str; 2] = ["/run/nvidia-persistenced/socket", "/run/nvidia-fabricmanager/socket"];
 
+/// A directory in which the driver may be.
+struct Candidate {
+    /// The tree that it belongs to, in which its links lead: `/`, or a driver root.
+    top: PathBuf,
+    /// As that tree names it.
+    directory: PathBuf,
+    /// How it came to be looked at, as a fragment.
+    found_by: String,
+}
+
 /// Finds the driver's files. Where several versions are installed, the one of the loaded module wins.
 pub(super) fn find_files(root: &HostRoot, hints: &Hints, module_version: Option<&str>) -> DriverFiles {
-    let mut candidates = loader_directories(root);
-    candidates.extend(usual_directories(module_version));
-    // Last: an LD_LIBRARY_PATH often holds CUDA's own compatibility libraries, which are not the host's driver.
-    candidates.extend(hints.library_path.iter().cloned());
-    let Some((directory, version)) = find_main(root, &candidates, module_version) else {
-        return DriverFiles::default();
+    let candidates = candidates(root, hints, module_version);
+    let Some((found, directory, version)) = find_main(root, &candidates, module_version) else {
+        let searched = match &hints.driver_root {
+            _ if !hints.search.is_empty() => Some("in gpu.library_path".to_owned()),
+            Some(root) => Some(format!("below gpu.driver_root (`{}`)", root.display())),
+            None => None,
+        };
+        return DriverFiles { searched, ..DriverFiles::default() };
     };
     let mut directories = vec![directory.clone()];
-    for candidate in candidates.iter().filter_map(|candidate| root.real(candidate)) {
-        if !directories.contains(&candidate) {
-            directories.push(candidate);
+    // A driver in a tree of its own is whole there.
+    for candidate in candidates.iter().filter(|candidate| candidate.top == found.top) {
+        let Some(real) = root.real_below(&candidate.top, &candidate.directory) else { continue };
+        if !directories.contains(&real) {
+            directories.push(real);
         }
     }
     let mut libraries: Vec<DriverLibrary> = Vec::new();
@@ -100,11 +115,12 @@ pub(super) fn find_files(root: &HostRoot, hints: &Hints, module_version: Option<
         glibc_needs: libraries.iter().filter_map(need).collect(),
         libraries_32: find_libraries_32(root, &version),
         configs: graphics::find_configs(root),
-        programs: find_programs(root, &directory),
-        sockets: Vec::new(),
+        programs: find_programs(root, &found.top, &directory),
+        found_by: Some(found.found_by.clone()),
         version: Some(version),
         directory: Some(directory),
         libraries,
+        ..DriverFiles::default()
     }
 }
 
@@ -146,9 +162,40 @@ fn one_library_for_each_link(libraries: &mut [DriverLibrary]) {
     libraries.sort_by(|a, b| a.name.cmp(&b.name));
 }
 
-/// The directories in which the host's loader finds the driver.
-fn loader_directories(root: &HostRoot) -> Vec<PathBuf> {
-    let cache = root.read_bytes(LOADER_CACHE, MAX_CACHE_BYTES);
+/// Where to look, the best place first. What a site says is all that is looked at.
+fn candidates(root: &HostRoot, hints: &Hints, module: Option<&str>) -> Vec<Candidate> {
+    let host = Path::new("/");
+    let named = |directories: Vec<PathBuf>, top: &Path, found_by: &str| -> Vec<Candidate> {
+        let candidate = |directory| Candidate { top: top.into(), directory, found_by: found_by.into() };
+        directories.into_iter().map(candidate).collect()
+    };
+    let of_tree = |top: &Path, found_by: &str| {
+        let mut all =
+            named(loader_directories(root, top), top, &format!("{found_by}, by its loader's cache"));
+        all.extend(named(usual_directories(module), top, found_by));
+        all
+    };
+    if !hints.search.is_empty() {
+        return named(hints.search.clone(), host, "gpu.library_path");
+    }
+    if let Some(top) = &hints.driver_root {
+        return of_tree(top, &format!("gpu.driver_root `{}`", top.display()));
+    }
+    let mut all = named(loader_directories(root, host), host, "the loader's cache");
+    all.extend(named(usual_directories(module), host, "a usual place"));
+    let container = Path::new(DRIVER_CONTAINER);
+    if root.exists(container) {
+        all.extend(of_tree(container, &format!("the driver container `{DRIVER_CONTAINER}`")));
+    }
+    // Last: an LD_LIBRARY_PATH often holds CUDA's own compatibility libraries, which are not the host's driver.
+    all.extend(named(hints.library_path.clone(), host, "LD_LIBRARY_PATH"));
+    all
+}
+
+/// The directories in which the loader of a tree finds the driver.
+fn loader_directories(root: &HostRoot, top: &Path) -> Vec<PathBuf> {
+    let cache = root.real_below(top, Path::new(LOADER_CACHE));
+    let cache = cache.and_then(|cache| root.read_bytes(cache.to_str()?, MAX_CACHE_BYTES));
     let Some(cache) = cache.and_then(|bytes| elf::cache::Cache::parse(&bytes).ok()) else {
         return Vec::new();
     };
@@ -161,7 +208,7 @@ fn loader_directories(root: &HostRoot) -> Vec<PathBuf> {
     paths.filter_map(|path| Some(Path::new(path).parent()?.to_path_buf())).collect()
 }
 
-/// Where packages, Fedora, NixOS, driver containers and Kubernetes nodes have the driver.
+/// Where packages, Fedora, Debian, NixOS and Kubernetes nodes have the driver.
 fn usual_directories(module_version: Option<&str>) -> Vec<PathBuf> {
     let triple = format!("{ARCH}-linux-gnu");
     let major = module_version.and_then(|version| version.split('.').next()).unwrap_or_default();
@@ -169,6 +216,8 @@ fn usual_directories(module_version: Option<&str>) -> Vec<PathBuf> {
         "/usr/lib64".to_owned(),
         format!("/usr/lib/{triple}"),
         format!("/usr/lib/{triple}/nvidia/current"),
+        "/lib64".into(),
+        format!("/lib/{triple}"),
         "/usr/lib64/nvidia".into(),
         format!("/usr/lib/nvidia-{major}"),
         "/usr/lib".into(),
@@ -178,40 +227,46 @@ fn usual_directories(module_version: Option<&str>) -> Vec<PathBuf> {
         "/home/kubernetes/bin/nvidia/lib64".into(),
         "/home/kubernetes/bin/nvidia".into(),
         "/opt/nvidia/lib64".into(),
-        format!("/run/nvidia/driver/usr/lib/{triple}"),
-        "/run/nvidia/driver/usr/lib64".into(),
+        "/opt/nvidia/lib".into(),
+        "/opt/nvidia".into(),
     ]
     .map(PathBuf::from)
     .into()
 }
 
-/// The real directory of a main library and the version in its name.
-fn find_main(root: &HostRoot, candidates: &[PathBuf], module: Option<&str>) -> Option<(PathBuf, String)> {
+/// The candidate that has a main library, that one's real directory, and the version in its name.
+fn find_main<'a>(
+    root: &HostRoot,
+    candidates: &'a [Candidate],
+    module: Option<&str>,
+) -> Option<(&'a Candidate, PathBuf, String)> {
     let mut first = None;
     for stem in MAIN_LIBRARIES {
-        for directory in candidates {
+        for candidate in candidates {
             // Beside the link, the version of the module by name: several may lie in one directory.
             let names = [module.map(|version| format!("{stem}.{version}")), Some(format!("{stem}.1"))];
             for name in names.into_iter().flatten() {
-                let Some(found) = main_library(root, &directory.join(name), stem) else { continue };
-                if module.is_none() || module == Some(&found.1) {
-                    return Some(found);
+                let real = root.real_below(&candidate.top, &candidate.directory.join(name));
+                let Some((directory, version)) = real.and_then(|real| main_library(root, &real, stem)) else {
+                    continue;
+                };
+                if module.is_none() || module == Some(&version) {
+                    return Some((candidate, directory, version));
                 }
-                first.get_or_insert(found);
+                first.get_or_insert((candidate, directory, version));
             }
         }
     }
     first
 }
 
-fn main_library(root: &HostRoot, path: &Path, stem: &str) -> Option<(PathBuf, String)> {
-    let real = root.real(path)?;
+fn main_library(root: &HostRoot, real: &Path, stem: &str) -> Option<(PathBuf, String)> {
     // CUDA's stubs directory has a libcuda that only a linker may use.
     if real.components().any(|part| part.as_os_str() == "stubs") {
         return None;
     }
     let version = real.file_name()?.to_str()?.strip_prefix(stem)?.strip_prefix('.')?.to_owned();
-    if !version.contains('.') || !is_for_this_machine(root, &real) {
+    if !version.contains('.') || !is_for_this_machine(root, real) {
         return None;
     }
     Some((real.parent()?.to_path_buf(), version))
@@ -258,7 +313,7 @@ pub(super) fn stem_of(name: &str) -> &str {
 
 /// The names by which programs ask: the SONAME, for some libraries the name without a version, which CUDA and video
 /// programs pass to dlopen, and two names that the dispatchers of GLX and GBM look for.
-fn links_for(name: &str, soname: Option<&str>) -> Vec<String> {
+pub(super) fn links_for(name: &str, soname: Option<&str>) -> Vec<String> {
     let mut links: Vec<String> =
         soname.filter(|soname| *soname != name).map(str::to_owned).into_iter().collect();
     let further = match stem_of(name) {
@@ -274,7 +329,7 @@ fn links_for(name: &str, soname: Option<&str>) -> Vec<String> {
 }
 
 /// By the lists of libnvidia-container (`src/nvc_info.c`).
-fn capability_of(name: &str) -> Capability {
+pub(super) fn capability_of(name: &str) -> Capability {
     let stem = stem_of(name);
     match stem {
         "libnvidia-ml" | "libnvidia-cfg" | "libnvidia-nscq" | "libnvidia-sandboxutils" => Capability::Utility,
@@ -304,14 +359,15 @@ fn capability_of(name: &str) -> Capability {
     }
 }
 
-fn find_programs(root: &HostRoot, library_directory: &Path) -> Vec<(PathBuf, Capability)> {
-    let beside = library_directory.parent().map(|parent| parent.join("bin"));
-    let directories: Vec<PathBuf> =
-        beside.into_iter().chain(PROGRAM_DIRECTORIES.map(PathBuf::from)).collect();
+fn find_programs(root: &HostRoot, top: &Path, library_directory: &Path) -> Vec<(PathBuf, Capability)> {
+    let beside = library_directory.parent().map(|parent| (Path::new("/"), parent.join("bin")));
+    let in_tree = PROGRAM_DIRECTORIES.map(|directory| (top, PathBuf::from(directory)));
+    let directories: Vec<(&Path, PathBuf)> = beside.into_iter().chain(in_tree).collect();
     PROGRAMS
         .into_iter()
         .filter_map(|(name, capability)| {
-            let found = directories.iter().find_map(|directory| root.real(&directory.join(name)))?;
+            let mut places = directories.iter();
+            let found = places.find_map(|(top, directory)| root.real_below(top, &directory.join(name)))?;
             Some((found, capability))
         })
         .collect()

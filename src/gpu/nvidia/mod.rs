@@ -1,10 +1,12 @@
 //! NVIDIA: what the kernel driver shows in procfs, where its libraries are, and what a container needs of both.
 
 mod cache;
+pub(super) mod compat;
 mod graphics;
 mod inside;
 mod libs;
 pub(super) mod mig;
+pub(super) mod modprobe;
 pub(super) mod mps;
 mod nodes;
 pub(super) mod nvml;
@@ -12,6 +14,9 @@ mod procfs;
 mod require;
 pub(super) mod troubles;
 mod view;
+pub(super) mod wsl;
+
+use std::path::Path;
 
 use crate::grants::Grants;
 
@@ -31,12 +36,13 @@ impl Vendor for Nvidia {
     }
 
     fn read_inventory(&self, root: &HostRoot, hints: &Hints) -> Option<Inventory> {
-        let driver = procfs::read_driver(root)?;
+        let Some(driver) = procfs::read_driver(root) else { return wsl::read_inventory(root) };
         let mut inventory = Inventory {
             vendor: Some(self.name().into()),
             driver_version: driver.version,
             gpus: driver.gpus,
             findings: driver.findings,
+            device_root: root.device_root().map(Path::to_path_buf),
             ..Inventory::default()
         };
         // A node of a GPU that the driver leaves out is no GPU.

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use super::super::inventory::number_gpus;
 use super::super::{Capabilities, Capability, Gpu, HostRoot};
 
-const CONTROL: &str = "/dev/nvidiactl";
-const UVM: &str = "/dev/nvidia-uvm";
+pub(super) const CONTROL: &str = "/dev/nvidiactl";
+pub(super) const UVM: &str = "/dev/nvidia-uvm";
 const UVM_TOOLS: &str = "/dev/nvidia-uvm-tools";
 const MODESET: &str = "/dev/nvidia-modeset";
 /// Needed by everything, by CUDA, by profilers, and by what draws.

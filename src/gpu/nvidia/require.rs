@@ -194,7 +194,7 @@ impl<'a> Term<'a> {
 }
 
 /// Compares versions number by number; what is missing is 0. `None` if one is no version.
-fn compare(left: &str, right: &str) -> Option<Ordering> {
+pub(in crate::gpu) fn compare(left: &str, right: &str) -> Option<Ordering> {
     let numbers = |text: &str| {
         let mut numbers = [0_u64; MAX_COMPONENTS];
         for (index, part) in text.split('.').enumerate() {

@@ -6,9 +6,8 @@ use crate::grants::{Trouble, Weight};
 use crate::sys::{Errno, pidfd};
 
 use super::super::{Capabilities, Capability, Chosen, HostRoot, ImageLibc, Inventory, NodeAccess, causes};
+use super::nodes::{CONTROL, UVM};
 
-const CONTROL: &str = "/dev/nvidiactl";
-const UVM: &str = "/dev/nvidia-uvm";
 /// The first NVSwitch. `/proc/devices` lists their major on every host.
 const SWITCH: &str = "/dev/nvidia-nvswitch0";
 const FABRIC_MANAGER: [&str; 2] =
@@ -46,7 +45,10 @@ pub(super) fn of_node(root: &HostRoot, inventory: &Inventory, wanted: &Capabilit
 fn of_versions(inventory: &Inventory) -> Option<Trouble> {
     let (what, remedy, weight) = match (&inventory.driver_version, &inventory.files.version) {
         (_, None) => (
-            "the driver's libraries were not found: there is no libcuda.so.1 for this machine".into(),
+            format!(
+                "the driver's libraries were not found: there is no libcuda.so.1 for this machine{}",
+                inventory.files.searched.as_ref().map(|place| format!(" {place}")).unwrap_or_default()
+            ),
             "install those of the driver's version, or name their directory in LD_LIBRARY_PATH",
             Weight::Certain,
         ),

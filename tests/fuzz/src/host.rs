@@ -10,8 +10,8 @@ use slipway::sched::read_job;
 
 use crate::scratch;
 
-/// Any bytes are a program or library of 64 or 32 bits, or they are none; a SONAME is a name, and what it needs of a C
-/// library, or has as one, is a release or an error.
+/// Any bytes are a program or library of 64 or 32 bits, or they are none; a SONAME is a name, a note is a part of the file, and
+/// what it needs of a C library, or has as one, is a release or an error.
 pub(crate) fn elf(data: &[u8]) {
     let machine = elf::machine(data);
     let _ = elf::interpreter(data);
@@ -20,6 +20,9 @@ pub(crate) fn elf(data: &[u8]) {
         assert!(object.soname.is_none_or(|name| !name.contains('/')));
     }
     let _ = (elf::versions::glibc_needed(data), elf::versions::glibc_defined(data));
+    if let Ok(Some(text)) = elf::note(data, ".note.cuda.fwd_compatibility", "NVIDIA Corporation") {
+        assert!(text.is_empty() || data.windows(text.len()).any(|part| part == text));
+    }
 }
 
 /// Any bytes are a loader cache or an error. What is written is read again as the same; a merge keeps the order of the

@@ -29,6 +29,12 @@ pub(crate) struct Scenario {
     pub(crate) library_version: Option<String>,
     /// Where the libraries are; the distribution's directory if not said.
     pub(crate) library_directory: Option<PathBuf>,
+    /// The tree of a driver that is installed in one of its own; libraries and programs lie below it.
+    pub(crate) driver_root: Option<PathBuf>,
+    /// Where the host has links to the libraries, as NixOS does: absolute ones, in another directory.
+    pub(crate) linked_from: Option<PathBuf>,
+    /// It is WSL, with this directory of the driver below `/usr/lib/wsl/drivers`.
+    pub(crate) wsl_store: Option<String>,
     /// Has the nodes of NVSwitches.
     #[serde(default)]
     pub(crate) nvswitch: bool,
@@ -158,6 +164,9 @@ impl Host {
             host.write_capabilities();
             host.write_libraries(text);
         }
+        if let Some(store) = host.scenario.wsl_store.as_deref() {
+            host.write_wsl(store, text);
+        }
         host
     }
 
@@ -174,7 +183,17 @@ impl Host {
     /// Where the libraries are, as an absolute path of the host.
     pub(crate) fn library_directory(&self) -> PathBuf {
         let usual = format!("/usr/lib/{}-linux-gnu", std::env::consts::ARCH);
-        self.scenario.library_directory.clone().unwrap_or_else(|| usual.into())
+        let inside = self.scenario.library_directory.clone().unwrap_or_else(|| usual.into());
+        self.driver_root().join(inside.strip_prefix("/").unwrap())
+    }
+
+    fn driver_root(&self) -> PathBuf {
+        self.scenario.driver_root.clone().unwrap_or_else(|| "/".into())
+    }
+
+    /// The place in the tree of an absolute path of the host.
+    pub(crate) fn of(&self, path: &Path) -> PathBuf {
+        self.path(path.strip_prefix("/").unwrap().to_str().unwrap())
     }
 
     /// Version of the libraries.
@@ -236,11 +255,11 @@ impl Host {
                 self.write("run/nvidia-fabricmanager/nv-fabricmanager.pid", "1\n");
             }
         }
-        names.retain(|name| !self.scenario.missing_nodes.iter().any(|missing| missing == name));
         if self.scenario.stale_mps {
             self.write("tmp/nvidia-mps/control", "");
             self.write("tmp/nvidia-mps/log", "");
         }
+        names.retain(|name| !self.scenario.missing_nodes.iter().any(|missing| missing == name));
         for name in names {
             self.write(&format!("dev/{name}"), "");
         }
@@ -297,7 +316,7 @@ impl Host {
     }
 
     fn write_libraries(&self, scenario: &str) {
-        let directory = self.path(self.library_directory().to_str().unwrap().trim_start_matches('/'));
+        let directory = self.of(&self.library_directory());
         fs::create_dir_all(&directory).unwrap();
         let version = self.library_version();
         for (stem, number) in LIBRARIES {
@@ -312,6 +331,10 @@ impl Host {
             if soname != name {
                 symlink(&name, directory.join(&soname)).unwrap();
             }
+            if let Some(from) = self.scenario.linked_from.as_deref() {
+                fs::create_dir_all(self.of(from)).unwrap();
+                symlink(self.library_directory().join(&name), self.of(from).join(&soname)).unwrap();
+            }
         }
         fs::copy(fake_nvml(), directory.join(format!("libnvidia-ml.so.{version}"))).unwrap();
         symlink(format!("libnvidia-ml.so.{version}"), directory.join("libnvidia-ml.so.1")).unwrap();
@@ -320,8 +343,43 @@ impl Host {
         fs::write(directory.join(format!("libnvidia-empty.so.{version}")), "").unwrap();
         fs::write(directory.join("libdistribution.so.1.2.13"), shared_library("libdistribution.so.1", &[]))
             .unwrap();
-        self.write("usr/bin/nvidia-smi", "#!/bin/sh\necho fake nvidia-smi\n");
-        fs::set_permissions(self.path("usr/bin/nvidia-smi"), fs::Permissions::from_mode(0o755)).unwrap();
+        let programs = self.driver_root().join("usr/bin");
+        self.write_smi(&programs);
+    }
+
+    fn write_smi(&self, directory: &Path) {
+        let program = self.of(&directory.join("nvidia-smi"));
+        fs::create_dir_all(program.parent().unwrap()).unwrap();
+        fs::write(&program, "#!/bin/sh\necho fake nvidia-smi\n").unwrap();
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+
+    /// What Windows lends: the node, the base library, and the driver's directory beside an older one.
+    fn write_wsl(&self, store: &str, scenario: &str) {
+        self.write("dev/dxg", "");
+        fs::set_permissions(self.path("dev/dxg"), fs::Permissions::from_mode(0o666)).unwrap();
+        let library = |path: &str, soname: &str, functions: &[Function]| {
+            self.write(path, "");
+            fs::write(self.path(path), shared_library(soname, functions)).unwrap();
+        };
+        library("usr/lib/wsl/lib/libdxcore.so", "libdxcore.so", &[]);
+        // What Microsoft has there besides is not the driver's.
+        library("usr/lib/wsl/lib/libd3d12.so", "libd3d12.so", &[]);
+        let top = format!("usr/lib/wsl/drivers/{store}");
+        let cuda = [Function::Succeed("cuInit"), Function::Give("cuDeviceGetCount", 2)];
+        library(&format!("{top}/libcuda.so.1.1"), "libcuda.so.1", &cuda);
+        library(&format!("{top}/libcuda_loader.so"), "libcuda_loader.so", &[]);
+        library(&format!("{top}/libnvidia-ml_loader.so"), "libnvidia-ml_loader.so", &[]);
+        let jit = "libnvidia-ptxjitcompiler.so.1";
+        library(&format!("{top}/{jit}"), jit, &[]);
+        fs::copy(fake_nvml(), self.path(&format!("{top}/libnvidia-ml.so.1"))).unwrap();
+        self.write(&format!("{top}/libnvidia-ml.scenario.toml"), scenario);
+        self.write(&format!("{top}/nvcubins.bin"), "code of the driver\n");
+        self.write_smi(Path::new(&format!("/{top}")));
+        library("usr/lib/wsl/drivers/nv_old.inf_amd64_0/libcuda.so.1.1", "libcuda.so.1", &[]);
+        // The newer directory is the one that was changed last.
+        let old = fs::File::open(self.path("usr/lib/wsl/drivers/nv_old.inf_amd64_0")).unwrap();
+        old.set_modified(std::time::UNIX_EPOCH).unwrap();
     }
 
     /// Runs a program as an ordinary user on the real host with this tree laid over it.
@@ -397,7 +455,6 @@ done
     mount --bind "$source" "$tree/stage/$name"
 done
 mount --rbind "$tree/stage" /dev
-[ ! -d "$tree/run" ] || mount -t overlay overlay -o "ro,lowerdir=$tree/run:/run" /run
 if [ -d "$tree/sys/bus/pci" ]; then mount --bind "$tree/sys/bus/pci" /sys/bus/pci; fi
 # A directory that the machine lacks comes with the nearest that it has; overlays cannot lie three deep.
 covered() { for top in $done; do case "$1/" in "$top"/*) return 0 ;; esac; done; return 1; }
@@ -409,6 +466,7 @@ covered() { for top in $done; do case "$1/" in "$top"/*) return 0 ;; esac; done;
     done="$done $place"
     mount -t overlay overlay -o "ro,lowerdir=$tree/usr/$place:/usr/$place" "/usr/$place"
 done
+if [ -d "$tree/run" ]; then mount --rbind "$tree/run" /run; fi
 exec "$@"
 "#;
 

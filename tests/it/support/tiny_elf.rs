@@ -31,6 +31,37 @@ impl Function {
     }
 }
 
+/// The library with a section of one note behind it, as NVIDIA's compatibility libraries have one.
+pub(crate) fn with_note(mut library: Vec<u8>, section: &str, owner: &str, text: &str) -> Vec<u8> {
+    let names = format!("\0{section}\0.shstrtab\0");
+    let mut name: Vec<u8> = owner.bytes().chain([0]).collect();
+    let mut note =
+        [name.len(), text.len(), 1].map(|number| u32::try_from(number).unwrap().to_le_bytes()).concat();
+    name.resize(name.len().next_multiple_of(4), 0);
+    note.extend(name);
+    note.extend(text.as_bytes());
+    let mut add = |bytes: &[u8]| {
+        library.resize(library.len().next_multiple_of(8), 0);
+        let at = library.len();
+        library.extend(bytes);
+        at as u64
+    };
+    let (names_at, note_at) = (add(names.as_bytes()), add(&note));
+    let mut headers = vec![0; 64];
+    for (name, kind, at, size, align) in
+        [(section.len() + 2, 3_u32, names_at, names.len(), 1_u64), (1, 7, note_at, note.len(), 4)]
+    {
+        headers.extend([u32::try_from(name).unwrap(), kind].map(u32::to_le_bytes).concat());
+        headers.extend([0, 0, at, size as u64].map(u64::to_le_bytes).concat());
+        headers.extend([0; 8]);
+        headers.extend([align, 0].map(u64::to_le_bytes).concat());
+    }
+    let table = add(&headers);
+    library[40..48].copy_from_slice(&table.to_le_bytes());
+    library[58..64].copy_from_slice(&[64_u16, 3, 1].map(u16::to_le_bytes).concat());
+    library
+}
+
 /// A 64-bit little-endian shared library for this machine.
 pub(crate) fn shared_library(soname: &str, functions: &[Function]) -> Vec<u8> {
     const HEADERS: usize = 64 + 3 * 56;
