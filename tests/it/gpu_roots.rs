@@ -92,12 +92,13 @@ fn what_a_site_names_is_all_that_is_looked_at() {
     let hints = Hints { search: vec!["/apps/driver".into()], ..Hints::default() };
     assert_eq!(found(&read_inventory(&host.root(), &hints)), ("/apps/driver".into(), "gpu.library_path"));
     let missing = "the driver's libraries were not found: there is no libcuda.so.1 for this machine";
+    let remedy = "correct the setting, or leave it out";
     let hints = Hints { search: vec!["/apps/other".into()], ..Hints::default() };
     let inventory = read_inventory(&host.root(), &hints);
-    assert_eq!(inventory.findings, [format!("{missing} in gpu.library_path")]);
+    assert_eq!(inventory.findings, [format!("{missing} in gpu.library_path ({remedy})")]);
     let hints = Hints { driver_root: Some("/apps".into()), ..Hints::default() };
     let inventory = read_inventory(&host.root(), &hints);
-    assert_eq!(inventory.findings, [format!("{missing} below gpu.driver_root (`/apps`)")]);
+    assert_eq!(inventory.findings, [format!("{missing} below gpu.driver_root (`/apps`) ({remedy})")]);
 }
 
 #[test]

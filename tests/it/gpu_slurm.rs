@@ -88,6 +88,8 @@ fn run(flags: &[&str]) -> Vec<Seen> {
     println!("{text}");
     let seen: Vec<Seen> = text
         .lines()
+        // srun says so where a step has to wait.
+        .filter(|line| !line.starts_with("srun: "))
         .map(|line| {
             let words: Vec<&str> = line.split(' ').collect();
             let [_, numbers, _, visible, _, host, _, inside, visible_inside] = words[..] else {

@@ -326,7 +326,7 @@ fn a_missing_driver_is_named_where_gpus_were_promised() {
     need!(root, userns, fuse, tool "busybox");
     let sandbox = sandbox();
     let launch = on("no-driver", &sandbox);
-    let what = "no NVIDIA driver is loaded (neither /sys/module/nvidia nor /proc/driver/nvidia nor /dev/nvidiactl exists)";
+    let what = "no NVIDIA driver is loaded (neither /sys/module/nvidia nor /proc/driver/nvidia nor /dev/nvidiactl exists); no AMD GPU (/sys/class/kfd); no discrete Intel GPU; no Gaudi";
     assert_eq!(launch.run(&[], &[]), silent());
     let remedy =
         "leave out --gpus to run the same command on nodes with and without GPUs, or start it on a GPU node";
@@ -456,10 +456,11 @@ fn explain_lists_all_of_the_driver_with_its_rule() {
         "  /dev/nvidia3 (rw)  granted  GPU 2: the notes say by which rule".into(),
         "  /dev/nvidiactl (rw)  granted  every GPU needs it".into(),
         "  /etc/ld.so.cache  granted  the image's with the driver's libraries in it".into(),
-        "  /usr/bin/nvidia-smi (ro)  granted  a program of the driver".into(),
+        "  /usr/bin/nvidia-smi (ro)  granted  a program of the driver, for utility".into(),
         "  GPU 2 (/dev/nvidia3) is inside: SLURM_STEP_GPUS=2".into(),
         "  GPU 7 (/dev/nvidia6) is not inside: SLURM_STEP_GPUS=2".into(),
-        "  /dev/nvidia-modeset is not inside: it drives displays".into(),
+        "  /dev/nvidia-modeset is not inside: graphics and display alone need it, and are not asked for"
+            .into(),
         "  /dev/nvidia-nvswitchctl is not inside: it is the fabric manager's".into(),
     ] {
         assert!(text.lines().any(|found| found == line), "{line}\n{text}");
@@ -511,9 +512,11 @@ fn a_start_asks_no_nvml_and_opens_no_node() {
     let (first, warm, without) = (run("all"), run("all"), run("none"));
     for (kind, text) in [("first", &first), ("warm", &warm)] {
         let opens = |what: &str| {
-            // Neither what is only taken hold of to be mounted nor a mount point that is made (O_EXCL) is opened.
+            // Neither what is only taken hold of to be mounted nor a mount point that is made (O_EXCL) is opened, and a
+            // directory is no node.
             let is_open = |line: &&str| {
-                line.starts_with("openat") && !line.contains("O_PATH") && !line.contains("O_EXCL")
+                line.starts_with("openat")
+                    && !["O_PATH", "O_EXCL", "O_DIRECTORY"].iter().any(|flag| line.contains(flag))
             };
             let lines = text.lines().filter(is_open).filter(|line| line.contains(what));
             lines.map(str::to_owned).collect::<Vec<_>>()

@@ -18,6 +18,10 @@ pub(in crate::gpu) const MPS_DIRECTORY: &str = "/tmp/nvidia-mps";
 /// What holds for the whole node, for programs that want these parts of the driver.
 pub(super) fn of_node(root: &HostRoot, inventory: &Inventory, wanted: &Capabilities) -> Vec<Trouble> {
     let certain = |what: String, remedy: String| Trouble { what, remedy, weight: Weight::Certain };
+    // WSL has another node, and all that there is through it.
+    if inventory.is_undivided() {
+        return Vec::new();
+    }
     let missing = |node: &str| !inventory.control_nodes.iter().any(|have| have == Path::new(node));
     let mut found = Vec::new();
     if missing(CONTROL) {
@@ -49,7 +53,10 @@ fn of_versions(inventory: &Inventory) -> Option<Trouble> {
                 "the driver's libraries were not found: there is no libcuda.so.1 for this machine{}",
                 inventory.files.searched.as_ref().map(|place| format!(" {place}")).unwrap_or_default()
             ),
-            "install those of the driver's version, or name their directory in LD_LIBRARY_PATH",
+            match inventory.files.searched {
+                Some(_) => "correct the setting, or leave it out",
+                None => "install those of the driver's version, or name their directory in LD_LIBRARY_PATH",
+            },
             Weight::Certain,
         ),
         (Some(module), Some(libraries)) if module != libraries => (

@@ -420,7 +420,7 @@ for place in proc/driver sys/module; do
     cp -R "$tree/$place/." "/$place/"
 done
 mount --bind "$tree/proc/devices" /proc/devices
-if [ -d "$tree/sys/bus" ]; then
+if [ -d "$tree/sys/fs" ]; then
     for name in fs kernel devices/system/cpu; do
         mount --rbind "/sys/$name" "$tree/sys/$name"
     done
