@@ -25,7 +25,7 @@ fn members(bytes: &[u8]) -> Vec<(String, EntryKind, Vec<u8>)> {
     found
 }
 
-fn names(bytes: &[u8]) -> Vec<String> {
+pub(super) fn names(bytes: &[u8]) -> Vec<String> {
     members(bytes).into_iter().map(|(name, ..)| name).collect()
 }
 

@@ -186,3 +186,34 @@ fn conversions_write_to_their_target_only() {
     sandbox.slipway(["load", "-q", "-i", "box.tar"]).succeed();
     sandbox.assert_nothing_left();
 }
+
+#[test]
+fn pushes_and_pulls_have_no_rights_on_other_files() {
+    need!(tool "busybox");
+    if slipway::sys::landlock::version().is_none() {
+        println!("skipped: the kernel has no Landlock");
+        return;
+    }
+    let sandbox = Sandbox::new();
+    TestImage::busybox().save(&sandbox, "box.tar", super::support::image::Shape::Oci);
+    sandbox.slipway(["load", "-q", "-i", "box.tar"]).succeed();
+    // A registry that takes calls and says nothing.
+    let registry = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let name = format!("{}/box:1", registry.local_addr().unwrap());
+    sandbox.slipway(["tag", "boxtest", &name]).succeed();
+    let is_fenced = |verb: &str| {
+        let mut child = sandbox.slipway([verb, &name]).spawn();
+        let call = registry.accept().unwrap();
+        let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        drop(call);
+        // Whoever is behind such a fence has given up gaining privileges for it.
+        status.contains("NoNewPrivs:\t1")
+    };
+    assert!(is_fenced("push") && is_fenced("pull"));
+    // A login helper is a program of others, and may need what we do not.
+    sandbox.make_directory("home/.docker");
+    sandbox.write("home/.docker/config.json", r#"{"credsStore": "absent"}"#);
+    assert!(!is_fenced("push") && !is_fenced("pull"));
+}
