@@ -107,7 +107,7 @@ fn copies_as_docker_does() {
     // One that cannot be written to.
     yard.start(&["--name", "ro", "box.sif", "sleep", "1000"]);
     cp("ro:/etc/os-release", "release");
-    yard.fails(&["cp", "one", "ro:/etc/x"], 1, "cannot write `x`: the container's root is read-only");
+    yard.fails(&["cp", "one", "ro:/etc/x"], 1, "cannot write `x`: its place in the container is read-only");
     yard.ok(&["rm", "-f", "ro"]);
     yard.assert_empty();
 }

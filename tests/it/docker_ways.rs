@@ -38,6 +38,8 @@ fn stop_and_kill_in_a_pid_namespace_do_what_docker_does() {
     ] {
         start(&yard, flags, image, script);
         assert_eq!(yard.ok(act), "box\n", "{flags:?} {act:?}");
+        // Of a signal that is not KILL nobody knows whether it ends anything.
+        assert_eq!(yard.ok(&["wait", "box"]), format!("{code}\n"), "{flags:?} {act:?}");
         assert_eq!(yard.status("box"), ("exited".into(), code), "{flags:?} {image} {act:?}");
         yard.ok(&["rm", "box"]);
     }
@@ -58,7 +60,7 @@ fn without_a_proc_of_its_own_a_container_has_no_pid_namespace() {
     let yard = Yard::new();
     let hidden = |flags: &str| {
         let script = format!(
-            "mount --bind /dev/null /proc/kcore; readlink /proc/self/ns/pid; \
+            "mount --bind /dev/null /proc/version; readlink /proc/self/ns/pid; \
              $SLIPWAY run {flags} box.sif sh -c 'readlink /proc/self/ns/pid; test -d /proc/$$ && echo itself'"
         );
         let words = ["-r", "-m", "--", "/bin/sh", "-euc", &script];
@@ -106,12 +108,10 @@ fn names_ids_and_prefixes_resolve_as_docker_s_do() {
     let alike = &first[..40];
     yard.fails(&["rm", alike], 1, &format!("`{alike}` is the beginning of more than one container's id"));
     std::fs::remove_dir(&twin).unwrap();
-    for word in ["firs", "FIRST", &first[..13].to_uppercase(), "zz", ""] {
-        if word != first[..13] {
-            yard.fails(&["rm", word], 1, "no such container");
-        }
+    for word in ["firs", "FIRST", "zz", "firstly"] {
+        yard.fails(&["rm", word], 1, "no such container");
     }
-    yard.fails(&["create", "--name", "first", "box.sif"], 125, "is already in use");
+    yard.fails(&["create", "--name", "first", "box.sif"], 1, "is already in use");
     yard.ok(&["rm", &third, &second, "first"]);
     assert_eq!(yard.ok(&["ps", "-aq"]), "");
     yard.assert_empty();

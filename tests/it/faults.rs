@@ -57,11 +57,13 @@ struct Start<'a> {
     env: &'a [(&'a str, &'a str)],
     /// Processes that were there before and stay.
     others: BTreeSet<i32>,
+    /// What is kept of the containers that stay.
+    kept: Vec<PathBuf>,
 }
 
 impl<'a> Start<'a> {
     fn new(yard: &'a Yard, flags: &'a [&'a str]) -> Self {
-        Self { yard, flags, words: &STAYS, env: &[], others: BTreeSet::new() }
+        Self { yard, flags, words: &STAYS, env: &[], others: BTreeSet::new(), kept: Vec::new() }
     }
 
     fn run(&self, more: &[&str]) -> super::support::sandbox::Run<'_> {
@@ -107,11 +109,9 @@ impl<'a> Start<'a> {
         }
         let sockets = std::fs::read_to_string("/proc/net/unix").unwrap();
         left.extend(sockets.lines().filter(|line| line.contains(place)).map(str::to_owned));
-        if self.others.is_empty() {
-            left.extend(files_below(&yard.state).into_iter().map(|path| path.display().to_string()));
-        } else {
-            left.extend(yard.state_files().into_iter().map(|path| path.display().to_string()));
-        }
+        let files = if self.kept.is_empty() { files_below(&yard.state) } else { yard.state_files() };
+        let new = files.iter().filter(|path| !self.kept.contains(path));
+        left.extend(new.map(|path| path.display().to_string()));
         let shared = std::fs::read_dir("/dev/shm").unwrap().flatten();
         let own = shared.filter(|entry| entry.file_name().to_string_lossy().contains("slipway"));
         left.extend(own.map(|entry| entry.path().display().to_string()));
@@ -159,10 +159,10 @@ impl<'a> Start<'a> {
         let start = Instant::now();
         while start.elapsed() < DEADLINE {
             for id in self.yard.slipway(&["ps", "-aq"]).stdout.split_whitespace() {
-                if !self.others.is_empty() && self.yard.inspect(id, "/Name") == "/stays" {
-                    continue;
+                let stays = |path: &PathBuf| path.file_name().unwrap().to_str().unwrap().starts_with(id);
+                if !self.kept.iter().any(stays) {
+                    self.yard.slipway(&["rm", "-f", id]);
                 }
-                self.yard.slipway(&["rm", "-f", id]);
             }
             left = self.left();
             if left.is_empty() {
@@ -336,14 +336,22 @@ fn a_start_that_joins_killed_at_any_step_leaves_the_others_alone() {
     wait_until("the keeper is there", || names().iter().any(|name| name == "slipway-keeper"));
     let mut others: BTreeSet<i32> = yard.sandbox.processes().into_iter().map(|(pid, _)| pid).collect();
     others.insert(yard.pid("stays", "/State/Pid"));
+    let kept = yard.state_files();
     for flags in [&["--rm"][..], &["-d", "--name", "hit"]] {
-        let start = Start { yard: &yard, flags, words: &STAYS, env: &TASK, others: others.clone() };
+        let start = Start {
+            yard: &yard,
+            flags,
+            words: &STAYS,
+            env: &TASK,
+            others: others.clone(),
+            kept: kept.clone(),
+        };
         start.kill_at_every_step(Victim::Waiting);
         if flags.contains(&"-d") {
             start.kill_at_every_step(Victim::Monitor);
         }
         assert_eq!(names().iter().filter(|name| *name == "slipway-keeper").count(), 1);
-        assert_eq!(yard.ok(&["exec", "stays", "cat", "/etc/hostname"]).lines().count(), 1);
+        assert_eq!(yard.ok(&["exec", "stays", "head", "-n", "1", "/etc/os-release"]), "ID=boxtest\n");
     }
     yard.ok(&["rm", "-f", "stays"]);
     wait_until("all have ended", || yard.sandbox.processes().is_empty());

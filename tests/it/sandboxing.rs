@@ -197,11 +197,11 @@ fn pushes_and_pulls_have_no_rights_on_other_files() {
     let sandbox = Sandbox::new();
     TestImage::busybox().save(&sandbox, "box.tar", super::support::image::Shape::Oci);
     sandbox.slipway(["load", "-q", "-i", "box.tar"]).succeed();
-    // A registry that takes calls and says nothing.
-    let registry = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let name = format!("{}/box:1", registry.local_addr().unwrap());
-    sandbox.slipway(["tag", "boxtest", &name]).succeed();
     let is_fenced = |verb: &str| {
+        // A registry that takes calls and says nothing.
+        let registry = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let name = format!("{}/box:1", registry.local_addr().unwrap());
+        sandbox.slipway(["tag", "boxtest", &name]).succeed();
         let mut child = sandbox.slipway([verb, &name]).spawn();
         let call = registry.accept().unwrap();
         let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();

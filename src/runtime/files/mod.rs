@@ -59,7 +59,7 @@ pub enum CopyError {
         why: String,
     },
     /// A container that cannot be written to.
-    #[error("cannot write `{}`: the container's root is read-only", path.display())]
+    #[error("cannot write `{}`: its place in the container is read-only", path.display())]
     ReadOnly {
         /// The place.
         path: PathBuf,
