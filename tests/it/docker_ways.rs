@@ -116,3 +116,39 @@ fn names_ids_and_prefixes_resolve_as_docker_s_do() {
     assert_eq!(yard.ok(&["ps", "-aq"]), "");
     yard.assert_empty();
 }
+
+#[test]
+fn what_a_container_has_of_its_own_is_told_as_docker_does() {
+    need!(userns, fuse, tool "busybox");
+    let yard = Yard::new();
+    let told = |word: &str| {
+        let at = |pointer: &str| yard.inspect(word, pointer);
+        let host = at("/HostConfig");
+        json!([
+            host["NetworkMode"],
+            host["PidMode"],
+            host["IpcMode"],
+            host["ReadonlyRootfs"],
+            at("/NetworkSettings/Networks"),
+        ])
+    };
+    let format = ["ps", "--format", "{{.Names}} {{.Networks}} {{.Size}}"];
+    yard.start(&["--name", "hpc", "box.sif", "sleep", "1000"]);
+    assert_eq!(told("hpc"), json!(["host", "host", "host", true, {"host": {}}]));
+    let image = std::fs::metadata(yard.sandbox.path("home/box.sif")).unwrap().len();
+    let image = slipway::base::sizes::human_size(image);
+    assert_eq!(yard.ok(&format), format!("hpc host 0B (virtual {image})\n"));
+    yard.ok(&["rm", "-f", "hpc"]);
+    let flags = ["--profile=docker", "--network=none", "--hostname=far", "--name=own"];
+    yard.start(&[&flags[..], &["box.sif", "sleep", "1000"]].concat());
+    assert_eq!(told("own"), json!(["none", "", "private", false, {"none": {}}]));
+    assert_eq!(yard.inspect("own", "/Config/Hostname"), "far");
+    let script = "head -c 1200000 /dev/zero >/big; ln /big /twin; mkdir -m 0 /closed";
+    yard.slipway(&["exec", "own", "sh", "-c", script]);
+    assert!(yard.ok(&format).starts_with("own none 1.2MB (virtual "));
+    let table = yard.ok(&["ps", "-s"]);
+    let lines: Vec<_> = table.lines().collect();
+    assert!(lines[0].ends_with("SIZE") && lines[1].contains("1.2MB (virtual "), "{table}");
+    yard.ok(&["rm", "-f", "own"]);
+    yard.assert_empty();
+}

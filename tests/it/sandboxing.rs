@@ -4,6 +4,7 @@ use std::os::unix::fs::PermissionsExt as _;
 
 use super::support::image::TestImage;
 use super::support::sandbox::{Sandbox, wait_until};
+use super::support::yard::Yard;
 
 fn sandbox() -> Sandbox {
     let sandbox = Sandbox::new();
@@ -136,6 +137,29 @@ fn our_program_cannot_be_reached_from_inside() {
     // The launcher itself is gone by then.
     assert_eq!(run(&sandbox, &["-C"], "readlink /proc/$$/exe"), "/bin/busybox\n");
     sandbox.assert_nothing_left();
+}
+
+/// The same, through a command that comes in while somebody inside looks for it.
+#[test]
+fn our_program_cannot_be_reached_while_it_comes_in() {
+    need!(userns, fuse, tool "busybox");
+    let yard = Yard::new();
+    let before = std::fs::read(yard.sandbox.program()).unwrap();
+    let script = "echo up; while :; do for exe in /proc/[0-9]*/exe; do case $(readlink $exe) in *slipway*) \
+                  echo saw $exe; (echo broken >$exe) 2>/dev/null && echo overwrote $exe;; esac; done; done";
+    for flags in
+        [&["-C"][..], &["-C", "--user", "0"], &["--profile=docker"], &["--profile=docker", "--privileged"]]
+    {
+        yard.start(&[&["--name", "box"], flags, &["box.sif", "sh", "-c", script]].concat());
+        wait_until("it looks", || yard.ok(&["logs", "box"]).starts_with("up\n"));
+        for _ in 0..20 {
+            yard.ok(&["exec", "box", "true"]);
+        }
+        assert_eq!(yard.ok(&["logs", "box"]), "up\n", "{flags:?}");
+        yard.ok(&["rm", "-f", "box"]);
+    }
+    assert!(std::fs::read(yard.sandbox.program()).unwrap() == before);
+    yard.assert_empty();
 }
 
 #[test]
