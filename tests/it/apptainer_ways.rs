@@ -189,9 +189,9 @@ fn the_result_has_the_mode_that_the_mask_leaves() {
     need!(tool "busybox");
     let sandbox = Sandbox::new();
     TestImage::busybox().save(&sandbox, "box.tar", Shape::Oci);
-    for (mask, expected) in [("022", "644"), ("027", "640"), ("077", "600")] {
+    for (mask, expected) in [("022", "755"), ("027", "750"), ("077", "700")] {
         let script = format!(
-            "umask {mask}; $SLIPWAY convert -q docker-archive:box.tar {mask}.sif; stat -c %a {mask}.sif"
+            "umask {mask}; $SLIPWAY convert -q docker-archive:box.tar {mask}.sif >told; stat -c %a {mask}.sif"
         );
         assert_eq!(sandbox.shell(&script).succeed().trim(), expected, "{mask}");
     }
