@@ -15,6 +15,7 @@ use crate::sys::{self, Errno, fuse_dev, mount, privileges, process, pty, to_errn
 
 use super::keeper::{self, Joined, Sharing};
 use super::server::{self, FileServer};
+use super::stop_for_test;
 use super::{LaunchError, control, exec, outside, unpacked, words};
 
 /// Directories on which the image may be mounted for the moment before it becomes the root. Any will do that exists:
@@ -74,6 +75,7 @@ fn run(plan: &LaunchPlan, context: &Context<'_>) -> Result<Infallible, LaunchErr
     if done.state.init {
         outside::stay_before_workload(&done.state.witness, done.state.report.take())
             .map_err(|errno| LaunchError::Init { errno })?;
+        stop_for_test("init");
     }
     Err(exec::become_workload(done.argv, done.env))
 }
@@ -103,7 +105,6 @@ fn run_steps<'a>(plan: &'a LaunchPlan, context: &Context<'_>) -> Result<Done<'a>
     let steps = plan.ops.len();
     let mut error = None;
     for (index, op) in plan.ops.iter().enumerate() {
-        #[cfg(debug_assertions)]
         stop_for_test(index);
         if let Op::Exec { argv, env } = op {
             process::set_umask(state.umask);
@@ -131,15 +132,6 @@ fn run_steps<'a>(plan: &'a LaunchPlan, context: &Context<'_>) -> Result<Done<'a>
         hint: words::hint(op, errno),
         errno,
     })
-}
-
-/// Tests kill what takes part in a start before any of its steps: they have this process stop there. No release does.
-#[cfg(debug_assertions)]
-fn stop_for_test(step: usize) {
-    let wanted = std::env::var("SLIPWAY_STOP_AT").ok().and_then(|text| text.parse().ok());
-    if wanted == Some(step) {
-        process::stop_here();
-    }
 }
 
 struct State {
@@ -214,14 +206,7 @@ impl State {
             Op::Tmpfs { target, mode, size_bytes } => mount::tmpfs(target, *mode, *size_bytes),
             Op::Terminals { target } => mount::terminals(target),
             Op::MessageQueues { target } => mount::message_queues(target),
-            Op::ProcessFiles { target } => match mount::process_files(target) {
-                Err(errno @ (Errno::EPERM | Errno::EBUSY)) => {
-                    let reason = words::explain(op, errno);
-                    (context.warn)(&format!("`{}` shows the host's processes: {reason}", target.display()));
-                    bind(target, target, false, false)
-                }
-                other => other,
-            },
+            Op::ProcessFiles { target } => mount::process_files(target),
             Op::Init => {
                 self.init = true;
                 Ok(())

@@ -22,6 +22,7 @@ mod outside;
 mod prepare;
 mod private;
 mod server;
+mod stop;
 mod supervise;
 mod unpacked;
 mod words;
@@ -34,6 +35,7 @@ pub use keeper::{Scope, Sharing, sweep as sweep_keepers};
 pub use prepare::{caller, home_of, image_files, look_up, small_file};
 pub use private::{PrivateView, private_view};
 pub use server::Settings as ServeSettings;
+pub use stop::stop_for_test;
 pub use supervise::supervise;
 
 use crate::base::Hint;

@@ -46,7 +46,7 @@ pub(super) fn explain(op: &Op, errno: Errno) -> String {
         (Op::Bind { .. }, Errno::EPERM) => "the mount may not be changed in a user namespace",
         (Op::OomScore { .. }, Errno::EACCES | Errno::EPERM) => "only root may make it smaller",
         (Op::FilterCalls { .. }, Errno::EINVAL) => "the kernel has no filters of system calls",
-        (Op::ProcessFiles { .. }, Errno::EPERM) => "the host's `/proc` is covered in part",
+        (Op::ProcessFiles { .. }, Errno::EPERM) => "the kernel allows no further `/proc` here",
         (Op::Console, Errno::ENOENT | Errno::ENXIO) => "the container has no `/dev/ptmx`",
         (Op::Console, Errno::ENOSPC) => "all terminals are in use",
         (Op::ControlGroup { .. }, Errno::EAGAIN | Errno::ENOSPC) => "the limit of control groups is reached",
@@ -88,6 +88,7 @@ pub(super) fn hint(op: &Op, errno: Errno) -> Option<String> {
         (Op::MountImage { .. }, Errno::EPERM) => {
             Some("an outer container or security policy forbids it; start slipway outside of it".into())
         }
+        (Op::ProcessFiles { .. }, _) => Some("give `--pid host`".into()),
         (Op::ChangeDirectory { .. }, Errno::ENOENT) => {
             Some("choose another with `-w`, or bind it with `-v`".into())
         }

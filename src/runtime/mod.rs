@@ -36,13 +36,13 @@ pub use control::{Ending, go_on, kill, parse_signal, remove, rename, stop, stop_
 pub use enter::{Entry, enter, enter_detached, enter_terminal};
 pub use error::RuntimeError;
 pub use files::{
-    Change, ChangeKind, ChangeStream, CopyError, Place, changes, copy_in, copy_in_tar, copy_out,
-    copy_out_tar, export, pack_changes,
+    Change, ChangeKind, ChangeStream, CopyError, Place, changed_bytes, changes, copy_in, copy_in_tar,
+    copy_out, copy_out_tar, export, pack_changes,
 };
 pub use health::{Checked, Health, HealthCheck};
 pub use keys::DetachKeys;
 pub use log::{LogLine, LogReader, Stream};
-pub use record::{Draft, Exit, MountRecord, Record, Status, workload_env, workload_filter};
+pub use record::{Draft, Exit, IsolationRecord, MountRecord, Record, Status, workload_env, workload_filter};
 pub use shelf::{Shelf, new_id};
 pub use start::{register_own, start, unregister};
 pub use usage::Usage;

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::launch::{self, Context};
+use crate::launch::{self, Context, stop_for_test};
 use crate::plan::LaunchPlan;
 use crate::sys::access::{self, Wanted};
 use crate::sys::ns::SingleThreaded;
@@ -49,6 +49,7 @@ pub(super) fn run(
     answers: PipeWriter,
 ) -> i32 {
     process::set_name(c"slipway-monitor");
+    stop_for_test("monitor-begins");
     match begin(container, plan, context, first, &answers) {
         Ok(workload) => workload.watch(container, answers),
         Err((act, errno)) => {
@@ -116,6 +117,7 @@ fn begin(
     };
     let directory = container.lock.as_ref().map(|lock| lock.as_fd());
     let mut hub = Hub::new(directory, first, record.stdin_once);
+    stop_for_test("monitor-listens");
     // The child takes its own copies out of these, and so closes what it must not hold; here they stay.
     let mut here = Some((gate, input));
     let mut there = Some((gate_there, start_there));
@@ -132,6 +134,7 @@ fn begin(
         hub.set_sink(Sink::Pipe(pipe));
     }
 
+    stop_for_test("monitor-forked");
     container.record.monitor = ProcessId::own();
     container.record.process = ProcessId::of(child.as_raw());
     container.record.started = Some(Timestamp::now());
@@ -142,6 +145,7 @@ fn begin(
         let _ = process::wait(child);
         return Err(("writing the state", Errno::EIO));
     }
+    stop_for_test("monitor-written");
     // A child that was killed meanwhile is noticed in `watch`.
     let _ = gate.write_all(b"!");
     Ok(Workload {
@@ -226,12 +230,14 @@ impl Workload {
             if started {
                 failure = self.failure();
                 if failure.is_none() {
+                    stop_for_test("monitor-answers");
                     namespace = sweep::mount_namespace(self.child.as_raw());
                     answers.take().into_iter().for_each(|answers| say(answers, &Answer::Started));
                     self.nurse = Nurse::new(container);
                 }
             }
         };
+        stop_for_test("monitor-ends");
         if let Some(nurse) = self.nurse.take() {
             nurse.end();
         }
@@ -251,6 +257,7 @@ impl Workload {
         };
         // The disk may be full, or somebody has removed the directory: then there is nobody to tell.
         let _ = container.write_exit(code, error);
+        stop_for_test("monitor-told");
         if container.record.auto_remove {
             let _ = container.remove_own_volumes();
             let _ = container.forget();

@@ -94,6 +94,9 @@ pub struct Record {
     /// Those of them that it has although it is not root.
     #[serde(default)]
     pub added_capabilities: u64,
+    /// What it has of its own beside its files.
+    #[serde(default)]
+    pub isolation: IsolationRecord,
     /// A monitor keeps it; else the process of the caller has become the workload, and the record goes when it ends.
     pub detached: bool,
     /// Standard input stays open.
@@ -133,6 +136,22 @@ pub struct MountRecord {
     pub target: PathBuf,
     /// Not writable.
     pub read_only: bool,
+}
+
+/// What a container does not share with the host.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct IsolationRecord {
+    /// It has a loopback and no other network.
+    pub network: bool,
+    /// Process numbers.
+    pub pid: bool,
+    /// Shared memory, semaphores and message queues.
+    pub ipc: bool,
+    /// Its host name, where it has one.
+    pub host_name: Option<String>,
+    /// Its root can be written to.
+    pub writable: bool,
 }
 
 /// The object in `exit`.
@@ -205,6 +224,7 @@ impl Record {
             volume_paths: Vec::new(),
             capabilities: usual_capabilities(),
             added_capabilities: 0,
+            isolation: IsolationRecord::default(),
             detached: true,
             open_stdin: false,
             stdin_once: false,
@@ -224,7 +244,7 @@ impl Record {
     pub fn take_plan(&mut self, plan: &LaunchPlan) {
         self.mounts.clear();
         (self.capabilities, self.added_capabilities) = (usual_capabilities(), 0);
-        self.changes = None;
+        (self.changes, self.isolation) = (None, IsolationRecord::default());
         for op in &plan.ops {
             match op {
                 Op::Bind { source, target, read_only, asked: Some(_), .. } => self.mounts.push(MountRecord {
@@ -235,10 +255,16 @@ impl Record {
                 Op::LimitCapabilities { keep, add } => {
                     (self.capabilities, self.added_capabilities) = (keep.bits(), add.bits());
                 }
-                Op::MountImage { upper: Some(Upper::Directory { path }), .. }
-                | Op::MountDirectory { upper: Some(Upper::Directory { path }), .. } => {
-                    self.changes = Some(path.clone());
+                Op::MountImage { upper: Some(upper), .. } | Op::MountDirectory { upper: Some(upper), .. } => {
+                    self.isolation.writable = true;
+                    if let Upper::Directory { path } = upper {
+                        self.changes = Some(path.clone());
+                    }
                 }
+                Op::NewNamespaces { network, ipc, pid, .. } => {
+                    (self.isolation.network, self.isolation.ipc, self.isolation.pid) = (*network, *ipc, *pid);
+                }
+                Op::HostName { name, .. } => self.isolation.host_name = Some(name.clone()),
                 Op::ChangeDirectory { path, .. } => self.cwd.clone_from(path),
                 Op::Exec { argv, .. } => {
                     self.command = argv.iter().map(|word| word.to_string_lossy().into_owned()).collect();

@@ -15,6 +15,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::host::{is_own_directory, own_directory};
+use crate::launch::stop_for_test;
 use crate::sys::pidfd::ProcessId;
 use crate::sys::tree::remove_tree;
 
@@ -84,8 +85,10 @@ impl Shelf {
         // Before the name, so that it is never seen without somebody who takes care of it.
         let lock = super::container::lock(&unfinished)?;
         let directory = containers.join(&record.id);
+        stop_for_test("made");
         fs::rename(&unfinished, &directory).map_err(failed)?;
         let mut container = Container { directory, root, record, lock };
+        stop_for_test("nameless");
         let mut tries = if wanted.is_some() { 0 } else { NAME_TRIES };
         let named = loop {
             let taken = self.take_name(&container, &container.record.name);

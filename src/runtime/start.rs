@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use serde::{Deserialize, Serialize};
 
 use crate::base::Hint as _;
-use crate::launch::{Context, LaunchError};
+use crate::launch::{Context, LaunchError, stop_for_test};
 use crate::plan::LaunchPlan;
 use crate::sys::ns::SingleThreaded;
 use crate::sys::pidfd::ProcessId;
@@ -50,6 +50,7 @@ pub fn start(
     first: Option<OwnedFd>,
 ) -> Result<(), RuntimeError> {
     container.prepare_start()?;
+    stop_for_test("prepared");
     let name = container.record.name.clone();
     let has_answered =
         in_background(&name, |answers| monitor::run(container, plan, context, first, answers))?;

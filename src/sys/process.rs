@@ -188,13 +188,14 @@ pub fn adopt_orphans() -> Result<()> {
 #[cfg(debug_assertions)]
 pub fn stop_here() {
     let wanted = SigSet::from(Signal::SIGCONT);
+    let name = nix::sys::prctl::get_name().unwrap_or_default();
     // A failure could only mean that SIGCONT is no signal.
     if let Ok(before) = wanted.thread_swap_mask(SigmaskHow::SIG_BLOCK) {
         set_name(c"slipway-stopped");
         let _ = wanted.wait();
         let _ = before.thread_set_mask();
     }
-    set_name(c"slipway");
+    set_name(&name);
 }
 
 /// How many of procfs's clock ticks a second has.

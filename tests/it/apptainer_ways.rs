@@ -1,6 +1,6 @@
 //! What users of Apptainer rely on (its end-to-end tests and issues), held against `slipway run`.
 
-use super::support::image::TestImage;
+use super::support::image::{Shape, TestImage};
 use super::support::layers::Tar;
 use super::support::sandbox::{Output, Sandbox};
 
@@ -157,4 +157,56 @@ fn home_and_directory_may_be_links_or_the_root() {
     // The line of passwd: one for the caller, whose shell is the image's where it lists one.
     check(&sandbox, &[], "grep -c \"^$(id -un):\" /etc/passwd", "1\n");
     sandbox.assert_nothing_left();
+}
+
+#[test]
+fn odd_places_of_an_image_are_no_obstacle() {
+    need!(userns, fuse, tool "busybox");
+    let sandbox = Sandbox::new();
+    let mut image = TestImage::busybox();
+    let layer = Tar::new()
+        .directory("var", 0o755)
+        .symlink("var/tmp", "/tmp")
+        .directory("etc/hosts", 0o755)
+        .symlink("etc/localtime", "localtime")
+        .symlink("etc/resolv.conf", "/no/such/place")
+        .symlink("gone", "etc/passwd")
+        .symlink("stays", "etc/passwd");
+    image.layers.push(layer.finish());
+    // A whiteout of a link removes the link and not what it leads to.
+    image.layers.push(Tar::new().file(".wh.gone", 0o644, "").finish());
+    image.convert(&sandbox, "box.sif");
+    let name = format!("slipway-odd-{}", std::process::id());
+    check(&sandbox, &[], &format!("echo x >/var/tmp/{name}; cat /tmp/{name}; rm /tmp/{name}"), "x\n");
+    check(&sandbox, &["--contain"], "echo x >/var/tmp/x; cat /tmp/x; ls -d /etc/hosts", "x\n/etc/hosts\n");
+    let script = "test -e /gone || test -L /gone || echo gone; grep -c root /stays";
+    check(&sandbox, &[], script, "gone\n1\n");
+    sandbox.assert_nothing_left();
+}
+
+#[test]
+fn the_result_has_the_mode_that_the_mask_leaves() {
+    need!(tool "busybox");
+    let sandbox = Sandbox::new();
+    TestImage::busybox().save(&sandbox, "box.tar", Shape::Oci);
+    for (mask, expected) in [("022", "755"), ("027", "750"), ("077", "700")] {
+        let script = format!(
+            "umask {mask}; $SLIPWAY convert -q docker-archive:box.tar {mask}.sif >told; stat -c %a {mask}.sif"
+        );
+        assert_eq!(sandbox.shell(&script).succeed().trim(), expected, "{mask}");
+    }
+}
+
+#[test]
+fn one_place_takes_the_changes() {
+    need!(userns, fuse, tool "busybox");
+    let sandbox = sandbox();
+    sandbox.make_directory("home/changes");
+    sandbox.make_directory("home/more");
+    for flags in
+        [&["--overlay", "changes", "--writable-tmpfs"][..], &["--overlay", "changes", "--overlay", "more"]]
+    {
+        let output = run(&sandbox, flags, &["true"]);
+        assert!(output.code == Some(125) && output.stderr.contains("--overlay"), "{flags:?}: {output}");
+    }
 }

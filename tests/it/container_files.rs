@@ -25,7 +25,7 @@ fn members(bytes: &[u8]) -> Vec<(String, EntryKind, Vec<u8>)> {
     found
 }
 
-fn names(bytes: &[u8]) -> Vec<String> {
+pub(super) fn names(bytes: &[u8]) -> Vec<String> {
     members(bytes).into_iter().map(|(name, ..)| name).collect()
 }
 
@@ -107,7 +107,7 @@ fn copies_as_docker_does() {
     // One that cannot be written to.
     yard.start(&["--name", "ro", "box.sif", "sleep", "1000"]);
     cp("ro:/etc/os-release", "release");
-    yard.fails(&["cp", "one", "ro:/etc/x"], 1, "cannot write `x`: the container's root is read-only");
+    yard.fails(&["cp", "one", "ro:/etc/x"], 1, "cannot write `x`: its place in the container is read-only");
     yard.ok(&["rm", "-f", "ro"]);
     yard.assert_empty();
 }

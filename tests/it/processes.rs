@@ -56,7 +56,13 @@ fn a_pid_namespace_has_its_own_numbers_and_processes() {
 fn signals_reach_the_workload_and_its_end_is_told() {
     need!(userns, fuse, tool "busybox");
     let yard = Yard::new();
-    for flags in [&[][..], &["--init"], &["--pid", "private"]] {
+    for flags in [
+        &[][..],
+        &["--init"],
+        &["--pid", "private"],
+        &["--profile", "docker"],
+        &["--profile", "docker", "--init", "--user", "0"],
+    ] {
         let words = [&["run", "--rm"][..], flags, &["box.sif", "sh", "-c", LISTEN]].concat();
         let mut child = yard.run(&words).spawn();
         let mut out = std::io::BufReader::new(child.stdout.take().unwrap());

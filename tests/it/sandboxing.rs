@@ -4,6 +4,7 @@ use std::os::unix::fs::PermissionsExt as _;
 
 use super::support::image::TestImage;
 use super::support::sandbox::{Sandbox, wait_until};
+use super::support::yard::Yard;
 
 fn sandbox() -> Sandbox {
     let sandbox = Sandbox::new();
@@ -138,6 +139,33 @@ fn our_program_cannot_be_reached_from_inside() {
     sandbox.assert_nothing_left();
 }
 
+/// The same, through a command that comes in while somebody inside looks for it.
+#[test]
+fn our_program_cannot_be_reached_while_it_comes_in() {
+    need!(userns, fuse, tool "busybox");
+    let yard = Yard::new();
+    let before = std::fs::read(yard.sandbox.program()).unwrap();
+    let script = "echo up; while :; do for exe in /proc/[0-9]*/exe; do case $(readlink $exe) in *slipway*) \
+                  echo saw $exe; (echo broken >$exe) 2>/dev/null && echo overwrote $exe;; esac; done; done";
+    for flags in
+        [&["-C"][..], &["-C", "--user", "0"], &["--profile=docker"], &["--profile=docker", "--privileged"]]
+    {
+        let words = [&["run", "-d", "--name", "box"], flags, &["box.sif", "sh", "-c", script]].concat();
+        yard.run(&words).succeed();
+        wait_until("it looks", || yard.ok(&["logs", "box"]).starts_with("up\n"));
+        for _ in 0..20 {
+            yard.ok(&["exec", "box", "true"]);
+        }
+        let said = yard.ok(&["logs", "box"]);
+        // Whoever may trace every process inside can look at ours, and still not write to a program that runs.
+        let may_look = flags.contains(&"--privileged");
+        assert!(if may_look { !said.contains("overwrote") } else { said == "up\n" }, "{flags:?}: {said}");
+        yard.ok(&["rm", "-f", "box"]);
+    }
+    assert!(std::fs::read(yard.sandbox.program()).unwrap() == before);
+    yard.assert_empty();
+}
+
 #[test]
 fn the_server_has_no_rights_on_files() {
     need!(userns, fuse, tool "busybox");
@@ -185,4 +213,35 @@ fn conversions_write_to_their_target_only() {
         .unwrap();
     sandbox.slipway(["load", "-q", "-i", "box.tar"]).succeed();
     sandbox.assert_nothing_left();
+}
+
+#[test]
+fn pushes_and_pulls_have_no_rights_on_other_files() {
+    need!(tool "busybox");
+    if slipway::sys::landlock::version().is_none() {
+        println!("skipped: the kernel has no Landlock");
+        return;
+    }
+    let sandbox = Sandbox::new();
+    TestImage::busybox().save(&sandbox, "box.tar", super::support::image::Shape::Oci);
+    sandbox.slipway(["load", "-q", "-i", "box.tar"]).succeed();
+    let is_fenced = |verb: &str| {
+        // A registry that takes calls and says nothing.
+        let registry = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let name = format!("{}/box:1", registry.local_addr().unwrap());
+        sandbox.slipway(["tag", "boxtest", &name]).succeed();
+        let mut child = sandbox.slipway([verb, &name]).spawn();
+        let call = registry.accept().unwrap();
+        let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        drop(call);
+        // Whoever is behind such a fence has given up gaining privileges for it.
+        status.contains("NoNewPrivs:\t1")
+    };
+    assert!(is_fenced("push") && is_fenced("pull"));
+    // A login helper is a program of others, and may need what we do not.
+    sandbox.make_directory("home/.docker");
+    sandbox.write("home/.docker/config.json", r#"{"credsStore": "absent"}"#);
+    assert!(!is_fenced("push") && !is_fenced("pull"));
 }

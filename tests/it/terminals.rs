@@ -95,6 +95,8 @@ fn exec_makes_a_terminal_and_puts_the_callers_back() {
     // A command that is left alone goes on.
     let mut left = yard.terminal(&["exec", "-it", "host", "sh", "-c", "sleep 3000; exit"]);
     wait_until("it runs", || yard.ok(&["top", "host"]).contains("sleep 3000"));
+    // Before, the terminal itself takes ^Q.
+    wait_until("keys are taken as they are", || !left.has_echo());
     left.type_in(b"\x10\x11");
     assert!(left.end().success(), "{}", left.text());
     assert!(yard.ok(&["top", "host"]).contains("sleep 3000"));

@@ -93,6 +93,9 @@ pub(in crate::cli) struct PsArgs {
     /// Show the newest, ended or not
     #[arg(short = 'l', long, conflicts_with = "last")]
     pub(in crate::cli) latest: bool,
+    /// Show how much each has changed, and the image's size with it
+    #[arg(short = 's', long)]
+    pub(in crate::cli) size: bool,
     /// Show only: id, name, label, status, exited, ancestor, health, before, since =VALUE (can be repeated)
     #[arg(short = 'f', long = "filter", value_name = "FILTER")]
     pub(in crate::cli) filter: Vec<String>,

@@ -267,23 +267,28 @@ fn memory(target: impl Into<PathBuf>, mode: u32, asked: &str) -> MemoryMount {
     MemoryMount { target: target.into(), mode, size_bytes: None, asked: asked.to_owned() }
 }
 
-/// docker's containers have their own; where this one cannot, as inside of another container, it goes on without.
+/// Whether the container has process numbers of its own: docker's have. Without a `/proc` of its own it would see the host's
+/// numbers beside its own ones, so that it then goes on without both.
 fn is_private_pid(pid: Option<&str>, is_docker: bool, warnings: &mut Vec<String>) -> Result<bool, Failure> {
-    match pid {
-        None if is_docker && !host::may_mount_proc(Path::new("/")) => {
-            warnings.push(
-                "parts of `/proc` are hidden here, so that the container sees the host's processes".into(),
-            );
-            Ok(false)
+    let is_wanted = match pid {
+        None => is_docker,
+        Some("host") => false,
+        Some("private") => true,
+        Some(other) => {
+            return Err(Failure::new(
+                format!("cannot take `--pid {other}`: there are `host` and `private`"),
+                "to look at another container's processes, use `slipway exec` in it",
+            ));
         }
-        None => Ok(is_docker),
-        Some("host") => Ok(false),
-        Some("private") => Ok(true),
-        Some(other) => Err(Failure::new(
-            format!("cannot take `--pid {other}`: there are `host` and `private`"),
-            "to look at another container's processes, use `slipway exec` in it",
-        )),
+    };
+    if is_wanted && !host::may_mount_proc(Path::new("/")) {
+        let asked = if pid.is_some() { "`--pid private` has no effect: " } else { "" };
+        warnings.push(format!(
+            "{asked}parts of `/proc` are hidden here, so that the container sees the host's processes"
+        ));
+        return Ok(false);
     }
+    Ok(is_wanted)
 }
 
 pub(super) fn env_request(text: &OsStr) -> EnvRequest {

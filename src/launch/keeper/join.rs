@@ -12,6 +12,7 @@ use super::serve::{self, Post};
 use super::{DIRECTORY, Names, PATIENCE};
 use crate::launch::Context;
 use crate::launch::server::{self, to_synthetic};
+use crate::launch::stop_for_test;
 
 /// Longest answer of a keeper, in bytes.
 const ANSWER_BYTES: usize = 64;
@@ -111,6 +112,7 @@ struct Seat {
 
 /// Starts server and keeper. Gives a line to the keeper, as if it had been connected.
 fn lead(witness: &SingleThreaded, plan: &LaunchPlan, context: &Context<'_>, seat: Seat) -> Result<OwnedFd> {
+    stop_for_test("keeper-elected");
     let (line, first) = socket::pair()?;
     let (control, servers) = socket::pair()?;
     let user = seat.sibling.and_then(|line| user_of(&line));

@@ -15,6 +15,7 @@ use super::PATIENCE;
 use super::join::{JOIN, USER};
 use crate::launch::apply::mount_served;
 use crate::launch::server::Settled;
+use crate::launch::stop_for_test;
 
 /// Most lines of which the first word has not come yet. More wait in the kernel.
 const MAX_LINES: usize = 512;
@@ -51,6 +52,7 @@ pub(super) fn keep(post: &Post<'_>, first: OwnedFd) -> i32 {
     process::forget_command_line();
     process::set_name(c"slipway-keeper");
     process::ignore_signals();
+    stop_for_test("keeper-begins");
     match Keeper::new(post, first) {
         Ok(mut keeper) => i32::from(keeper.stay().is_err()),
         // Everyone who waits sees the line closed, and starts alone, in which it learns why that does not work.
@@ -112,6 +114,7 @@ impl<'a> Keeper<'a> {
         }
         // A kernel that cannot copy a mount (before 5.2) has nothing to hand out.
         drop(mount::copy(Path::new("."))?);
+        stop_for_test("keeper-mounted");
         socket::set_patience(&post.control, PATIENCE)?;
         let known = post.known.iter().map(key).collect();
         Ok(Self {
@@ -168,6 +171,7 @@ impl<'a> Keeper<'a> {
         file::lock(self.post.directory, file::Sharing::Alone)?;
         self.accept();
         let may = self.lines.is_empty();
+        stop_for_test("keeper-leaves");
         if may {
             leave(self.post);
         }
@@ -228,6 +232,7 @@ impl<'a> Keeper<'a> {
         let image = mount::copy(Path::new("."))?;
         // Before the answer: once that is there the container may have ended already.
         self.containers.push(container);
+        stop_for_test("keeper-answers");
         socket::send(line, DONE, &[self.copy_of_user()?, image])
     }
 

@@ -62,6 +62,38 @@ pub fn changes(container: &Container, image: &Reader) -> Result<Vec<Change>, Run
     Ok(found)
 }
 
+/// Bytes of the files that a container has added or changed; 0 where none are kept.
+pub fn changed_bytes(container: &Container) -> Result<u64, RuntimeError> {
+    let Ok(upper) = open_upper(container) else { return Ok(0) };
+    let name = container.record.name.clone();
+    let view = launch::private_view(|| {
+        let mut seen = BTreeSet::new();
+        sum(&upper, &mut seen).to_le_bytes().to_vec()
+    });
+    let view = view.map_err(|errno| RuntimeError::Enter { name, act: "starting a process", errno })?;
+    let text = view.finish().ok_or(CopyError::Killed)?;
+    Ok(u64::from_le_bytes(text.try_into().map_err(|_| CopyError::Killed)?))
+}
+
+/// A file with several names counts once. What ends meanwhile, or cannot be looked at, counts nothing.
+fn sum(directory: &Directory, seen: &mut BTreeSet<(u64, u64)>) -> u64 {
+    let mut bytes: u64 = 0;
+    for name in directory.names().unwrap_or_default() {
+        let Ok(facts) = directory.facts(&name) else { continue };
+        match facts.kind {
+            Kind::Directory => {
+                let inner = directory.open_directory(&name).map_or(0, |inner| sum(&inner, seen));
+                bytes = bytes.saturating_add(inner);
+            }
+            Kind::File if facts.names == 1 || seen.insert(facts.identity) => {
+                bytes = bytes.saturating_add(facts.size_bytes);
+            }
+            _ => {}
+        }
+    }
+    bytes
+}
+
 /// Changes on their way: what has become of a path.
 type Found = Vec<(ChangeKind, Vec<u8>)>;
 

@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 use crate::base::Hint;
 use crate::sys::Errno;
 
-pub use changes::{Change, ChangeKind, ChangeStream, changes, pack_changes};
+pub use changes::{Change, ChangeKind, ChangeStream, changed_bytes, changes, pack_changes};
 pub use copy::{copy_in, copy_in_tar, copy_out, copy_out_tar, export};
 pub use inside::Place;
 
@@ -59,7 +59,7 @@ pub enum CopyError {
         why: String,
     },
     /// A container that cannot be written to.
-    #[error("cannot write `{}`: the container's root is read-only", path.display())]
+    #[error("cannot write `{}`: its place in the container is read-only", path.display())]
     ReadOnly {
         /// The place.
         path: PathBuf,

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::runtime::{Container, Exit, MountRecord, RuntimeError, Status};
+use crate::runtime::{Container, Exit, MountRecord, Record, RuntimeError, Status};
 
 use super::super::Session;
 use super::{ps, shelf};
@@ -51,16 +51,17 @@ fn describe(container: &Container) -> Value {
         "HostConfig": {
             "Binds": record.mounts.iter().map(bind).collect::<Vec<_>>(),
             "LogConfig": { "Type": "json-file", "Config": {} },
-            "NetworkMode": "host",
-            "PidMode": "host",
-            "IpcMode": "host",
+            "NetworkMode": network(record),
+            // Docker has no word for the usual case.
+            "PidMode": if record.isolation.pid { "" } else { "host" },
+            "IpcMode": if record.isolation.ipc { "private" } else { "host" },
             "AutoRemove": record.auto_remove,
             "Privileged": false,
-            "ReadonlyRootfs": true,
+            "ReadonlyRootfs": !record.isolation.writable,
         },
         "Mounts": record.mounts.iter().map(mount).collect::<Vec<_>>(),
         "Config": {
-            "Hostname": record.node,
+            "Hostname": record.isolation.host_name.as_deref().unwrap_or(&record.node),
             "Tty": record.tty,
             "OpenStdin": record.open_stdin,
             "Env": env(container),
@@ -71,7 +72,7 @@ fn describe(container: &Container) -> Value {
             "StopSignal": record.stop_signal.as_deref().unwrap_or("SIGTERM"),
             "StopTimeout": record.stop_seconds,
         },
-        "NetworkSettings": { "Ports": Map::new(), "Networks": { "host": {} } },
+        "NetworkSettings": { "Ports": Map::new(), "Networks": { (network(record)): {} } },
         "Slipway": {
             "ImageFile": record.image_path,
             "Node": record.node,
@@ -85,6 +86,11 @@ fn describe(container: &Container) -> Value {
         value["State"]["Health"] = json!(health);
     }
     value
+}
+
+/// Docker's word for the network.
+pub(super) fn network(record: &Record) -> &'static str {
+    if record.isolation.network { "none" } else { "host" }
 }
 
 fn finished(exit: &Exit) -> String {

@@ -4,10 +4,12 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use serde_json::{Value, json};
 
-use crate::runtime::{Container, Status};
+use crate::base::sizes::human_size;
+use crate::runtime::{self, Container, Status};
 
 use super::super::Session;
 use super::super::images::human_duration;
+use super::inspect::network;
 use super::shelf;
 use crate::cli::args::PsArgs;
 use crate::cli::failure::Failure;
@@ -53,15 +55,32 @@ pub(super) fn run(args: &PsArgs, session: &Session) -> Result<(), Failure> {
         .filter(|(container, status)| filters.keep(container, status))
         .take(last.unwrap_or(usize::MAX));
     let now = Timestamp::now();
-    let rows: Vec<Value> =
-        chosen.map(|(container, status)| fields(container, &status, args.listing.no_trunc, now)).collect();
+    let format = args.listing.format.as_deref().filter(|format| *format != "table");
+    // It takes a walk over the files.
+    let sized = args.size || format.is_some_and(|format| format.contains(".Size"));
+    let mut rows = Vec::new();
+    for (container, status) in chosen {
+        let mut row = fields(container, &status, args.listing.no_trunc, now);
+        if sized {
+            row["Size"] = size(container)?.into();
+        }
+        rows.push(row);
+    }
     if args.listing.quiet {
         let ids: String =
             rows.iter().filter_map(|row| Some(format!("{}\n", row.get("ID")?.as_str()?))).collect();
         return term::print(&ids);
     }
-    let format = args.listing.format.as_deref().filter(|format| *format != "table").unwrap_or(DEFAULT);
-    term::print(&table::formatted(format, &rows, &TITLES)?)
+    let default = if args.size { format!("{DEFAULT}\t{{{{.Size}}}}") } else { DEFAULT.to_owned() };
+    term::print(&table::formatted(format.unwrap_or(&default), &rows, &TITLES)?)
+}
+
+/// What it has changed, and that with its image.
+fn size(container: &Container) -> Result<String, Failure> {
+    let changed = runtime::changed_bytes(container)?;
+    // The image may have been removed.
+    let image = std::fs::metadata(&container.record.image_path).map_or(0, |facts| facts.len());
+    Ok(format!("{} (virtual {})", human_size(changed), human_size(changed.saturating_add(image))))
 }
 
 /// The fields that docker gives to a template, and where it runs.
@@ -93,7 +112,7 @@ fn fields(container: &Container, status: &Status, whole: bool, now: Timestamp) -
         "Labels": labels.join(","),
         "Mounts": mounts.join(","),
         "LocalVolumes": "0",
-        "Networks": "host",
+        "Networks": network(record),
         "Platform": Value::Null,
         "Node": record.node,
         "JobID": record.job_id.as_deref().unwrap_or_default(),
