@@ -442,7 +442,7 @@ fn each_thing_of_the_driver_is_explained() {
         "utility libraries of `",
         "GBM_BACKENDS_PATH",
         "granted  EGL must not choose a GPU that is not inside",
-        "granted  the image's, with the driver's libraries",
+        "granted  the image's with the driver's libraries in it",
         "granted  only the GPUs that are inside",
         "granted  the driver's libraries must not try to make nodes (ModifyDeviceFiles: 0)",
     ] {
