@@ -26,6 +26,7 @@ pub mod store;
 
 // floor 3: images and plans
 pub mod bundle;
+pub mod cdi;
 pub mod convert;
 pub mod image;
 pub mod plan;
