@@ -8,6 +8,7 @@ pub mod base;
 pub mod sys;
 
 // floor 1: formats, pure
+pub mod cdi;
 pub mod elf;
 pub mod grants;
 pub mod oci;
@@ -26,7 +27,6 @@ pub mod store;
 
 // floor 3: images and plans
 pub mod bundle;
-pub mod cdi;
 pub mod convert;
 pub mod image;
 pub mod plan;

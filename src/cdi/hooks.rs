@@ -105,7 +105,10 @@ mod tests {
     fn others_are_not() {
         for (line, expected) in [
             ("/usr/bin/vendor-hook", "/usr/bin/vendor-hook"),
-            ("/usr/bin/nvidia-cdi-hook apply-cuda-memory-limits x", "/usr/bin/nvidia-cdi-hook apply-cuda-memory-limits"),
+            (
+                "/usr/bin/nvidia-cdi-hook apply-cuda-memory-limits x",
+                "/usr/bin/nvidia-cdi-hook apply-cuda-memory-limits",
+            ),
             ("/usr/bin/nvidia-ctk runtime configure", "/usr/bin/nvidia-ctk configure"),
             ("/usr/bin/nvidia-cdi-hook create-symlinks --link x", "/usr/bin/nvidia-cdi-hook create-symlinks"),
         ] {

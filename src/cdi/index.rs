@@ -85,7 +85,7 @@ impl Index {
             }
             let (file, edits) = self.find(name)?;
             let is_there = parts.iter().any(|part| part.device.is_none() && part.file == file.path);
-            if !is_there {
+            if !is_there && !file.spec.container_edits.is_empty() {
                 parts.push(Part { device: None, file: &file.path, edits: &file.spec.container_edits });
             }
             parts.push(Part { device: Some(name.clone()), file: &file.path, edits });
@@ -128,8 +128,10 @@ impl Index {
         } else {
             format!("of `{}` there are {}", name.kind(), known.join(", "))
         };
-        let broken =
-            self.broken.first().map(|file| format!("`{}` cannot be used: {}", file.path.display(), file.reason));
+        let broken = self
+            .broken
+            .first()
+            .map(|file| format!("`{}` cannot be used: {}", file.path.display(), file.reason));
         CdiError::Unknown { name: name.to_string(), searched, broken }
     }
 }
@@ -169,7 +171,10 @@ mod tests {
         index.add("/run/cdi/b.json".into(), 1, text(&["1", "2", "3"], "high").as_bytes());
         index.add("/run/cdi/c.json".into(), 1, text(&["3"], "other").as_bytes());
         index.add("/run/cdi/d.json".into(), 1, b"{}");
-        assert_eq!(resolve(&index, &["v/c=0", "v/c=1", "v/c=2", "v/c=1"]).unwrap(), "A=low D=0 A=high D=1 D=2");
+        assert_eq!(
+            resolve(&index, &["v/c=0", "v/c=1", "v/c=2", "v/c=1"]).unwrap(),
+            "A=low D=0 A=high D=1 D=2"
+        );
         assert_eq!(
             resolve(&index, &["v/c=3"]).unwrap_err(),
             "the CDI device `v/c=3` is described twice: in `/run/cdi/b.json` and `/run/cdi/c.json`"

@@ -16,8 +16,8 @@ const PROFILE: &str = "/etc/nvidia/nvidia-application-profiles-rc.d/10-container
 const LIBCUDA_DIRECTORY: &str = "NVIDIA_CTK_LIBCUDA_DIR";
 /// Options of mounts that hold anyway, or that are no matter in a mount namespace of one's own.
 const SILENT_OPTIONS: [&str; 14] = [
-    "bind", "rbind", "rw", "ro", "nosuid", "nodev", "private", "rprivate", "slave", "rslave", "relatime", "noatime", "exec",
-    "",
+    "bind", "rbind", "rw", "ro", "nosuid", "nodev", "private", "rprivate", "slave", "rslave", "relatime",
+    "noatime", "exec", "",
 ];
 
 /// What the caller knows of the host.
@@ -83,7 +83,9 @@ struct Maker<'a> {
 impl Part<'_> {
     /// The device, as a message names it.
     fn name(&self) -> String {
-        self.device.as_ref().map_or_else(|| "file's part for all devices".into(), |device| format!("`{device}`"))
+        self.device
+            .as_ref()
+            .map_or_else(|| "file's part for all devices".into(), |device| format!("`{device}`"))
     }
 
     fn why(&self) -> String {
@@ -124,7 +126,8 @@ impl Maker<'_> {
         let ContainerEdits { env, device_nodes, mounts, .. } = part.edits;
         for line in env {
             let Some((name, value)) = line.split_once('=') else { continue };
-            let is_moved = name == LIBCUDA_DIRECTORY && self.wanted.folders.iter().any(|folder| folder == value);
+            let is_moved =
+                name == LIBCUDA_DIRECTORY && self.wanted.folders.iter().any(|folder| folder == value);
             let value = if is_moved { LIBRARY_DIRECTORY } else { value };
             self.grants.env.retain(|(other, _)| other != name);
             self.grants.env.push((name.into(), value.into()));
@@ -153,7 +156,11 @@ impl Maker<'_> {
         if node.uid.is_some() || node.gid.is_some() || node.file_mode.is_some() {
             left.push("owner and mode are the host's");
         }
-        if node.permissions.as_deref().is_some_and(|text| !text.is_empty() && !(text.contains('r') && text.contains('w'))) {
+        if node
+            .permissions
+            .as_deref()
+            .is_some_and(|text| !text.is_empty() && !(text.contains('r') && text.contains('w')))
+        {
             left.push("what may be done with it is what you may do with it");
         }
         if !left.is_empty() {
@@ -173,7 +180,10 @@ impl Maker<'_> {
             return Err(part.unsupported(what, "only paths of the host are mounted"));
         }
         let target = place(&mount.container_path).ok_or_else(|| {
-            part.unsupported(format!("a mount at `{}`", mount.container_path), "it is no place in a container")
+            part.unsupported(
+                format!("a mount at `{}`", mount.container_path),
+                "it is no place in a container",
+            )
         })?;
         let found = (self.host.look)(source).ok_or_else(|| part.stale("file", source))?;
         for option in mount.options.iter().filter(|option| !SILENT_OPTIONS.contains(&option.as_str())) {
@@ -196,7 +206,8 @@ impl Maker<'_> {
 
     /// Takes a file into the library directory, if that is where the loader is to find it.
     fn add_library(&mut self, source: &Path, target: &Path, found: &HostFile) -> bool {
-        let (Some(soname), Some(name)) = (&found.library, target.file_name().and_then(|name| name.to_str())) else {
+        let (Some(soname), Some(name)) = (&found.library, target.file_name().and_then(|name| name.to_str()))
+        else {
             return false;
         };
         let is_loaded = self.wanted.folders.iter().any(|folder| target.parent() == Some(Path::new(folder)));
@@ -206,7 +217,8 @@ impl Maker<'_> {
             Some(twin) => return twin.source == source,
             None => {}
         }
-        let links = soname.iter().filter(|soname| *soname != name && !soname.contains('/')).cloned().collect();
+        let links =
+            soname.iter().filter(|soname| *soname != name && !soname.contains('/')).cloned().collect();
         self.grants.libraries.push(LibraryGrant { source: source.into(), name: name.into(), links });
         true
     }
@@ -217,7 +229,10 @@ impl Maker<'_> {
             self.grants.notes.push(if self.host.groups.contains(group) {
                 format!("group {group}: you are in it, inside as well")
             } else {
-                format!("warning: group {group}, which {} wants, has no effect: you are not in it", part.name())
+                format!(
+                    "warning: group {group}, which {} wants, has no effect: you are not in it",
+                    part.name()
+                )
             });
         }
         for device in &part.edits.net_devices {
@@ -261,7 +276,8 @@ impl Maker<'_> {
         let directory = link.parent().unwrap_or(Path::new("/"));
         let leads_to = lexical(&directory.join(target));
         let name_of = |path: &Path| path.file_name().and_then(|name| name.to_str()).map(str::to_owned);
-        let is_loaded = |path: &Path| self.wanted.folders.iter().any(|folder| path.parent() == Some(Path::new(folder)));
+        let is_loaded =
+            |path: &Path| self.wanted.folders.iter().any(|folder| path.parent() == Some(Path::new(folder)));
         let (Some(name), Some(to)) = (name_of(&link), name_of(&leads_to)) else { return false };
         if is_loaded(&leads_to) {
             let library =
@@ -309,7 +325,8 @@ impl Maker<'_> {
                 let name = node.target.to_str()?.strip_prefix("/dev/nvidia")?;
                 name.parse::<u32>().ok().filter(|minor| *minor < u64::BITS)
             };
-            let mask = self.grants.nodes.iter().filter_map(minor).fold(0_u64, |mask, minor| mask | 1 << minor);
+            let mask =
+                self.grants.nodes.iter().filter_map(minor).fold(0_u64, |mask, minor| mask | 1 << minor);
             if mask != 0 {
                 let content = format!(
                     "{{\"rules\":[{{\"pattern\":[],\"profile\":\"slipway\"}}],\"profiles\":[{{\"name\":\"slipway\",\
@@ -357,16 +374,26 @@ mod tests {
         let parts = index.resolve(&[DeviceName::parse("v/c=x").unwrap()]).unwrap();
         let look = |path: &Path| {
             let text = path.to_str().unwrap();
-            let soname = text.contains(".so").then(|| text.contains("libcuda").then(|| "libcuda.so.1".to_owned()));
-            (!text.contains("gone")).then(|| HostFile { is_directory: text.ends_with("dir"), library: soname })
+            let soname =
+                text.contains(".so").then(|| text.contains("libcuda").then(|| "libcuda.so.1".to_owned()));
+            (!text.contains("gone"))
+                .then(|| HostFile { is_directory: text.ends_with("dir"), library: soname })
         };
-        let host = Host { look: &look, params: Some("A: 1\nModifyDeviceFiles: 1\n"), groups: &[5], ignored_hooks: &["/usr/bin/ignored".into()] };
+        let host = Host {
+            look: &look,
+            params: Some("A: 1\nModifyDeviceFiles: 1\n"),
+            groups: &[5],
+            ignored_hooks: &["/usr/bin/ignored".into()],
+        };
         grants(&parts, &host)
     }
 
     fn hook(words: &str) -> String {
         let args: Vec<String> = format!("x {words}").split(' ').map(|word| format!("\"{word}\"")).collect();
-        format!("{{\"hookName\":\"createContainer\",\"path\":\"/usr/bin/nvidia-cdi-hook\",\"args\":[{}]}}", args.join(","))
+        format!(
+            "{{\"hookName\":\"createContainer\",\"path\":\"/usr/bin/nvidia-cdi-hook\",\"args\":[{}]}}",
+            args.join(",")
+        )
     }
 
     #[test]
@@ -375,7 +402,9 @@ mod tests {
             .map(|path| format!("{{\"hostPath\":\"/host{path}\",\"containerPath\":\"{path}\",\"options\":[\"ro\",\"odd\"]}}"))
             .into();
         let hooks = [
-            hook("create-symlinks --link libcuda.so::/usr/lib64/libcuda2.so --link libcuda.so.1::/usr/lib64/libcuda.so --link ../libx.so.5::/usr/lib64/gbm/y.so --link nothing::/usr/lib64/z.so"),
+            hook(
+                "create-symlinks --link libcuda.so::/usr/lib64/libcuda2.so --link libcuda.so.1::/usr/lib64/libcuda.so --link ../libx.so.5::/usr/lib64/gbm/y.so --link nothing::/usr/lib64/z.so",
+            ),
             hook("update-ldcache --folder /usr/lib64"),
             hook("disable-device-node-modification"),
         ];
@@ -388,11 +417,15 @@ mod tests {
         let libraries: Vec<String> =
             made.libraries.iter().map(|one| format!("{} {}", one.name, one.links.join(" "))).collect();
         assert_eq!(libraries, ["libcuda.so.5 libcuda.so.1 libcuda.so libcuda2.so", "libx.so.5 "]);
-        let binds: Vec<_> = made.binds.iter().map(|bind| (bind.target.to_str().unwrap(), bind.read_only)).collect();
+        let binds: Vec<_> =
+            made.binds.iter().map(|bind| (bind.target.to_str().unwrap(), bind.read_only)).collect();
         assert_eq!(binds, [("/usr/bin/smi", true), ("/usr/lib64/gbm/y.so", true)]);
         assert_eq!(made.env, [("NVIDIA_CTK_LIBCUDA_DIR".to_owned(), LIBRARY_DIRECTORY.to_owned())]);
         assert_eq!(made.files[0].content, b"A: 1\nModifyDeviceFiles: 0\n");
-        for note in ["left out: the link `/usr/lib64/z.so`, since `nothing` is not inside", "the option `odd` of `/usr/bin/smi` has no effect"] {
+        for note in [
+            "left out: the link `/usr/lib64/z.so`, since `nothing` is not inside",
+            "the option `odd` of `/usr/bin/smi` has no effect",
+        ] {
             assert!(made.notes.iter().any(|one| one == note), "{:?}", made.notes);
         }
     }

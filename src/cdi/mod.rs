@@ -104,7 +104,9 @@ impl Hint for CdiError {
         Some(match self {
             Self::Name { .. } => "write it as `slipway cdi list` shows it, such as nvidia.com/gpu=0".into(),
             Self::Unknown { broken: None, .. } => "`slipway cdi list` shows the devices of this node".into(),
-            Self::Unknown { .. } | Self::Conflict { .. } => "`slipway cdi check` says what is wrong with each file".into(),
+            Self::Unknown { .. } | Self::Conflict { .. } => {
+                "`slipway cdi check` says what is wrong with each file".into()
+            }
             Self::Stale { file, .. } => format!(
                 "write it anew with `nvidia-ctk cdi generate --output={0}` or `slipway cdi generate --output {0}`",
                 file.display()

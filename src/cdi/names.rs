@@ -58,12 +58,7 @@ pub(super) fn check_device(device: &str) -> Result<(), String> {
     check_word(device, "device", "_-.:", |first| first.is_ascii_alphanumeric())
 }
 
-fn check_word(
-    word: &str,
-    what: &str,
-    inner: &str,
-    may_start: impl Fn(char) -> bool,
-) -> Result<(), String> {
+fn check_word(word: &str, what: &str, inner: &str, may_start: impl Fn(char) -> bool) -> Result<(), String> {
     let (Some(first), Some(last)) = (word.chars().next(), word.chars().next_back()) else {
         return Err(format!("the {what} is empty"));
     };
@@ -100,9 +95,13 @@ mod tests {
 
     #[test]
     fn paths_are_not_meant() {
-        for (text, expected) in
-            [("nvidia.com/gpu=all", true), ("/dev/a=b", false), ("/dev/fuse", false), ("fuse", false), ("a=b/c", false)]
-        {
+        for (text, expected) in [
+            ("nvidia.com/gpu=all", true),
+            ("/dev/a=b", false),
+            ("/dev/fuse", false),
+            ("fuse", false),
+            ("a=b/c", false),
+        ] {
             assert_eq!(DeviceName::is_meant(text), expected, "{text}");
         }
     }

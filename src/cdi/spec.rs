@@ -212,7 +212,8 @@ impl Spec {
         }
         let text = std::str::from_utf8(bytes).map_err(|_| SpecError("it is no text".into()))?;
         let spec: Self = if text.trim_start().starts_with('{') {
-            serde_json::from_str(text).map_err(|error| SpecError(format!("it is no CDI specification: {error}")))?
+            serde_json::from_str(text)
+                .map_err(|error| SpecError(format!("it is no CDI specification: {error}")))?
         } else {
             let value = yaml::parse(text).map_err(|error| SpecError(format!("it is no YAML: {error}")))?;
             serde_json::from_value(value)
@@ -358,14 +359,26 @@ containerEdits:
             assert!(YAML.contains(from));
             assert_eq!(parse(&YAML.replacen(from, to, 1)).unwrap_err(), expected, "{to}");
         };
-        check("kind:", "sort:", "it is no CDI specification: unknown field `sort`, expected one of `cdiVersion`, `kind`, `annotations`, `devices`, `containerEdits`");
+        check(
+            "kind:",
+            "sort:",
+            "it is no CDI specification: unknown field `sort`, expected one of `cdiVersion`, `kind`, `annotations`, `devices`, `containerEdits`",
+        );
         check("vendor.com/net", "vendor", "the kind `vendor` is not of the form vendor/class");
         check("name: 0", "name: a/b", "the device `a/b` has the character `/`");
         check("/dev/a", "dev/a", "device `0`: deviceNodes.path `dev/a` is no absolute path");
-        check("permissions: rw", "permissions: rx", "device `0`: node `/dev/a`: there are no permissions `rx`");
+        check(
+            "permissions: rw",
+            "permissions: rx",
+            "device `0`: node `/dev/a`: there are no permissions `rx`",
+        );
         check("A=1", "=1", "`=1` is no variable of the form NAME=value");
         check("0.5.0", "9.0.0", "cdiVersion `9.0.0` is not known; those from 0.3.0 to 1.1.0 are");
-        check("0.5.0", "0.4.0", "cdiVersion 0.4.0 has no names of devices that begin with a digit, which came with 0.5.0");
+        check(
+            "0.5.0",
+            "0.4.0",
+            "cdiVersion 0.4.0 has no names of devices that begin with a digit, which came with 0.5.0",
+        );
         assert_eq!(parse("cdiVersion: 0.3.0\nkind: a/b\ndevices: []").unwrap_err(), "it has no devices");
         let text = "cdiVersion: 0.3.0\nkind: a/b\ndevices: [{name: a, containerEdits: {}}]";
         assert_eq!(parse(text).unwrap_err(), "device `a`: it needs nothing");

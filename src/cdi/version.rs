@@ -11,11 +11,16 @@ pub(super) fn check(spec: &Spec) -> Result<(), String> {
     let text = spec.cdi_version.strip_prefix('v').unwrap_or(&spec.cdi_version);
     let rank = |text: &str| VERSIONS.iter().position(|version| *version == text);
     let Some(own) = rank(text) else {
-        return Err(format!("cdiVersion `{}` is not known; those from 0.3.0 to 1.1.0 are", text.escape_debug()));
+        return Err(format!(
+            "cdiVersion `{}` is not known; those from 0.3.0 to 1.1.0 are",
+            text.escape_debug()
+        ));
     };
     let newer = needs(spec).into_iter().find(|(is_used, version, _)| *is_used && rank(version) > Some(own));
     match newer {
-        Some((_, version, what)) => Err(format!("cdiVersion {text} has no {what}, which came with {version}")),
+        Some((_, version, what)) => {
+            Err(format!("cdiVersion {text} has no {what}, which came with {version}"))
+        }
         None => Ok(()),
     }
 }
@@ -81,6 +86,10 @@ mod tests {
         let net = "\"netDevices\":[{\"hostInterfaceName\":\"a\",\"name\":\"b\"}]";
         check("1.0.0", net, Some("cdiVersion 1.0.0 has no netDevices, which came with 1.1.0"));
         check("1.1.0", net, None);
-        check("0.2.0", "\"env\":[\"A=1\"]", Some("cdiVersion `0.2.0` is not known; those from 0.3.0 to 1.1.0 are"));
+        check(
+            "0.2.0",
+            "\"env\":[\"A=1\"]",
+            Some("cdiVersion `0.2.0` is not known; those from 0.3.0 to 1.1.0 are"),
+        );
     }
 }

@@ -91,7 +91,9 @@ fn scalar(text: &str, style: ScalarStyle, is_tagged: bool) -> Value {
     }
     let octal = text.strip_prefix("0o").or_else(|| text.strip_prefix('0').filter(|rest| !rest.is_empty()));
     let number = match octal {
-        Some(digits) if digits.bytes().all(|byte| byte.is_ascii_digit()) => i64::from_str_radix(digits, 8).ok(),
+        Some(digits) if digits.bytes().all(|byte| byte.is_ascii_digit()) => {
+            i64::from_str_radix(digits, 8).ok()
+        }
         Some(_) => text.strip_prefix("0x").and_then(|digits| i64::from_str_radix(digits, 16).ok()),
         None if text.trim_start_matches('-').bytes().all(|byte| byte.is_ascii_digit()) => text.parse().ok(),
         None => None,
@@ -195,9 +197,16 @@ mod tests {
     #[test]
     fn reads_what_tools_write() {
         let check = |text: &str, expected: Result<Value, &str>| {
-            assert_eq!(parse(text).as_ref().map_err(String::as_str), expected.as_ref().map_err(|text| *text), "{text}");
+            assert_eq!(
+                parse(text).as_ref().map_err(String::as_str),
+                expected.as_ref().map_err(|text| *text),
+                "{text}"
+            );
         };
-        check("a: 1\nb: [x, \"1\", -2, 0o17, 017, 0x1f, 0, 1.5]", Ok(json!({"a": 1, "b": ["x", "1", -2, 15, 15, 31, 0, "1.5"]})));
+        check(
+            "a: 1\nb: [x, \"1\", -2, 0o17, 017, 0x1f, 0, 1.5]",
+            Ok(json!({"a": 1, "b": ["x", "1", -2, 15, 15, 31, 0, "1.5"]})),
+        );
         check("- a: b\n  c: ~\n- {}\n# end", Ok(json!([{"a": "b", "c": null}, {}])));
         check("a: &x 1\nb: *x", Err("it has an anchor"));
         check("a: 1\na: 2", Err("the key `a` is there twice"));

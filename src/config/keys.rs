@@ -75,6 +75,8 @@ pub(super) const KEYS: &[Key] = &[
     key!(run.binds),
     key!(gpu.default),
     key!(gpu.nvml_timeout_seconds),
+    key!(cdi.spec_dirs),
+    key!(cdi.ignore_hooks),
 ];
 
 /// The key of that name.

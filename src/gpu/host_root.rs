@@ -109,6 +109,11 @@ impl HostRoot {
         names
     }
 
+    /// Whether something is a directory; `None` if it is not there.
+    pub(super) fn is_directory(&self, path: &Path) -> Option<bool> {
+        fs::metadata(self.place(path)).ok().map(|facts| facts.is_dir())
+    }
+
     pub(super) fn exists(&self, path: &Path) -> bool {
         fs::metadata(self.place(path)).is_ok()
     }

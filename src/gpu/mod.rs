@@ -11,6 +11,7 @@
 //! only asked in a child process with a deadline. No function here opens a GPU's node, since that wakes it.
 //! All host files are read below a [`HostRoot`]. What is one vendor's lies behind [`Vendor`].
 
+pub mod cdi;
 mod host_root;
 mod inventory;
 mod listing;
@@ -23,6 +24,7 @@ use std::fmt::Debug;
 use std::path::PathBuf;
 
 use crate::base::Hint;
+use crate::cdi::Spec;
 use crate::grants::Grants;
 
 pub use host_root::{HostRoot, NodeAccess};
@@ -61,6 +63,11 @@ pub trait Vendor: Sync + Debug {
 
     /// What a container needs for the chosen GPUs, with the reasons as notes.
     fn grants(&self, inventory: &Inventory, chosen: &Chosen, image: &ImageLibc, root: &HostRoot) -> Grants;
+
+    /// All devices of the host as a CDI specification; `None` where slipway writes none for this vendor.
+    fn cdi_spec(&self, _inventory: &Inventory, _root: &HostRoot) -> Option<Spec> {
+        None
+    }
 }
 
 /// Every vendor, in the order in which they are asked.
@@ -133,6 +140,18 @@ pub enum GpuError {
     NoneOwned {
         /// The request in the words of `--gpus`.
         asked: String,
+        /// Which rule decided that.
+        reason: String,
+    },
+    /// CDI devices that are GPUs of others.
+    #[error("{asked}: asked for {wanted}, but the job owns {owned} ({reason})")]
+    DeviceNotOwned {
+        /// The words that asked for it.
+        asked: String,
+        /// The devices that it stands for.
+        wanted: String,
+        /// The devices that are the job's.
+        owned: String,
         /// Which rule decided that.
         reason: String,
     },
@@ -212,7 +231,7 @@ impl Hint for GpuError {
                 "ask the scheduler for GPUs (Slurm: `--gpus=1`); where it does not manage them, set CUDA_VISIBLE_DEVICES"
                     .into()
             }
-            Self::NotOwned { .. } => "`slipway gpus` shows which GPUs are the job's".into(),
+            Self::NotOwned { .. } | Self::DeviceNotOwned { .. } => "`slipway gpus` shows which GPUs are the job's".into(),
             Self::Requirement { .. } => {
                 "use an image for this driver's CUDA or an older one, or try all the same with --ignore-require".into()
             }

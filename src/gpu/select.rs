@@ -337,7 +337,7 @@ fn find_devices(inventory: &Inventory, devices: &[String], asked: &str) -> Resul
 
 /// What CUDA_VISIBLE_DEVICES must say inside. It is left alone while the container has every GPU that CUDA sees on the
 /// host; with fewer its numbers would mean other GPUs, or none, so it becomes UUIDs, which mean the same everywhere.
-fn visible_inside(
+pub(super) fn visible_inside(
     inventory: &Inventory,
     owned: &Owned,
     chosen: &[Device],

@@ -31,6 +31,19 @@ pub struct Grants {
 }
 
 impl Grants {
+    /// Adds what another provider wants. Of a variable the other's value counts.
+    pub fn extend(&mut self, other: Self) {
+        self.env.retain(|(name, _)| other.env.iter().all(|(new, _)| new != name));
+        self.nodes.extend(other.nodes);
+        self.binds.extend(other.binds);
+        self.hidden.extend(other.hidden);
+        self.libraries.extend(other.libraries);
+        self.files.extend(other.files);
+        self.env.extend(other.env);
+        self.notes.extend(other.notes);
+        self.reasons.extend(other.reasons);
+    }
+
     /// Why a variable or a place inside is there.
     #[must_use]
     pub fn reason(&self, name: &str) -> String {

@@ -1,8 +1,9 @@
-//! What a run gets from the providers: today the GPUs.
+//! What a run gets from the providers: the GPUs, and devices of CDI.
 
 use std::ffi::OsString;
 
 use crate::bundle::EnvRequest;
+use crate::cdi::DeviceName;
 use crate::config::GpuDefault;
 use crate::gpu::{self, GpuRequest, HostRoot, ImageLibc};
 use crate::grants::Grants;
@@ -10,14 +11,55 @@ use crate::image::Image;
 use crate::launch;
 use crate::squashfs::read::Reader;
 
-use super::{Session, gpus};
+use super::{Session, cdi, gpus};
 use crate::cli::args::RunArgs;
 use crate::cli::failure::Failure;
 use crate::cli::term;
 
+/// The devices that were asked for by CDI, and the GPUs of the job unless those are GPUs.
+pub(super) fn for_run(
+    args: &RunArgs,
+    session: &Session,
+    image: &Image,
+    reader: &Reader,
+    name: &str,
+) -> Result<Grants, Failure> {
+    let devices = &args.isolation.device;
+    let names: Vec<DeviceName> = devices
+        .iter()
+        .filter(|text| DeviceName::is_meant(text))
+        .map(|text| DeviceName::parse(text))
+        .collect::<Result<_, _>>()?;
+    if names.is_empty() {
+        return gpus_for_run(args, session, image, reader, name);
+    }
+    let cdi = cdi::for_run(&names, session)?;
+    let libc = || libc_of(image, reader, name);
+    let mut grants = if cdi.has_gpus {
+        if args.nv || args.gpus.as_ref().is_some_and(|gpus| gpus != "none") {
+            return Err(Failure::new(
+                format!("GPUs are asked for twice: by `--device {}` and by `--gpus`", cdi.asked),
+                "leave one of them out",
+            ));
+        }
+        if !args.ignore_require {
+            gpu::check_image(&cdi.inventory, &cdi.chosen, &image.config.config.env)?;
+        }
+        Grants::default()
+    } else {
+        gpus_for_run(args, session, image, reader, name)?
+    };
+    let has_libraries = !cdi.grants.libraries.is_empty();
+    grants.extend(cdi.grants);
+    if has_libraries {
+        gpu::cdi::add_loader_facts(&mut grants, &libc()?);
+    }
+    Ok(grants)
+}
+
 /// The GPUs that were asked for (by default those of the job), as grants. Without a driver: nothing, and no error unless
 /// the user insisted.
-pub(super) fn for_run(
+fn gpus_for_run(
     args: &RunArgs,
     session: &Session,
     image: &Image,

@@ -1,14 +1,16 @@
 //! NVIDIA: what the kernel driver shows in procfs, where its libraries are, and what a container needs of both.
 
 mod cache;
-mod inside;
-mod libs;
+mod cdi_spec;
+pub(super) mod inside;
+pub(super) mod libs;
 pub(super) mod mig;
 mod nodes;
 pub(super) mod nvml;
 mod procfs;
 mod require;
 
+use crate::cdi::Spec;
 use crate::grants::Grants;
 
 use super::{Chosen, DriverFiles, GpuError, Hints, HostRoot, ImageLibc, Inventory, Vendor};
@@ -89,6 +91,10 @@ impl Vendor for Nvidia {
 
     fn grants(&self, inventory: &Inventory, chosen: &Chosen, image: &ImageLibc, root: &HostRoot) -> Grants {
         inside::grants(inventory, chosen, image, root)
+    }
+
+    fn cdi_spec(&self, inventory: &Inventory, root: &HostRoot) -> Option<Spec> {
+        Some(cdi_spec::make(inventory, root))
     }
 }
 
