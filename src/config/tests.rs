@@ -72,6 +72,8 @@ run.mount_tmp = true  # built-in default
 run.binds = []  # built-in default
 gpu.default = "job"  # built-in default
 gpu.nvml_timeout_seconds = 5  # built-in default
+cdi.spec_dirs = []  # built-in default
+cdi.ignore_hooks = []  # built-in default
 "#
     );
     // What is shown can be read again.

@@ -23,8 +23,9 @@ fn nvidia_spec() -> Value {
     let lib = libraries();
     let mount = |path: String| json!({"hostPath": path, "containerPath": path, "options": ["ro", "nosuid", "nodev", "rbind", "rprivate"]});
     let hook = |args: &[&str]| {
+        let args = [&["nvidia-cdi-hook"], args].concat();
         json!({"hookName": "createContainer", "path": "/usr/bin/nvidia-cdi-hook",
-               "args": [&["nvidia-cdi-hook"], args].concat(), "env": ["NVIDIA_CTK_DEBUG=false"]})
+               "args": args, "env": ["NVIDIA_CTK_DEBUG=false"]})
     };
     let device = |name: &str, nodes: &[&str]| {
         let nodes: Vec<_> = nodes.iter().map(|path| json!({ "path": path })).collect();
@@ -274,6 +275,7 @@ fn podman_takes_the_generated_file() {
     }
     let at = |name: &str| storage.join(name).to_str().unwrap().to_owned();
     let (graph, run, temporary) = (at("graph"), at("run"), at("tmp"));
+    let runtime = format!("root={}", at("crun"));
     let script = "for node in /dev/nvidia*; do echo $node; done; echo $NVIDIA_VISIBLE_DEVICES; cd $NVIDIA_CTK_LIBCUDA_DIR; \
                   for file in libcuda*; do echo $file; done";
     let argv = [
@@ -288,6 +290,8 @@ fn podman_takes_the_generated_file() {
         "vfs",
         "--runtime",
         "crun",
+        "--runtime-flag",
+        &runtime,
         "--cgroup-manager",
         "cgroupfs",
         "--events-backend",
