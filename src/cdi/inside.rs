@@ -159,7 +159,7 @@ impl Maker<'_> {
         if node
             .permissions
             .as_deref()
-            .is_some_and(|text| !text.is_empty() && !(text.contains('r') && text.contains('w')))
+            .is_some_and(|text| !text.is_empty() && ['r', 'w'].iter().any(|letter| !text.contains(*letter)))
         {
             left.push("what may be done with it is what you may do with it");
         }

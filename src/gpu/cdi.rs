@@ -7,7 +7,7 @@ use crate::cdi::{HostFile, Spec};
 use crate::grants::Grants;
 
 use super::nvidia::{inside, libs, mig};
-use super::{Chosen, Device, GpuError, HostRoot, ImageLibc, Inventory, Owned, VENDORS, select};
+use super::{Chosen, Device, GpuError, HostRoot, ImageLibc, Inventory, NodeAccess, Owned, VENDORS, select};
 
 /// One CDI device.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,12 +63,13 @@ pub fn choose(
         }
         chosen.extend(devices.into_iter().filter(is_owned));
     }
+    let foreign = if chosen.is_empty() { BTreeSet::new() } else { foreign_nodes(inventory, &chosen) };
+    grants.nodes.retain(|node| !foreign.contains(&node.source));
+    note_unusable(grants, root);
     let devices: Vec<Device> = chosen.into_iter().collect();
     if devices.is_empty() {
         return Ok(Chosen::default());
     }
-    let foreign: BTreeSet<PathBuf> = foreign_nodes(inventory, &devices);
-    grants.nodes.retain(|node| !foreign.contains(&node.source));
     let others = owned.others.iter().filter(|_| asked.iter().any(|one| one.is_all));
     grants
         .notes
@@ -107,8 +108,21 @@ fn devices_of(inventory: &Inventory, nodes: &[PathBuf]) -> Vec<Device> {
     found
 }
 
+/// Tells of nodes that are inside and of no use. Capability nodes are only read.
+fn note_unusable(grants: &mut Grants, root: &HostRoot) {
+    for node in &grants.nodes {
+        let is_capability = node.source.starts_with("/dev/nvidia-caps");
+        let answer =
+            if is_capability { root.node_readable(&node.source) } else { root.node_access(&node.source) };
+        if answer != NodeAccess::Open {
+            let place = node.target.display();
+            grants.notes.push(format!("`{place}` is inside, but cannot be used: {}", answer.reason()));
+        }
+    }
+}
+
 /// Nodes of GPUs and instances that were not chosen.
-fn foreign_nodes(inventory: &Inventory, chosen: &[Device]) -> BTreeSet<PathBuf> {
+fn foreign_nodes(inventory: &Inventory, chosen: &BTreeSet<Device>) -> BTreeSet<PathBuf> {
     let nodes = |device: Device| {
         let gpu = inventory.gpus.get(device.gpu).map(|gpu| gpu.node.clone());
         let instance = inventory.instance(device).into_iter();
