@@ -250,6 +250,45 @@ fn bundle_has_the_devices_as_mounts() {
     assert!(spec["process"]["env"].as_array().unwrap().contains(&"NVIDIA_VISIBLE_DEVICES=void".into()));
 }
 
+#[test]
+fn what_is_wrong_with_files_is_told() {
+    need!(userns, tool "unshare", tool "setpriv");
+    let (host, home) = (Host::build("no-driver"), home());
+    let output = slipway(&host, home.path(), &["cdi", "generate"]).output().unwrap();
+    assert_eq!(
+        (output.status.code(), stderr(&output).as_str()),
+        (
+            Some(1),
+            "error: there is no GPU on this node for which a CDI specification can be written\n  \
+             hint: `slipway gpus` shows what the node has\n"
+        )
+    );
+    let hook = json!({"hookName": "prestart", "path": "/opt/hook"});
+    let device = json!({"name": "x", "containerEdits": {"hooks": [hook]}});
+    let spec = json!({"cdiVersion": "0.3.0", "kind": "v/c", "devices": [device]}).to_string();
+    host.write("etc/cdi/a.json", &spec);
+    host.write("etc/cdi/b.yaml", "cdiVersion: 0.3.0\nkinds: v/c\n");
+    let output = slipway(&host, home.path(), &["cdi", "check"]).output().unwrap();
+    assert_eq!(
+        stdout(&output),
+        "`/etc/cdi/b.yaml`: it is no CDI specification: unknown field `kinds`, expected one of `cdiVersion`, `kind`, \
+         `annotations`, `devices`, `containerEdits`\nthe CDI device `v/c=x` wants the hook `/opt/hook` to be run, and hooks \
+         are not: `/etc/cdi/a.json`\n"
+    );
+    assert_eq!(
+        (output.status.code(), stderr(&output).as_str()),
+        (Some(1), "error: 2 of 2 things are wrong\n")
+    );
+    let file = host.path("etc/cdi/a.json");
+    let args = ["cdi", "check", file.to_str().unwrap()];
+    let output =
+        slipway(&host, home.path(), &args).env("SLIPWAY_CDI_IGNORE_HOOKS", "/opt/hook").output().unwrap();
+    assert_eq!(stdout(&output), format!("v/c=x: can be used, by `{}`\n", file.display()));
+    host.write("etc/cdi/b.yaml", &spec);
+    let listed = stdout(&slipway(&host, home.path(), &["cdi", "ls"]).output().unwrap());
+    assert_eq!(listed, "DEVICE    FILE\nv/c=x     /etc/cdi/a.json and /etc/cdi/b.yaml: it cannot be used\n");
+}
+
 /// Debian's podman runs a container from our file, its hooks included, as root of the fake host's namespace.
 #[test]
 fn podman_takes_the_generated_file() {
