@@ -8,6 +8,7 @@ pub mod base;
 pub mod sys;
 
 // floor 1: formats, pure
+pub mod cdi;
 pub mod elf;
 pub mod grants;
 pub mod oci;

@@ -1,6 +1,7 @@
 //! The command line as data: flags with Docker's names, and Apptainer's where they do not clash.
 
 mod apart;
+mod cdi;
 mod containers;
 mod files;
 mod gpus;
@@ -24,6 +25,7 @@ use crate::squashfs::compress::Compressor;
 use listing::ListingArgs;
 pub(super) use prune::{ContainerPruneArgs, DfArgs, PruneArgs, SystemArgs, SystemCommand};
 
+pub(super) use cdi::{CdiArgs, CdiCheckArgs, CdiCommand, CdiFormat, CdiGenerateArgs, CdiListArgs};
 pub(super) use containers::{
     AttachArgs, ContainerArgs, ContainerCommand, ContainerVerb, ExecArgs, KeepArgs, LogsArgs, PsArgs,
     StartArgs, StopArgs,
@@ -106,6 +108,8 @@ pub(super) enum Command {
     Gpus(GpusArgs),
     /// Look at this node's health
     Doctor(DoctorArgs),
+    /// Look at and write CDI specifications
+    Cdi(CdiArgs),
     /// Show what this machine offers and where the store is
     Info(InfoArgs),
     /// Look at disk space and win it back
@@ -347,6 +351,9 @@ pub(super) struct ConvertArgs {
     /// Optimize for the start that this list was recorded of; else for all recorded ones (can be repeated)
     #[arg(long, value_name = "FILE", requires = "optimize")]
     pub(super) hot: Vec<PathBuf>,
+    /// Give a bundle a CDI device: VENDOR/CLASS=NAME (can be repeated)
+    #[arg(long, value_name = "DEVICE", conflicts_with = "optimize")]
+    pub(super) device: Vec<String>,
     /// Where the image is: docker-archive:FILE, oci:DIR[:TAG], docker://NAME; for a bundle also a .sif or a name
     #[arg(value_name = "SOURCE")]
     pub(super) source: String,

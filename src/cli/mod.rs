@@ -12,7 +12,7 @@ mod term;
 
 use std::process::ExitCode;
 
-use args::{Command, ConfigCommand, ContainerCommand, ImageCommand, Stop, SystemCommand};
+use args::{CdiCommand, Command, ConfigCommand, ContainerCommand, ImageCommand, Stop, SystemCommand};
 use failure::Failure;
 
 /// The whole program: parses, acts, prints, and says how it ended.
@@ -83,6 +83,11 @@ fn act(command: &Command) -> Result<(), Failure> {
         Command::Sbatch(args) => cmd::sbatch::run(args, &session),
         Command::Gpus(args) => cmd::gpus::run(args, &session),
         Command::Doctor(args) => cmd::doctor::run(args, &session),
+        Command::Cdi(args) => match &args.command {
+            CdiCommand::List(args) => cmd::cdi::list(args, &session),
+            CdiCommand::Check(args) => cmd::cdi::check(args, &session),
+            CdiCommand::Generate(args) => cmd::cdi::generate(args, &session),
+        },
         Command::Config(args) => match &args.command {
             ConfigCommand::Show => cmd::config::show(&session),
             ConfigCommand::Explain(args) => cmd::config::explain(args, &session),

@@ -80,6 +80,8 @@ pub(super) const KEYS: &[Key] = &[
     key!(gpu.driver_root),
     key!(gpu.device_root),
     key!(gpu.library_path),
+    key!(cdi.spec_dirs),
+    key!(cdi.ignore_hooks),
 ];
 
 /// The key of that name.

@@ -24,6 +24,8 @@ pub struct Settings {
     pub run: RunSettings,
     /// Which GPUs a container gets.
     pub gpu: GpuSettings,
+    /// Devices that are described by files.
+    pub cdi: CdiSettings,
 }
 
 /// Table `store`.
@@ -123,6 +125,24 @@ pub struct GpuSettings {
     pub device_root: Sourced<NodeDirectory>,
     /// The directories of the driver's libraries; empty to look for them.
     pub library_path: Sourced<Vec<String>>,
+}
+
+/// Table `cdi`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CdiSettings {
+    /// Further directories of specifications; a later one has more weight.
+    pub spec_dirs: Sourced<Vec<String>>,
+    /// Programs of hooks that are left out.
+    pub ignore_hooks: Sourced<Vec<String>>,
+}
+
+impl Default for CdiSettings {
+    fn default() -> Self {
+        Self {
+            spec_dirs: Sourced::default_value(Vec::new()),
+            ignore_hooks: Sourced::default_value(Vec::new()),
+        }
+    }
 }
 
 impl Default for StoreSettings {

@@ -77,6 +77,8 @@ gpu.forward_compat = "auto"  # built-in default
 gpu.driver_root = "auto"  # built-in default
 gpu.device_root = "auto"  # built-in default
 gpu.library_path = []  # built-in default
+cdi.spec_dirs = []  # built-in default
+cdi.ignore_hooks = []  # built-in default
 "#
     );
     // What is shown can be read again.

@@ -14,6 +14,7 @@
 mod amd;
 mod by_nodes;
 mod causes;
+pub mod cdi;
 mod fit;
 mod host_root;
 mod intel;
@@ -33,6 +34,7 @@ use std::fmt::Debug;
 use std::path::{Path, PathBuf};
 
 use crate::base::Hint;
+use crate::cdi::Spec;
 use crate::elf::versions::GlibcVersion;
 use crate::grants::{Grants, Trouble};
 
@@ -93,6 +95,11 @@ pub trait Vendor: Sync + Debug {
 
     /// What a container needs for the chosen GPUs, with the reasons as notes.
     fn grants(&self, inventory: &Inventory, chosen: &Chosen, image: &ImageLibc, root: &HostRoot) -> Grants;
+
+    /// All devices of the host as a CDI specification; `None` where slipway writes none for this vendor.
+    fn cdi_spec(&self, _inventory: &Inventory, _root: &HostRoot) -> Option<Spec> {
+        None
+    }
 }
 
 /// Every vendor, in the order in which they are asked: the first that has a GPU is the host's. The GPU beside it that
@@ -237,6 +244,18 @@ pub enum GpuError {
         /// What to do about it.
         remedy: String,
     },
+    /// CDI devices that are GPUs of others.
+    #[error("{asked}: asked for {wanted}, but the job owns {owned} ({reason})")]
+    DeviceNotOwned {
+        /// The words that asked for it.
+        asked: String,
+        /// The devices that it stands for.
+        wanted: String,
+        /// The devices that are the job's.
+        owned: String,
+        /// Which rule decided that.
+        reason: String,
+    },
     /// More GPUs, or others, than the job owns.
     #[error("--gpus {asked}: asked for {wanted}, but the job owns {owned} ({reason})")]
     NotOwned {
@@ -331,7 +350,7 @@ impl Hint for GpuError {
                 "ask the scheduler for GPUs (Slurm: `--gpus=1`); where it does not manage them, set CUDA_VISIBLE_DEVICES"
                     .into()
             }
-            Self::NotOwned { .. } => "`slipway gpus` shows which GPUs are the job's".into(),
+            Self::NotOwned { .. } | Self::DeviceNotOwned { .. } => "`slipway gpus` shows which GPUs are the job's".into(),
             Self::Requirement { .. } => {
                 "use an image for this driver's CUDA or an older one, or try all the same with --ignore-require".into()
             }

@@ -37,7 +37,7 @@ pub struct Grants {
 }
 
 impl Grants {
-    /// Adds what another provider wants.
+    /// Adds what another provider wants. Of a variable the other's value counts.
     pub fn append(&mut self, other: Self) {
         let Self { nodes, binds, hidden, libraries, files, env, notes, reasons, troubles, links } = other;
         self.nodes.extend(nodes);
@@ -45,6 +45,7 @@ impl Grants {
         self.hidden.extend(hidden);
         self.libraries.extend(libraries);
         self.files.extend(files);
+        self.env.retain(|(name, _)| env.iter().all(|(new, _)| new != name));
         self.env.extend(env);
         self.notes.extend(notes);
         self.reasons.extend(reasons);

@@ -64,7 +64,7 @@ fn archive_of(programs: &[&str], env: &[&str], home: &Path) -> PathBuf {
     let architecture = if std::env::consts::ARCH == "aarch64" { "arm64" } else { "amd64" };
     let env = serde_json::to_string(&[&["PATH=/usr/bin:/bin"], env].concat()).unwrap();
     let config = format!(
-        "{{\"architecture\":\"{architecture}\",\"os\":\"linux\",\"config\":{{\"Env\":{env}}},\
+        "{{\"architecture\":\"{architecture}\",\"os\":\"linux\",\"config\":{{\"Env\":{env},\"Cmd\":[\"/bin/true\"]}},\
          \"rootfs\":{{\"type\":\"layers\",\"diff_ids\":[\"sha256:{diff}\"]}}}}"
     );
     fs::write(image.join("config.json"), config).unwrap();

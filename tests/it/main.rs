@@ -9,6 +9,7 @@ mod support;
 mod apptainer_ways;
 mod archives;
 mod bundle;
+mod cdi;
 mod config;
 mod container_files;
 mod control_groups;

@@ -14,7 +14,7 @@ pub(in crate::cli) struct IsolationArgs {
     /// Be like docker, as Apptainer spells it: the same as `--profile docker`
     #[arg(long, conflicts_with = "profile")]
     pub(in crate::cli) compat: bool,
-    /// Give a device of the host, or a directory of them: HOST[:INSIDE[:rwm]] (can be repeated)
+    /// Give a device: HOST[:INSIDE[:rwm]], a directory of them, or by CDI VENDOR/CLASS=NAME (can be repeated)
     #[arg(long, value_name = "HOST[:INSIDE]")]
     pub(in crate::cli) device: Vec<String>,
     /// Add a capability, which holds inside only (can be repeated)

@@ -31,11 +31,16 @@ use crate::cli::failure::Failure;
 const PIECE_BYTES: usize = 1 << 20;
 
 /// Writes the bundle of an image file. What is half made is removed.
-pub(super) fn write(image: &Path, directory: &Path, session: &Session) -> Result<(), Failure> {
+pub(super) fn write(
+    image: &Path,
+    directory: &Path,
+    devices: &[String],
+    session: &Session,
+) -> Result<(), Failure> {
     let failed =
         |error: std::io::Error| Failure::new(format!("cannot make `{}`: {error}", directory.display()), None);
     std::fs::create_dir(directory).map_err(failed)?;
-    let written = fill(image, directory, session);
+    let written = fill(image, directory, devices, session);
     if written.is_err()
         && let (Some(parent), Some(name)) = (directory.parent(), directory.file_name())
     {
@@ -46,7 +51,7 @@ pub(super) fn write(image: &Path, directory: &Path, session: &Session) -> Result
     written
 }
 
-fn fill(image: &Path, directory: &Path, session: &Session) -> Result<(), Failure> {
+fn fill(image: &Path, directory: &Path, devices: &[String], session: &Session) -> Result<(), Failure> {
     let failed = |path: &Path| {
         let path = path.display().to_string();
         move |error: std::io::Error| Failure::new(format!("cannot write `{path}`: {error}"), None)
@@ -59,6 +64,7 @@ fn fill(image: &Path, directory: &Path, session: &Session) -> Result<(), Failure
     let words = ["slipway", "run", "--gpus", "none", "--rootfs", "fuse"]
         .map(Into::into)
         .into_iter()
+        .chain(devices.iter().flat_map(|device| ["--device".into(), device.into()]))
         .chain([image.into()]);
     let command = args::parse(words).map_err(|_| Failure::new("the bundle has no command", None))?.command;
     let Command::Run(args) = &command else { return Err(Failure::new("the bundle has no command", None)) };
@@ -85,7 +91,12 @@ fn spec(args: &RunArgs, session: &Session, image: &Image, reader: &Reader) -> Re
         id: None,
     };
     let request = request::request(args, &[], &ground)?;
-    let bundle = bundle::build(&image.config.config, &files, &request, &caller, Grants::default())?;
+    let grants = if args.isolation.device.is_empty() {
+        Grants::default()
+    } else {
+        super::grants::for_run(args, session, image, reader, &image.path.to_string_lossy())?
+    };
+    let bundle = bundle::build(&image.config.config, &files, &request, &caller, grants)?;
     serde_json::to_value(&bundle.spec)
         .map_err(|error| Failure::new(format!("the spec cannot be written as JSON: {error}"), None))
 }
@@ -94,6 +105,7 @@ fn spec(args: &RunArgs, session: &Session, image: &Image, reader: &Reader) -> Re
 fn adapt(mut spec: Value, plan: &LaunchPlan, files: &Path) -> std::io::Result<Value> {
     let mut mounts = Vec::new();
     let mut made: HashMap<&Path, PathBuf> = HashMap::new();
+    let mut bound: HashMap<PathBuf, PathBuf> = HashMap::new();
     for op in &plan.ops {
         match op {
             Op::Tmpfs { target, mode, size_bytes } => {
@@ -124,9 +136,20 @@ fn adapt(mut spec: Value, plan: &LaunchPlan, files: &Path) -> std::io::Result<Va
                 let source = if *from_run { made.get(source.as_path()).unwrap_or(source) } else { source };
                 let bind = if *kind == PathKind::Directory { "rbind" } else { "bind" };
                 let access = if *read_only { "ro" } else { "rw" };
+                bound.insert(target.clone(), source.clone());
                 mounts.push(json!({
                     "destination": target, "type": "bind", "source": source, "options": [bind, access],
                 }));
+            }
+            // A further name of a library is a mount of the same file: a spec has no links.
+            Op::MakeLink { target, to } => {
+                let first = target.parent().map(|directory| directory.join(to));
+                if let Some(source) = first.and_then(|first| bound.get(&first)).cloned() {
+                    mounts.push(json!({
+                        "destination": target, "type": "bind", "source": source, "options": ["bind", "ro"],
+                    }));
+                    bound.insert(target.clone(), source);
+                }
             }
             _ => {}
         }

@@ -88,11 +88,12 @@ fn make_bundle(args: &ConvertArgs, directory: &Path, session: &Session) -> Resul
         ["docker:", "docker-archive:", "oci:"].iter().any(|kind| args.source.starts_with(kind));
     if !is_described {
         let image = locate::run_file(args.source.as_ref(), session, PullWhen::Missing, None)?;
-        bundle::write(&image, directory, session)?;
+        bundle::write(&image, directory, &args.device, session)?;
         return term::print(&format_args!("{}\n", directory.display()));
     }
     let beside = directory.with_extension(format!("slipway-{}.tmp.sif", std::process::id()));
-    let made = convert_to(args, &beside, session).and_then(|()| bundle::write(&beside, directory, session));
+    let made = convert_to(args, &beside, session)
+        .and_then(|()| bundle::write(&beside, directory, &args.device, session));
     // A conversion that failed has made nothing.
     let _ = std::fs::remove_file(&beside);
     made?;

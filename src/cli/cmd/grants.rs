@@ -1,26 +1,71 @@
-//! What a run gets from the providers: today the GPUs.
+//! What a run gets from the providers: the GPUs, and devices of CDI.
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
 use crate::bundle::EnvRequest;
+use crate::cdi::DeviceName;
 use crate::config::{self, GpuDefault, Profile};
 use crate::gpu::{
-    self, Asked, Capability, ForwardCompat, GpuError, GpuRequest, ImageLibc, ImageOffer, Selection,
+    self, Asked, Capability, ForwardCompat, GpuError, GpuRequest, ImageLibc, ImageOffer, Inventory, Selection,
 };
 use crate::grants::{Grants, Trouble, Weight};
 use crate::image::Image;
 use crate::launch;
 use crate::squashfs::read::Reader;
 
-use super::{Session, glibc, gpus, request};
+use super::{Session, cdi, glibc, gpus, request};
 use crate::cli::args::RunArgs;
 use crate::cli::failure::Failure;
 use crate::cli::term;
 
+/// The devices that were asked for by CDI, and the GPUs of the job unless those are GPUs.
+pub(super) fn for_run(
+    args: &RunArgs,
+    session: &Session,
+    image: &Image,
+    reader: &Reader,
+    name: &str,
+) -> Result<Grants, Failure> {
+    let devices = &args.isolation.device;
+    let names: Vec<DeviceName> = devices
+        .iter()
+        .filter(|text| DeviceName::is_meant(text))
+        .map(|text| DeviceName::parse(text))
+        .collect::<Result<_, _>>()?;
+    if names.is_empty() {
+        return gpus_for_run(args, session, image, reader, name);
+    }
+    let cdi = cdi::for_run(&names, session)?;
+    let libc = || libc_of(image, reader, name);
+    let mut grants = if cdi.has_gpus {
+        if args.nv || args.gpus.as_ref().is_some_and(|gpus| gpus != "none") {
+            return Err(Failure::new(
+                format!("GPUs are asked for twice: by `--device {}` and by `--gpus`", cdi.asked),
+                "leave one of them out",
+            ));
+        }
+        if !args.ignore_require {
+            gpu::check_image(&cdi.inventory, &cdi.chosen, &image.config.config.env)?;
+        }
+        Grants::default()
+    } else {
+        gpus_for_run(args, session, image, reader, name)?
+    };
+    let has_libraries = !cdi.grants.libraries.is_empty();
+    grants.append(cdi.grants);
+    if has_libraries {
+        gpu::cdi::add_loader_facts(&mut grants, &libc()?);
+    }
+    if cdi.has_gpus {
+        add_compat(&mut grants, &cdi.inventory, args, session, image, reader)?;
+    }
+    Ok(grants)
+}
+
 /// The GPUs that were asked for (by default those of the job), as grants. Without a driver: nothing, and no error unless
 /// the user insisted.
-pub(super) fn for_run(
+fn gpus_for_run(
     args: &RunArgs,
     session: &Session,
     image: &Image,
@@ -77,9 +122,7 @@ pub(super) fn for_run(
     gpu::fit_to_image(&mut inventory, &mut chosen, &offer)?;
     let mut grants = gpu::grants(&inventory, &chosen, &libc, &root);
     grants.notes.extend(made);
-    let wish = forward_compat(args, session, image);
-    let compat = if wish == ForwardCompat::Off { None } else { gpu::find_cuda_compat(reader)? };
-    gpu::grant_cuda_compat(&mut grants, &inventory, compat.as_ref(), wish);
+    add_compat(&mut grants, &inventory, args, session, image, reader)?;
     gpu::grant_mig_administration(&mut grants, &administration(args, session, image), &root)?;
     if matches!(libc, ImageLibc::Glibc { .. }) {
         add_baked(
@@ -189,6 +232,21 @@ fn mps_directory(args: &RunArgs, session: &Session) -> Option<String> {
     let asked = asked_variable(args, session, VARIABLE);
     let value = asked.or_else(|| session.env.get(OsStr::new(VARIABLE)).cloned())?;
     Some(value.to_string_lossy().into_owned())
+}
+
+/// Puts CUDA's compatibility libraries of the image before the driver's, where they are to be used.
+fn add_compat(
+    grants: &mut Grants,
+    inventory: &Inventory,
+    args: &RunArgs,
+    session: &Session,
+    image: &Image,
+    reader: &Reader,
+) -> Result<(), Failure> {
+    let wish = forward_compat(args, session, image);
+    let compat = if wish == ForwardCompat::Off { None } else { gpu::find_cuda_compat(reader)? };
+    gpu::grant_cuda_compat(grants, inventory, compat.as_ref(), wish);
+    Ok(())
 }
 
 /// What the settings say, unless a variable of NVIDIA's switches it off; the user's word goes over the image's.

@@ -3,6 +3,7 @@
 #![expect(clippy::disallowed_methods, reason = "verbs look at files of the user and start our own helpers")]
 
 mod bundle;
+pub(super) mod cdi;
 mod compose;
 pub(super) mod config;
 pub(super) mod containers;

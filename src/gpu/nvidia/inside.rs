@@ -157,7 +157,7 @@ fn add_programs_and_sockets(grants: &mut Grants, inventory: &Inventory, chosen: 
 }
 
 /// How the image's loader finds the libraries: by a cache where it is glibc's, else by a variable.
-fn add_loader_facts(grants: &mut Grants, image: &ImageLibc) {
+pub(in super::super) fn add_loader_facts(grants: &mut Grants, image: &ImageLibc) {
     let directory = LIBRARY_DIRECTORY;
     let (library_path, why) = match image {
         ImageLibc::Glibc { loader_cache } => {

@@ -13,7 +13,7 @@ use super::super::{Capability, DriverFiles, DriverLibrary, Hints, HostRoot};
 use super::graphics;
 
 /// The loader's cache of the host.
-pub(super) const LOADER_CACHE: &str = "/etc/ld.so.cache";
+pub(in super::super) const LOADER_CACHE: &str = "/etc/ld.so.cache";
 /// Most bytes of the host's loader cache; big hosts have some hundred KiB.
 const MAX_CACHE_BYTES: u64 = 16 << 20;
 /// The libraries by which the driver's directory is found.
@@ -277,7 +277,7 @@ fn is_for_this_machine(root: &HostRoot, path: &Path) -> bool {
 }
 
 /// Only what this machine's loader takes: a 32-bit driver has files of the same names.
-fn shared_object(root: &HostRoot, path: &Path) -> Option<elf::SharedObject> {
+pub(in super::super) fn shared_object(root: &HostRoot, path: &Path) -> Option<elf::SharedObject> {
     let object = elf::shared_object(&root.open(path)?).ok()?;
     (object.machine == ARCH).then_some(object)
 }

@@ -125,7 +125,12 @@ pub(super) fn find_faults(root: &HostRoot, gpus: &[Gpu]) -> Vec<String> {
 }
 
 /// What an instance needs beside its GPU's node: two capability nodes, and the files that say which they are.
-pub(super) fn add_instance(grants: &mut Grants, gpu: &Gpu, instance: &MigInstance, root: &HostRoot) {
+pub(in super::super) fn add_instance(
+    grants: &mut Grants,
+    gpu: &Gpu,
+    instance: &MigInstance,
+    root: &HostRoot,
+) {
     let why = format!("MIG {}:{}: the notes say by which rule", gpu.index, instance.index);
     for node in instance.capability_nodes() {
         add_node(grants, node, &why, root);
@@ -138,7 +143,7 @@ pub(super) fn add_instance(grants: &mut Grants, gpu: &Gpu, instance: &MigInstanc
 }
 
 /// Hides what the driver says of the instances of others.
-pub(super) fn hide_others(grants: &mut Grants) {
+pub(in super::super) fn hide_others(grants: &mut Grants) {
     let why = "the capabilities of the container's own MIG instances alone";
     grants.reasons.insert(CAPABILITIES.into(), why.into());
     grants.hidden.push(CAPABILITIES.into());

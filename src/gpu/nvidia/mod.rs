@@ -1,10 +1,11 @@
 //! NVIDIA: what the kernel driver shows in procfs, where its libraries are, and what a container needs of both.
 
 mod cache;
+mod cdi_spec;
 pub(super) mod compat;
 mod graphics;
-mod inside;
-mod libs;
+pub(super) mod inside;
+pub(super) mod libs;
 pub(super) mod mig;
 pub(super) mod modprobe;
 pub(super) mod mps;
@@ -18,6 +19,7 @@ pub(super) mod wsl;
 
 use std::path::Path;
 
+use crate::cdi::Spec;
 use crate::grants::Grants;
 
 use super::visible::{Names, VisibleVariables};
@@ -113,6 +115,10 @@ impl Vendor for Nvidia {
 
     fn grants(&self, inventory: &Inventory, chosen: &Chosen, image: &ImageLibc, root: &HostRoot) -> Grants {
         inside::grants(inventory, chosen, image, root)
+    }
+
+    fn cdi_spec(&self, inventory: &Inventory, root: &HostRoot) -> Option<Spec> {
+        Some(cdi_spec::make(inventory, root))
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use slipway::cdi::{DeviceName, Host, HostFile, Index, Spec, grants};
 use slipway::config::{ConfigFile, Environment, Settings, Sources};
 use slipway::elf;
 use slipway::elf::cache::{Cache, merge};
@@ -73,6 +74,34 @@ pub(crate) fn config(data: &[u8]) {
 fn toml_value(line: &str) -> bool {
     line.split_once(" = ")
         .is_some_and(|(_, value)| value.starts_with(['"', '[', 't', 'f']) || value.parse::<f64>().is_ok())
+}
+
+/// Any bytes are a specification of devices or an error. What is taken is written in both forms and taken again as the same,
+/// each of its devices is found by its name, and what it needs has clean places inside.
+pub(crate) fn cdi(data: &[u8]) {
+    let spec = match Spec::parse(data) {
+        Ok(spec) => spec,
+        Err(error) => return assert!(!error.to_string().is_empty()),
+    };
+    assert_eq!(Spec::parse(spec.to_json().as_bytes()).as_ref(), Ok(&spec));
+    assert_eq!(Spec::parse(spec.to_yaml().as_bytes()).as_ref(), Ok(&spec), "{}", spec.to_yaml());
+    let mut index = Index::default();
+    index.add("/etc/cdi/x.yaml".into(), 0, data);
+    let look = |path: &std::path::Path| {
+        let is_library = path.to_string_lossy().contains(".so");
+        Some(HostFile { is_directory: false, library: is_library.then(|| Some("libx.so.1".to_owned())) })
+    };
+    let host = Host { look: &look, params: Some("ModifyDeviceFiles: 1\n"), groups: &[1], ignored_hooks: &[] };
+    for device in index.list() {
+        let name = DeviceName::parse(&device.name).expect("a listed name is one");
+        let parts = index.resolve(&[name]).expect("a listed device is there");
+        let Ok(made) = grants(&parts, &host) else { continue };
+        let targets = made.nodes.iter().map(|node| &node.target).chain(made.binds.iter().map(|bind| &bind.target));
+        for target in targets {
+            assert!(target.is_absolute() && !target.to_string_lossy().contains("/.."), "{}", target.display());
+        }
+        assert!(made.libraries.iter().all(|library| !library.name.contains('/') && library.links.iter().all(|link| !link.contains('/'))));
+    }
 }
 
 /// Any text is a list of capability nodes. What is taken of it, written as the driver writes it, is taken again as the same.

@@ -25,6 +25,7 @@ type Run = fn(&[u8]);
 /// Every target: name, function, and most memory that one input may make it hold, in MiB.
 const TARGETS: &[(&str, Run, usize)] = &[
     ("archive", documents::archive, 64),
+    ("cdi", host::cdi, 64),
     ("config", host::config, 16),
     ("elf", host::elf, 16),
     ("encoding", layers::encoding, 16),

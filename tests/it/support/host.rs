@@ -391,6 +391,23 @@ impl Host {
     ///
     /// Needs `userns` and the tools `unshare` and `setpriv`.
     pub(crate) fn command<A: AsRef<OsStr>>(&self, argv: &[A]) -> Command {
+        let (uid, gid) = match nix::unistd::geteuid() {
+            uid if uid.is_root() => (65_534, 65_534),
+            uid => (uid.as_raw(), nix::unistd::getegid().as_raw()),
+        };
+        let mut command = self.command_as_root(&[
+            "unshare",
+            "--user",
+            &format!("--map-user={uid}"),
+            &format!("--map-group={gid}"),
+            "--",
+        ]);
+        command.args(argv);
+        command
+    }
+
+    /// As [`Host::command`], as root of the namespace in which the tree is laid over the host.
+    pub(crate) fn command_as_root<A: AsRef<OsStr>>(&self, argv: &[A]) -> Command {
         let mut command = if nix::unistd::geteuid().is_root() {
             let mut command = Command::new("setpriv");
             command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "unshare"]);
@@ -398,14 +415,9 @@ impl Host {
         } else {
             Command::new("unshare")
         };
-        let (uid, gid) = match nix::unistd::geteuid() {
-            uid if uid.is_root() => (65_534, 65_534),
-            uid => (uid.as_raw(), nix::unistd::getegid().as_raw()),
-        };
         command
             .args(["-Urm", "--propagation=private", "sh", "-ec", OVERLAY, "sh"])
             .arg(self.tree.path())
-            .args(["unshare", "--user", &format!("--map-user={uid}"), &format!("--map-group={gid}"), "--"])
             .args(argv)
             .current_dir("/");
         command
@@ -467,6 +479,9 @@ covered() { for top in $done; do case "$1/" in "$top"/*) return 0 ;; esac; done;
     mount -t overlay overlay -o "ro,lowerdir=$tree/usr/$place:/usr/$place" "/usr/$place"
 done
 if [ -d "$tree/run" ]; then mount --rbind "$tree/run" /run; fi
+if [ -d "$tree/etc/cdi" ]; then
+    mount -t overlay overlay -o "ro,lowerdir=$tree/etc:/etc" /etc
+fi
 exec "$@"
 "#;
 

@@ -12,7 +12,7 @@ use crate::cli::term;
 
 /// Looks until Ctrl-C ends the program.
 pub(super) fn run(pause: Duration, session: &Session) -> Result<(), Failure> {
-    let (root, hints) = (HostRoot::default(), super::hints(session));
+    let (root, hints) = (super::root(session), super::hints(session));
     let mut inventory = gpu::read_inventory(&root, &hints);
     if inventory.vendor.as_deref() != Some("nvidia") {
         return Err(Failure::new(

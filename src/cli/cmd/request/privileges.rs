@@ -5,6 +5,7 @@ use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
 use crate::bundle::{CapabilityChoice, CapabilitySet, Device, Seccomp};
+use crate::cdi::DeviceName;
 use crate::config::Profile;
 use crate::sys::{access, process};
 
@@ -47,7 +48,8 @@ pub(super) fn choose(
             isolation.cap_add.join(",")
         ));
     }
-    for text in &isolation.device {
+    // Those of CDI are grants.
+    for text in isolation.device.iter().filter(|text| !DeviceName::is_meant(text)) {
         devices.push(device(text, warnings)?);
     }
     add_groups(&isolation.group_add, warnings);
@@ -143,7 +145,7 @@ fn device(text: &str, warnings: &mut Vec<String>) -> Result<Device, Failure> {
     if !source.starts_with('/') {
         return Err(Failure::new(
             format!("`{asked}`: `{source}` is not the path of a device"),
-            "give a path below `/dev`; GPUs are chosen with `--gpus`",
+            "give a path below `/dev`, or a CDI device as vendor/class=name; GPUs are chosen with `--gpus`",
         ));
     }
     let place = crate::base::RelPath::parse(target.as_bytes()).ok().filter(|place| !place.is_root());
