@@ -29,6 +29,7 @@ mod gpu_amd;
 mod gpu_cli;
 mod gpu_compat;
 mod gpu_files;
+mod gpu_golden;
 mod gpu_intel;
 mod gpu_mig;
 mod gpu_nvml;
