@@ -47,8 +47,7 @@ fn a_submitted_job_runs() {
     TestImage::busybox().convert(&sandbox, "train.sif");
     let slurm = Slurm::start_with(None, &["--no-cgroup"]);
     let program = sandbox.program().display().to_string();
-    let words =
-        [program.as_str(), "sbatch", "--submit", "-n2", "-Jtwo words", "train.sif"];
+    let words = [program.as_str(), "sbatch", "--submit", "-n2", "-Jtwo words", "train.sif"];
     let command = ["sh", "-c", "echo rank $SLURM_PROCID \"$0\"", "it's"];
     let output = slurm.command(&sandbox, &[&words[..], &command].concat()).succeed();
     assert_eq!(output, "Submitted batch job 1\n");
