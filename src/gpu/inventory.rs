@@ -250,7 +250,7 @@ pub(super) fn merge_nvml(inventory: &mut Inventory, report: &NvmlReport, access:
         inventory.vendor = Some("nvidia".into());
     }
     if inventory.driver_version.is_none() {
-        inventory.driver_version.clone_from(&report.driver_version);
+        inventory.driver_version = report.driver_version.clone().filter(|version| !version.is_empty());
     }
     take(&mut inventory.cuda_version, &report.cuda_version);
     if inventory.is_undivided() {

@@ -161,7 +161,10 @@ fn gpus_and_run_work_with_each_root() {
             "{name}"
         );
         let explained = stdout(&run(&["--explain"]));
-        assert!(explained.contains(&format!("the driver's libraries were found by {how}")), "{explained}");
+        assert!(
+            explained.contains(&format!("the driver's libraries were found through {how}")),
+            "{explained}"
+        );
     }
 }
 

@@ -90,7 +90,7 @@ fn add_libraries(grants: &mut Grants, inventory: &Inventory, chosen: &Chosen, ro
         }
     }
     if let Some(how) = &inventory.files.found_by {
-        grants.notes.push(format!("the driver's libraries were found by {how}"));
+        grants.notes.push(format!("the driver's libraries were found through {how}"));
     }
 }
 
