@@ -53,7 +53,7 @@ pub(crate) fn job(data: &[u8]) {
         let nodes = gpu.instances.iter().flat_map(MigInstance::capability_nodes);
         access.extend(nodes.map(|node| (node, NodeAccess::Open)));
     }
-    let job = JobGpus { in_job: true, step, job: None, visible, minors: None };
+    let job = JobGpus { in_job: true, step, visible, ..JobGpus::default() };
     let owned = granted(&inventory, &job, &access);
     assert!(owned.devices.is_sorted_by(|a, b| a < b), "{owned:?}");
     assert!(owned.devices.iter().all(|device| owned.usable.contains(device)), "{owned:?}");
@@ -62,8 +62,9 @@ pub(crate) fn job(data: &[u8]) {
     match select(&inventory, &owned, &request) {
         Ok(chosen) => {
             assert!(chosen.devices.iter().all(|device| owned.devices.contains(device)), "{chosen:?}");
-            let count = chosen.visible_devices.as_deref().map_or(0, |list| list.split(',').count());
-            assert!(count <= chosen.devices.len(), "{chosen:?}");
+            for (name, list) in &chosen.visible_devices {
+                assert!(list.split(',').count() <= chosen.devices.len(), "{name}: {chosen:?}");
+            }
         }
         Err(error) => assert!(!error.to_string().is_empty()),
     }

@@ -96,11 +96,18 @@ pub(crate) fn cdi(data: &[u8]) {
         let name = DeviceName::parse(&device.name).expect("a listed name is one");
         let parts = index.resolve(&[name]).expect("a listed device is there");
         let Ok(made) = grants(&parts, &host) else { continue };
-        let targets = made.nodes.iter().map(|node| &node.target).chain(made.binds.iter().map(|bind| &bind.target));
+        let targets =
+            made.nodes.iter().map(|node| &node.target).chain(made.binds.iter().map(|bind| &bind.target));
         for target in targets {
-            assert!(target.is_absolute() && !target.to_string_lossy().contains("/.."), "{}", target.display());
+            assert!(
+                target.is_absolute() && !target.to_string_lossy().contains("/.."),
+                "{}",
+                target.display()
+            );
         }
-        assert!(made.libraries.iter().all(|library| !library.name.contains('/') && library.links.iter().all(|link| !link.contains('/'))));
+        assert!(made.libraries.iter().all(
+            |library| !library.name.contains('/') && library.links.iter().all(|link| !link.contains('/'))
+        ));
     }
 }
 
