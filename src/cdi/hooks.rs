@@ -99,7 +99,7 @@ mod tests {
         assert_eq!(wanted.links, [link("libcuda.so.1", "/usr/lib64/libcuda.so"), link("../a", "/b/c")]);
         assert_eq!(wanted.folders, ["/usr/lib64", "/usr/lib64/vdpau"]);
         assert!(wanted.masks_params && wanted.makes_profile);
-        assert_eq!(wanted.notes.len(), 2);
+        assert_eq!(wanted.notes.len(), 1);
     }
 
     #[test]
