@@ -57,8 +57,6 @@ fn script(args: &SbatchArgs, asked: &str, image: &str, command: &[String]) -> St
     let name = Path::new(program).file_stem().map_or("job".into(), OsStr::to_string_lossy);
     let tasks_per_node = if args.torchrun { Some(1) } else { args.ntasks_per_node };
     let number = |count: Option<u32>| count.map(|count| count.to_string());
-    let gpus_per_node = args.gpus_per_node.clone().or_else(|| args.gpus.clone().filter(|_| args.torchrun));
-    let gpus = args.gpus.clone().filter(|_| !args.torchrun);
     let log = if args.array.is_some() { "%x-%A_%a.out" } else { "%x-%j.out" };
     let options = [
         ("job-name", Some(args.job_name.clone().unwrap_or_else(|| name.into_owned()))),
@@ -68,8 +66,8 @@ fn script(args: &SbatchArgs, asked: &str, image: &str, command: &[String]) -> St
         ("ntasks", number(args.ntasks)),
         ("ntasks-per-node", number(tasks_per_node)),
         ("cpus-per-task", number(args.cpus_per_task)),
-        ("gpus", gpus),
-        ("gpus-per-node", gpus_per_node),
+        ("gpus", args.gpus.clone()),
+        ("gpus-per-node", args.gpus_per_node.clone()),
         ("gpus-per-task", args.gpus_per_task.clone()),
         ("mem", args.mem.clone()),
         ("time", args.time.clone()),
@@ -184,7 +182,7 @@ mod tests {
 
     #[test]
     fn torchrun_on_each_node() {
-        let text = script_of(&["-N2", "-G8", "--torchrun", "x.sif", "train.py"]);
+        let text = script_of(&["-N2", "--gpus-per-node=8", "--torchrun", "x.sif", "train.py"]);
         assert_eq!(
             text,
             "#!/bin/bash\n#SBATCH --job-name=train\n#SBATCH --nodes=2\n#SBATCH --ntasks-per-node=1\n\
