@@ -106,7 +106,7 @@ pub(super) enum Command {
     Sbatch(SbatchArgs),
     /// Show this node's GPUs
     Gpus(GpusArgs),
-    /// Look at this node's health
+    /// Record this node's GPUs, for a report or a test
     Doctor(DoctorArgs),
     /// Look at and write CDI specifications
     Cdi(CdiArgs),
