@@ -6,7 +6,7 @@
 
 use crate::grants::{JobGpus, Trouble};
 
-use super::inventory::device_access;
+use super::inventory::{canonical_address, device_access};
 use super::mig::WITHOUT_INSTANCES;
 use super::visible::{self, Visible, variables_of};
 use super::{Access, Capabilities, Device, GpuError, GpuRequest, Inventory, NodeAccess, Selection, VENDORS};
@@ -225,7 +225,7 @@ pub(super) struct Numbering<'a> {
 }
 
 impl Numbering<'_> {
-    /// The devices of `0,2`, `0-3`, `GPU-3f…`, `MIG-3f…` or `0:1`, or the item that is none. A divided GPU is all its
+    /// The devices of `0,2`, `0-3`, `GPU-3f…`, `0000:1b:00.0`, `MIG-3f…` or `0:1`, or the item that is none. A divided GPU is all its
     /// instances. Slurm's words for no device give an empty list.
     pub(super) fn resolve(&self, list: &str) -> Result<Vec<Device>, String> {
         let mut found = Vec::new();
@@ -236,7 +236,9 @@ impl Numbering<'_> {
                     _ => item.parse::<u32>().map(|number| vec![number]).unwrap_or_default(),
                 };
             let places: Option<Vec<usize>> = if numbers.is_empty() {
-                by_uuid(self.inventory, item).map(|place| vec![place])
+                by_uuid(self.inventory, item)
+                    .map(|place| vec![place])
+                    .or_else(|| by_address(self.inventory, item))
             } else {
                 numbers.into_iter().map(|number| self.by_number(number)).collect()
             };
@@ -275,6 +277,17 @@ fn by_uuid(inventory: &Inventory, text: &str) -> Option<usize> {
     let mut found = (0..).zip(&inventory.gpus).filter(|(_, gpu)| gpu.uuid.as_ref().is_some_and(matches));
     let (place, _) = found.next()?;
     found.next().is_none().then_some(place)
+}
+
+/// The GPUs at a PCI address, which partitions share.
+fn by_address(inventory: &Inventory, text: &str) -> Option<Vec<usize>> {
+    let address = canonical_address(text)?;
+    let places = inventory.gpus.iter().enumerate();
+    let found: Vec<usize> = places
+        .filter(|(_, gpu)| gpu.pci_address.as_ref() == Some(&address))
+        .map(|(place, _)| place)
+        .collect();
+    (!found.is_empty()).then_some(found)
 }
 
 /// Decides which of the job's GPUs the container gets, or says why the request cannot be met.

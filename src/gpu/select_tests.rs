@@ -9,6 +9,7 @@ fn node() -> Inventory {
         index,
         minor,
         uuid: Some(format!("GPU-{index}{index}{index}-x")),
+        pci_address: Some(format!("0000:{}0:00.0", index + 1)),
         node: format!("/dev/nvidia{minor}").into(),
         ..Gpu::default()
     });
@@ -87,6 +88,7 @@ fn request_takes_from_what_is_owned() {
     check(&step, "1", &[1]);
     check(&step, "device=2", &[2]);
     check(&step, "device=GPU-111,2,2", &[1, 2]);
+    check(&step, "device=0000:20:00.0,00000000:30:00.0", &[1, 2]);
     check(&job(Some(""), None, None), "job", &[]);
 
     let refuse = |job: &JobGpus, request: &str, expected: &str| {
