@@ -263,6 +263,41 @@ fn the_vendors_idioms_run_unchanged() {
 }
 
 #[test]
+fn nvidias_variable_chooses_gpus() {
+    need!(userns, fuse, tool "unshare", tool "setpriv", tool "ldd");
+    let (host, home) = (Host::build("dgx-h100"), home());
+    let look = "for node in /dev/nvidia[0-9]; do [ ! -e $node ] || echo ${node#/dev/nvidia}; done";
+    let inside = |sif: &Path, flags: &[&str]| {
+        let words = [&["run"], flags, &[sif.to_str().unwrap(), "/bin/sh", "-c", look]].concat();
+        let output = slipway(&host, home.path(), &words).output().unwrap();
+        (
+            output.status.code(),
+            stdout(&output).split_whitespace().collect::<Vec<_>>().join(" "),
+            stderr(&output),
+        )
+    };
+    let plain = sif_of(&["/bin/sh"], home.path());
+    let all = "0 1 2 3 4 5 6 7";
+    for (value, expected) in
+        [("2,3", "2 3"), ("0000:1b:00.0", "0"), ("none", ""), ("void", ""), ("", ""), ("all", all)]
+    {
+        let flag = format!("NVIDIA_VISIBLE_DEVICES={value}");
+        assert_eq!(inside(&plain, &["-e", &flag]), (Some(0), expected.to_owned(), String::new()), "{flag}");
+        // What is asked for in other words goes before.
+        assert_eq!(inside(&plain, &["-e", &flag, "--gpus", "device=5"]).1, "5", "{flag}");
+    }
+    let (code, _, text) = inside(&plain, &["-e", "NVIDIA_VISIBLE_DEVICES=9"]);
+    assert_eq!(code, Some(125), "{text}");
+    assert!(text.contains("--gpus device=9: there is no GPU `9` on this node"), "{text}");
+    for (value, expected) in [("void", ""), ("all", all), ("3", all)] {
+        fs::remove_file(home.path().join("gpu.sif")).unwrap();
+        let sif = sif_with(&["/bin/sh"], &[&format!("NVIDIA_VISIBLE_DEVICES={value}")], home.path());
+        assert_eq!(inside(&sif, &[]), (Some(0), expected.to_owned(), String::new()), "{value}");
+        assert_eq!(inside(&sif, &["--gpus", "all"]).1, all, "{value}");
+    }
+}
+
+#[test]
 fn gpu_check_script_passes_on_a_built_host() {
     need!(userns, fuse, tool "unshare", tool "setpriv", tool "python3", tool "ldd");
     let (host, home) = (Host::build("dgx-h100"), home());

@@ -77,16 +77,21 @@ fn gpus_for_run(
     let job = gpus::job(session);
     let mut inventory = gpu::read_inventory(&root, &hints);
     let by_runtime = runtime(args, session)?;
-    let asked =
-        match (args.gpus.as_ref().or(by_runtime.as_ref()), args.nv, session.settings.gpu.default.value) {
-            (Some(text), _, _) => text.as_str(),
-            (None, false, _) if args.no_nv => "none",
-            (None, true, _) => "job",
-            // A site's default must not fail on its nodes without GPUs; only a user's own words insist.
-            (None, false, GpuDefault::All) if !inventory.gpus.is_empty() => "all",
-            (None, false, GpuDefault::All | GpuDefault::Job) => "job",
-            (None, false, GpuDefault::None) => "none",
-        };
+    let by_variable = if args.nv || args.no_nv || !gpu::has_nvml(&inventory) {
+        None
+    } else {
+        visible_devices(args, session, image)
+    };
+    let in_words = args.gpus.as_ref().or(by_runtime.as_ref()).or(by_variable.as_ref());
+    let asked = match (in_words, args.nv, session.settings.gpu.default.value) {
+        (Some(text), _, _) => text.as_str(),
+        (None, false, _) if args.no_nv => "none",
+        (None, true, _) => "job",
+        // A site's default must not fail on its nodes without GPUs; only a user's own words insist.
+        (None, false, GpuDefault::All) if !inventory.gpus.is_empty() => "all",
+        (None, false, GpuDefault::All | GpuDefault::Job) => "job",
+        (None, false, GpuDefault::None) => "none",
+    };
     let mut wanted = GpuRequest { other_nodes: other_nodes(args), ..GpuRequest::parse(asked)? };
     take_capabilities(&mut wanted, args, session, image)?;
     let made = match wanted.selection {
@@ -99,13 +104,19 @@ fn gpus_for_run(
     {
         term::warn(&format!("MIG is known by the driver's files alone: {words}"));
     }
-    let in_words = args.gpus.is_some() || by_runtime.is_some();
-    let is_soft = !in_words || matches!(wanted.selection, Selection::Job | Selection::None);
+    let is_soft = in_words.is_none() || matches!(wanted.selection, Selection::Job | Selection::None);
     let how = if is_soft { Asked::Softly } else { Asked::InWords };
     let owned = gpus::owned(&job, &root, &inventory, how);
     let mut chosen = gpu::select(&inventory, &owned, &wanted)?;
     if chosen.is_empty() {
-        return Ok(gpu::grants(&inventory, &chosen, &ImageLibc::Unknown { library_path: None }, &root));
+        let libc = ImageLibc::Unknown { library_path: None };
+        let mut grants = gpu::grants(&inventory, &chosen, &libc, &root);
+        if by_variable.is_some() && args.gpus.is_none() && by_runtime.is_none() {
+            grants.notes.push(format!(
+                "{VISIBLE_DEVICES}, of `-e` or the image, asks for none; `--gpus` goes over it"
+            ));
+        }
+        return Ok(grants);
     }
     if !args.ignore_require {
         gpu::check_image(&inventory, &chosen, &image.config.config.env)?;
@@ -232,6 +243,26 @@ fn mps_directory(args: &RunArgs, session: &Session) -> Option<String> {
     let asked = asked_variable(args, session, VARIABLE);
     let value = asked.or_else(|| session.env.get(OsStr::new(VARIABLE)).cloned())?;
     Some(value.to_string_lossy().into_owned())
+}
+
+/// By this variable users of NVIDIA's runtime, and images, choose GPUs.
+const VISIBLE_DEVICES: &str = "NVIDIA_VISIBLE_DEVICES";
+
+/// What it says, in the words of `--gpus`. `all` says no more than what a start does by itself; of an image only the
+/// word that there be none counts, since an image does not know a node's GPUs.
+fn visible_devices(args: &RunArgs, session: &Session, image: &Image) -> Option<String> {
+    let asked = asked_variable(args, session, VISIBLE_DEVICES);
+    let of_image = asked.is_none();
+    let value = match asked {
+        Some(value) => value.to_string_lossy().into_owned(),
+        None => variable(args, session, image, VISIBLE_DEVICES)?,
+    };
+    let words = gpu::words_of_variable(&value);
+    match words.as_str() {
+        "none" => Some(words),
+        "all" => None,
+        _ => (!of_image).then_some(words),
+    }
 }
 
 /// Puts CUDA's compatibility libraries of the image before the driver's, where they are to be used.
