@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use super::support::image::TestImage;
+use super::support::layers::Tar;
 use super::support::sandbox::{Output, Sandbox};
 use super::support::slurm::Slurm;
 
@@ -59,7 +60,12 @@ struct Ranks {
 impl Ranks {
     fn new(compiler: &str) -> Self {
         let sandbox = Sandbox::new();
-        TestImage::busybox().convert(&sandbox, "mpi.sif");
+        let mut image = TestImage::busybox();
+        // Mount points that an image lacks and that several ranks add at once are `keeper`'s to test.
+        let places = ["usr", "lib", "lib64", "etc/openmpi", "etc/alternatives"];
+        let layer = places.iter().fold(Tar::new(), |tar, place| tar.directory(place, 0o755));
+        image.layers.push(layer.finish());
+        image.convert(&sandbox, "mpi.sif");
         sandbox.make_directory("code");
         let compile = |compiler: &str, name: &str, code: &str, flags: &[&str]| {
             let source = sandbox.write(&format!("code/{name}.c"), code);
