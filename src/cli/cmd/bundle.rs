@@ -94,7 +94,7 @@ fn spec(args: &RunArgs, session: &Session, image: &Image, reader: &Reader) -> Re
     let grants = if args.isolation.device.is_empty() {
         Grants::default()
     } else {
-        super::grants::for_run(args, session, image, reader, &image.path.to_string_lossy())?
+        super::grants::Ask { args, session, image, reader, name: &image.path.to_string_lossy() }.for_run()?
     };
     let bundle = bundle::build(&image.config.config, &files, &request, &caller, grants)?;
     serde_json::to_value(&bundle.spec)

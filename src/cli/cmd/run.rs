@@ -172,7 +172,7 @@ fn make_plan(
     let reader = Reader::open(image.partition())?;
     let files = launch::image_files(&reader, name)?;
     let caller = launch::caller(&session.env);
-    let mut grants = super::grants::for_run(args, session, image, &reader, name)?;
+    let mut grants = super::grants::Ask { args, session, image, reader: &reader, name }.for_run()?;
     let profile = request::profile(args, session);
     let is_docker = profile == Profile::Docker;
     // Without the job's variables a rank finds nobody anyway.
