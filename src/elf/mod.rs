@@ -131,6 +131,19 @@ impl Class {
     }
 }
 
+/// The header of a shared library.
+fn read_head<R: ReadAt + ?Sized>(file: &R, class: Class) -> Result<[u8; 64], ElfError> {
+    let mut head = [0; 64];
+    file.read_exact_at(&mut head, 0).map_err(|_| ElfError::NotElf64)?;
+    if !head.starts_with(class.magic()) {
+        return Err(ElfError::NotElf64);
+    }
+    if u16_at(&head, 16) != TYPE_SHARED_OBJECT {
+        return Err(ElfError::NotShared);
+    }
+    Ok(head)
+}
+
 struct Segment {
     kind: u32,
     offset: u64,
@@ -148,14 +161,7 @@ struct Object {
 
 impl Object {
     fn read<R: ReadAt + ?Sized>(file: &R, class: Class) -> Result<Self, ElfError> {
-        let mut head = [0; 64];
-        file.read_exact_at(&mut head, 0).map_err(|_| ElfError::NotElf64)?;
-        if !head.starts_with(class.magic()) {
-            return Err(ElfError::NotElf64);
-        }
-        if u16_at(&head, 16) != TYPE_SHARED_OBJECT {
-            return Err(ElfError::NotShared);
-        }
+        let head = read_head(file, class)?;
         let segments = read_segments(file, &head, class)?;
         let dynamic = match segments.iter().find(|segment| segment.kind == PROGRAM_DYNAMIC) {
             None => Vec::new(),

@@ -9,7 +9,7 @@
 
 use crate::base::ReadAt;
 
-use super::{ElfError, TYPE_SHARED_OBJECT, read, u16_at, u32_at, u64_at};
+use super::{Class, ElfError, read, read_head, u16_at, u32_at, u64_at};
 
 /// Bytes of a section header of a 64-bit file.
 const SECTION_BYTES: u16 = 64;
@@ -24,14 +24,7 @@ const SECTION_NOTE: u32 = 7;
 /// The bytes of the first note of `owner` in the note section `section` of a 64-bit little-endian shared library. `None`
 /// if there is no such section or no such note in it.
 pub fn note<R: ReadAt + ?Sized>(file: &R, section: &str, owner: &str) -> Result<Option<Vec<u8>>, ElfError> {
-    let mut head = [0; 64];
-    file.read_exact_at(&mut head, 0).map_err(|_| ElfError::NotElf64)?;
-    if !head.starts_with(b"\x7fELF\x02\x01") {
-        return Err(ElfError::NotElf64);
-    }
-    if u16_at(&head, 16) != TYPE_SHARED_OBJECT {
-        return Err(ElfError::NotShared);
-    }
+    let head = read_head(file, Class::Bits64)?;
     let Some(found) = find_section(file, &head, section)? else { return Ok(None) };
     if found.size > MAX_NOTE_BYTES {
         return Err(ElfError::Damaged { what: "note section" });
@@ -129,6 +122,7 @@ fn to_size(number: u64) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use super::super::TYPE_SHARED_OBJECT;
     use super::*;
 
     const SECTION: &str = ".note.test";
