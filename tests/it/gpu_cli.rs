@@ -82,17 +82,22 @@ pub(crate) fn sif_of(programs: &[&str], home: &Path) -> PathBuf {
 
 /// The same with variables.
 fn sif_with(programs: &[&str], env: &[&str], home: &Path) -> PathBuf {
-    let (archive, sif) = (archive_of(programs, env, home), home.join("gpu.sif"));
+    let sif = home.join("gpu.sif");
+    convert(&archive_of(programs, env, home), &sif, home);
+    sif
+}
+
+/// Makes a SIF, which the ordinary user may read, of an archive.
+pub(crate) fn convert(archive: &Path, sif: &Path, home: &Path) {
     let output = Command::new(SLIPWAY)
         .arg("convert")
         .arg(format!("docker-archive:{}", archive.display()))
-        .arg(&sif)
+        .arg(sif)
         .env("HOME", home)
         .output()
         .unwrap();
     assert!(output.status.success(), "{}", stderr(&output));
-    fs::set_permissions(&sif, fs::Permissions::from_mode(0o644)).unwrap();
-    sif
+    fs::set_permissions(sif, fs::Permissions::from_mode(0o644)).unwrap();
 }
 
 #[test]

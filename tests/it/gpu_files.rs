@@ -4,7 +4,7 @@
 use std::fs;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Output;
 
 use slipway::elf::versions::GlibcVersion;
 use slipway::gpu::{
@@ -12,13 +12,11 @@ use slipway::gpu::{
 };
 use slipway::grants::{Grants, JobGpus};
 
-use crate::gpu_cli::{home, slipway, stderr, stdout};
+use crate::gpu_cli::{convert, home, slipway, stderr, stdout};
 use crate::support::driver_files::{Versions, library_64};
 use crate::support::host::Host;
 use crate::support::image::{Shape, TestImage, pack};
 use crate::support::layers::Tar;
-
-const SLIPWAY: &str = env!("CARGO_BIN_EXE_slipway");
 
 fn l40s() -> Host {
     let host = Host::build("l40s");
@@ -360,15 +358,7 @@ fn image(home: &Path, libc: Tar, env: &[&str]) -> PathBuf {
     let (archive, sif) = (home.join("image.tar"), home.join("image.sif"));
     let _ = fs::remove_file(&sif);
     fs::write(&archive, pack(&image.archive_members(Shape::Legacy))).unwrap();
-    let output = Command::new(SLIPWAY)
-        .arg("convert")
-        .arg(format!("docker-archive:{}", archive.display()))
-        .arg(&sif)
-        .env("HOME", home)
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "{}", stderr(&output));
-    fs::set_permissions(&sif, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
+    convert(&archive, &sif, home);
     sif
 }
 

@@ -49,6 +49,18 @@ impl Launch<'_> {
         (code, err)
     }
 
+    /// No GPU can be had: who was promised some is warned, and who asks for some gets an error that begins with `failure`. A user
+    /// of a login node who has no right to its GPUs runs the same command as elsewhere.
+    fn assert_missed(&self, failure: &str, what: &str, remedy: &str) {
+        assert_eq!(self.run(&[], &[]), silent());
+        assert_eq!(
+            self.run(&[], &STEP),
+            warning(&format!("no GPU is inside: SLURM_STEP_GPUS=0 gives it some, but {what} ({remedy})"))
+        );
+        let text = format!("--gpus all: {failure}: {what}");
+        assert_eq!(self.run(&["--gpus", "all"], &[]), error(&text, remedy));
+    }
+
     fn output(&self, flags: &[&str], env: &[(&str, &str)]) -> (i32, String, String) {
         let program = self.sandbox.program();
         let image = self.sandbox.path("home/gpu.sif");
@@ -176,14 +188,7 @@ fn mode_and_group_of_a_node_are_named() {
     let launch = on("node-mode", &sandbox);
     let what = "`/dev/nvidia0` may not be opened (EACCES): mode 0660, owner root, group video";
     let remedy = "ask an administrator to put you into the group `video`";
-    // A user of a login node who has no right to its GPUs runs the same command as elsewhere.
-    assert_eq!(launch.run(&[], &[]), silent());
-    assert_eq!(
-        launch.run(&[], &STEP),
-        warning(&format!("no GPU is inside: SLURM_STEP_GPUS=0 gives it some, but {what} ({remedy})"))
-    );
-    let text = format!("--gpus all: no GPU of this node is yours: {what}");
-    assert_eq!(launch.run(&["--gpus", "all"], &[]), error(&text, remedy));
+    launch.assert_missed("no GPU of this node is yours", what, remedy);
     sandbox.assert_nothing_left();
 }
 
@@ -198,15 +203,9 @@ fn a_device_cgroup_is_named() {
     let launch = on("cgroup-denied", &sandbox);
     let what = "the device cgroup of this session denies `/dev/nvidia0` (EPERM)";
     let remedy = "start it inside the step that was given the GPUs: `srun --gpus=1 …`";
-    assert_eq!(launch.run(&[], &[]), silent());
     // A step without GPUs in a job that has some.
     assert_eq!(launch.run(&[], &[("SLURM_JOB_ID", "1"), ("SLURM_JOB_GPUS", "0")]), silent());
-    assert_eq!(
-        launch.run(&[], &STEP),
-        warning(&format!("no GPU is inside: SLURM_STEP_GPUS=0 gives it some, but {what} ({remedy})"))
-    );
-    let text = format!("--gpus all: no GPU of this node is yours: {what}");
-    assert_eq!(launch.run(&["--gpus", "all"], &[]), error(&text, remedy));
+    launch.assert_missed("no GPU of this node is yours", what, remedy);
     sandbox.assert_nothing_left();
 }
 
@@ -298,13 +297,7 @@ fn a_gpu_that_the_driver_leaves_out_is_named() {
     let launch = on("excluded-gpu", &sandbox);
     let what = "the nvidia driver is loaded and shows no GPU; GPU 0000:07:00.0 is excluded by the driver's configuration";
     let remedy = "ask an administrator: `dmesg` says what the driver did with the GPUs";
-    assert_eq!(launch.run(&[], &[]), silent());
-    assert_eq!(
-        launch.run(&[], &STEP),
-        warning(&format!("no GPU is inside: SLURM_STEP_GPUS=0 gives it some, but {what} ({remedy})"))
-    );
-    let text = format!("--gpus all: this node has no GPU that can be used: {what}");
-    assert_eq!(launch.run(&["--gpus", "all"], &[]), error(&text, remedy));
+    launch.assert_missed("this node has no GPU that can be used", what, remedy);
     sandbox.assert_nothing_left();
 }
 

@@ -95,6 +95,15 @@ impl Ranks {
         words
     }
 
+    /// Executes it as a step, with options of srun and of `slipway run`.
+    fn under(&self, slurm: &Slurm, mpi: &str, options: &[&str], more: &[&str]) -> Output {
+        let line = self.line(more);
+        let line = line.iter().map(String::as_str);
+        let words: Vec<&str> = ["srun", mpi].into_iter().chain(options.iter().copied()).chain(line).collect();
+        // From a directory that shows nothing of Slurm's.
+        slurm.command(&self.sandbox, &words).run()
+    }
+
     /// All ranks got the right bytes, without complaint and by one copy.
     fn check(&self, output: &Output, ranks: usize, one_copy: bool) {
         assert_eq!(output.code, Some(0), "{output}");
@@ -114,16 +123,7 @@ fn mpich_under_slurm() {
     need!(root, slurm, userns, fuse, tool "busybox", tool "mpicc.mpich");
     let ranks = Ranks::new("mpicc.mpich");
     let slurm = Slurm::start_with(None, &["--no-cgroup"]);
-    let run = |options: &[&str], more: &[&str]| {
-        let line = ranks.line(more);
-        let words: Vec<&str> = ["srun", "--mpi=pmi2"]
-            .iter()
-            .chain(options)
-            .copied()
-            .chain(line.iter().map(String::as_str))
-            .collect();
-        slurm.command(&ranks.sandbox, &words).run()
-    };
+    let run = |options: &[&str], more: &[&str]| ranks.under(&slurm, "--mpi=pmi2", options, more);
     ranks.check(&run(&["-n2", "-N1"], &[]), 2, true);
     ranks.check(&run(&["-n4", "-N1"], &[]), 4, true);
     // Two nodes. These are one machine, where UCX would try memory that real ones do not share.
@@ -135,17 +135,7 @@ fn open_mpi_under_slurm() {
     need!(root, slurm, userns, fuse, tool "busybox", tool "mpicc.openmpi");
     let ranks = Ranks::new("mpicc.openmpi");
     let slurm = Slurm::start_with(None, &["--no-cgroup"]);
-    let run = |options: &[&str], more: &[&str]| {
-        let line = ranks.line(more);
-        let words: Vec<&str> = ["srun", "--mpi=pmix"]
-            .iter()
-            .chain(options)
-            .copied()
-            .chain(line.iter().map(String::as_str))
-            .collect();
-        // From a directory that shows nothing of Slurm's.
-        slurm.command(&ranks.sandbox, &words).run()
-    };
+    let run = |options: &[&str], more: &[&str]| ranks.under(&slurm, "--mpi=pmix", options, more);
     ranks.check(&run(&["-n2", "-N1"], &[]), 2, true);
     // /tmp of its own: PMIx's directories are there all the same.
     ranks.check(&run(&["-n2", "-N1"], &["--contain"]), 2, true);
