@@ -8,8 +8,8 @@ use crate::grants::{BindGrant, FileGrant, Grants, LIBRARY_DIRECTORY, LibraryGran
 use super::hooks::{self, Wanted};
 use super::{CdiError, ContainerEdits, DeviceNode, Mount, Part};
 
-/// What the driver says of how its nodes are made.
-const PARAMS: &str = "/proc/driver/nvidia/params";
+/// What NVIDIA's driver says of how its nodes are made.
+pub const DRIVER_PARAMS: &str = "/proc/driver/nvidia/params";
 /// Where the driver's OpenGL and Vulkan read which GPUs they may use.
 const PROFILE: &str = "/etc/nvidia/nvidia-application-profiles-rc.d/10-container.conf";
 /// The variable by which NVIDIA's tools find the injected libcuda.
@@ -312,13 +312,11 @@ impl Maker<'_> {
         if self.wanted.masks_params
             && let Some(params) = self.host.params
         {
-            let lines = params.lines().map(|line| match line.split_once(':') {
-                Some(("ModifyDeviceFiles", _)) => "ModifyDeviceFiles: 0\n".to_owned(),
-                _ => format!("{line}\n"),
-            });
-            let content = lines.collect::<String>().into_bytes();
-            self.grants.files.push(FileGrant { target: PARAMS.into(), content, mode: 0o444 });
-            self.grants.notes.push(format!("`{PARAMS}` says that no nodes are made: the driver would try"));
+            let content = params_without_making_nodes(params).into_bytes();
+            self.grants.files.push(FileGrant { target: DRIVER_PARAMS.into(), content, mode: 0o444 });
+            self.grants
+                .notes
+                .push(format!("`{DRIVER_PARAMS}` says that no nodes are made: the driver would try"));
         }
         if self.wanted.makes_profile {
             let minor = |node: &NodeGrant| {
@@ -338,6 +336,17 @@ impl Maker<'_> {
             }
         }
     }
+}
+
+/// The driver's parameters, saying that its libraries make no nodes that are missing: a container has those that it is
+/// meant to have.
+#[must_use]
+pub fn params_without_making_nodes(params: &str) -> String {
+    let lines = params.lines().map(|line| match line.split_once(':') {
+        Some(("ModifyDeviceFiles", _)) => "ModifyDeviceFiles: 0\n".to_owned(),
+        _ => format!("{line}\n"),
+    });
+    lines.collect()
 }
 
 /// A clean absolute path inside, which is not the root.

@@ -21,7 +21,7 @@ use std::path::PathBuf;
 use crate::base::Hint;
 
 pub use index::{Broken, Index, Listed, Part};
-pub use inside::{Host, HostFile, grants, nodes_of};
+pub use inside::{DRIVER_PARAMS, Host, HostFile, grants, nodes_of, params_without_making_nodes};
 pub use names::DeviceName;
 pub use spec::{ContainerEdits, Device, DeviceNode, Hook, IntelRdt, Mount, NetDevice, Spec, SpecError};
 

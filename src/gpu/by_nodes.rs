@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::grants::{Grants, NodeGrant};
 
-use super::{Chosen, Gpu, HostRoot, Inventory, NodeAccess};
+use super::{Chosen, Gpu, HostRoot, Inventory, NodeAccess, visible};
 
 /// The nodes of the chosen GPUs, those beside them that `beside` names, and those that all need.
 ///
@@ -38,10 +38,7 @@ pub(super) fn grants(
         });
     }
     grants.notes.extend(inventory.findings.iter().map(|finding| format!("warning: {finding}")));
-    for (name, value) in &chosen.visible_devices {
-        grants.reasons.insert((*name).into(), "the step's choice, in numbers of the inside".into());
-        grants.env.push(((*name).into(), value.clone()));
-    }
+    visible::grant(&mut grants, &chosen.visible_devices);
     grants
 }
 

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use crate::grants::{Trouble, Weight};
 
 use super::inventory::device_access;
-use super::{Access, Device, HostRoot, Inventory, NodeAccess, Owned, VENDORS};
+use super::{Access, Device, HostRoot, Inventory, NodeAccess, Owned, why_no_vendor, without_gpus};
 
 /// Files by which a container or sandbox gives itself away, and whose they are.
 const SANDBOXES: [(&str, &str); 5] = [
@@ -80,7 +80,7 @@ fn promise_trouble(owned: &mut Owned) {
 
 /// Containers show the host's `/sys/module`; only a sandbox with a kernel of its own hides a driver.
 fn no_driver(root: &HostRoot, promise: Option<&str>) -> (String, String) {
-    let absent = VENDORS.iter().map(|vendor| vendor.why_absent()).collect::<Vec<_>>().join("; ");
+    let absent = why_no_vendor();
     if is_in_gvisor(root) {
         return (format!("{absent}, and {}", within("gVisor")), outer_remedy("gVisor"));
     }
@@ -91,11 +91,12 @@ fn no_driver(root: &HostRoot, promise: Option<&str>) -> (String, String) {
 /// Where the scheduler counts on GPUs.
 const LOAD_REMEDY: &str =
     "ask an administrator to load the driver (`modprobe nvidia`), or start it on another node";
-const NO_DRIVER_REMEDY: &str = "leave out --gpus to run the same command on nodes with and without GPUs, or start it on a GPU \
+/// Where nobody does.
+pub(super) const NO_DRIVER_REMEDY: &str = "leave out --gpus to run the same command on nodes with and without GPUs, or start it on a GPU \
                                 node";
 
 fn no_gpu(vendor: &str, inventory: &Inventory) -> (String, String) {
-    let mut what = format!("the {vendor} driver is loaded and shows no GPU");
+    let mut what = without_gpus(vendor);
     for finding in &inventory.findings {
         what.push_str("; ");
         what.push_str(finding);

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use crate::cdi::{HostFile, Spec};
+use crate::cdi::{self, HostFile, Spec};
 use crate::grants::Grants;
 
 use super::nvidia::{inside, libs, mig};
@@ -37,7 +37,7 @@ pub fn look(root: &HostRoot, path: &Path) -> Option<HostFile> {
 /// What the driver says of how its nodes are made.
 #[must_use]
 pub fn read_params(root: &HostRoot) -> Option<String> {
-    root.read("/proc/driver/nvidia/params")
+    root.read(cdi::DRIVER_PARAMS)
 }
 
 /// The GPUs among CDI devices: fails where one is not the job's, and takes out of `grants` those of others that a device
@@ -92,9 +92,8 @@ pub fn choose(
         grants
             .notes
             .push(format!("{name} becomes `{value}`: the container has fewer GPUs than the host shows"));
-        grants.reasons.insert((*name).into(), "the step's choice, in numbers of the inside".into());
-        grants.env.push(((*name).into(), value.clone()));
     }
+    visible::grant(grants, &visible_devices);
     Ok(Chosen { devices, visible_devices, ..Chosen::default() })
 }
 

@@ -31,12 +31,12 @@ mod uevent;
 mod visible;
 
 use std::fmt::Debug;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use crate::base::Hint;
 use crate::cdi::Spec;
 use crate::elf::versions::GlibcVersion;
-use crate::grants::{Grants, Trouble};
+use crate::grants::Grants;
 
 pub use causes::{Asked, explain_lack};
 pub use fit::{ImageOffer, fit_to_image, needs_glibc_known};
@@ -49,7 +49,7 @@ pub use nvidia::compat::{CUDA_COMPAT_SWITCHES, is_cuda_compat_disabled};
 pub use nvidia::compat::{CudaCompat, ForwardCompat, find_cuda_compat, grant_cuda_compat};
 pub use nvidia::mig::{MigMinors, grant_mig_administration};
 pub use nvidia::modprobe::make_missing_nodes;
-pub use nvidia::mps::grant_mps;
+pub use nvidia::mps::{grant_mps, mps_trouble};
 pub use nvidia::nvml::{NVML_CHILD, NvmlError, NvmlGpu, NvmlReport, nvml_child_main, query_nvml};
 pub use nvidia::nvml::{NVML_READINGS_CHILD, NvmlReadings, NvmlSession, Scope, readings_child_main};
 pub use rdma::{grant_channels, grant_rdma};
@@ -111,6 +111,16 @@ fn vendor_of(inventory: &Inventory) -> Option<&'static dyn Vendor> {
     VENDORS.iter().find(|vendor| Some(vendor.name()) == inventory.vendor.as_deref()).copied()
 }
 
+/// Why the host has no vendor's driver.
+fn why_no_vendor() -> String {
+    VENDORS.iter().map(|vendor| vendor.why_absent()).collect::<Vec<_>>().join("; ")
+}
+
+/// A vendor's driver without GPUs, by the vendor's name.
+fn without_gpus(vendor: &str) -> String {
+    format!("the {vendor} driver is loaded and shows no GPU")
+}
+
 /// Adds what `slipway gpus` shows and no start needs, as far as files tell it.
 pub fn add_details(root: &HostRoot, inventory: &mut Inventory) {
     if let Some(vendor) = vendor_of(inventory) {
@@ -156,13 +166,6 @@ pub fn grants(inventory: &Inventory, chosen: &Chosen, image: &ImageLibc, root: &
         }
         _ => Grants { notes: chosen.notes.clone(), troubles: chosen.troubles.clone(), ..Grants::default() },
     }
-}
-
-/// What will keep the GPUs from working because of an MPS daemon that has ended, for CUDA programs that look in `directory`,
-/// or else where CUDA does.
-#[must_use]
-pub fn mps_trouble(root: &HostRoot, directory: Option<&Path>) -> Option<Trouble> {
-    nvidia::troubles::of_mps(root, directory.unwrap_or(Path::new(nvidia::troubles::MPS_DIRECTORY)))
 }
 
 /// Checks what the image says of the GPUs that it needs (`NVIDIA_REQUIRE_CUDA`). Without a chosen GPU nothing is needed.
@@ -343,9 +346,7 @@ impl Hint for GpuError {
             Self::Channel { .. } => {
                 "leave out NVIDIA_IMEX_CHANNELS, with which the container gets the channels that the job may open".into()
             }
-            Self::NoDriver { .. } => {
-                "leave out --gpus to run the same command on nodes with and without GPUs, or start it on a GPU node".into()
-            }
+            Self::NoDriver { .. } => causes::NO_DRIVER_REMEDY.into(),
             Self::NoneOwned { .. } => {
                 "ask the scheduler for GPUs (Slurm: `--gpus=1`); where it does not manage them, set CUDA_VISIBLE_DEVICES"
                     .into()

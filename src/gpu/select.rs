@@ -9,7 +9,8 @@ use crate::grants::{JobGpus, Trouble};
 use super::inventory::{canonical_address, device_access};
 use super::mig::WITHOUT_INSTANCES;
 use super::visible::{self, Visible, variables_of};
-use super::{Access, Capabilities, Device, GpuError, GpuRequest, Inventory, NodeAccess, Selection, VENDORS};
+use super::{Access, Capabilities, Device, GpuError, GpuRequest, Inventory, NodeAccess, Selection};
+use super::{why_no_vendor, without_gpus};
 
 /// The GPUs that this process may use and should use, as places in [`Inventory::gpus`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -306,8 +307,8 @@ pub fn select(inventory: &Inventory, owned: &Owned, request: &GpuRequest) -> Res
         let reason = match &inventory.vendor {
             Some(vendor) if other.is_some() => format!("its GPUs are of the {vendor} driver"),
             _ if owned.remedy.is_some() => owned.reason.clone(),
-            Some(vendor) => format!("the {vendor} driver is loaded and shows no GPU"),
-            None => VENDORS.iter().map(|vendor| vendor.why_absent()).collect::<Vec<_>>().join("; "),
+            Some(vendor) => without_gpus(vendor),
+            None => why_no_vendor(),
         };
         return if is_soft {
             empty(format!("no GPU: {reason}"))

@@ -8,7 +8,7 @@
 //! nodes that can be used ── ROCR_VISIBLE_DEVICES ──▶ a list ── HIP_VISIBLE_DEVICES ──▶ what the program sees
 //! ```
 
-use crate::grants::JobGpus;
+use crate::grants::{Grants, JobGpus};
 
 use super::select::{Numbering, gpus_of};
 use super::{Device, Inventory, Owned, nvidia, vendor_of};
@@ -174,6 +174,14 @@ pub(super) fn inside(
         }
     }
     values
+}
+
+/// Has the variables say inside what [`inside`] found.
+pub(super) fn grant(grants: &mut Grants, variables: &[(&'static str, String)]) {
+    for (name, value) in variables {
+        grants.reasons.insert((*name).into(), "the step's choice, in numbers of the inside".into());
+        grants.env.push(((*name).into(), value.clone()));
+    }
 }
 
 /// The places of devices in a list of all.

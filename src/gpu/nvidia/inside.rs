@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use crate::elf::cache;
 use crate::grants::{BindGrant, FileGrant, Grants, LIBRARY_DIRECTORY, LibraryGrant, NodeGrant};
 
-use super::super::{Capability, Chosen, HostRoot, ImageLibc, Inventory, NodeAccess};
+use super::super::{Capability, Chosen, HostRoot, ImageLibc, Inventory, NodeAccess, visible};
 use super::libs::LOADER_CACHE;
 use super::{graphics, mig, nodes, troubles, view, wsl};
 
@@ -167,8 +167,6 @@ pub(in super::super) fn add_loader_facts(grants: &mut Grants, image: &ImageLibc)
             if !of_32.is_empty() {
                 content = cache::merge(Some(&content), &of_32, "x86");
             }
-            let why = "the image's, with the driver's libraries";
-            grants.reasons.insert(LOADER_CACHE.into(), why.into());
             grants.files.push(FileGrant { target: PathBuf::from(LOADER_CACHE), content, mode: 0o644 });
             grants
                 .reasons
@@ -217,8 +215,5 @@ fn add_environment(grants: &mut Grants, chosen: &Chosen) {
     let why = "the GPUs are inside already, and no hook must add them again";
     grants.reasons.insert("NVIDIA_VISIBLE_DEVICES".into(), why.into());
     grants.env.push(("NVIDIA_VISIBLE_DEVICES".into(), "void".into()));
-    for (name, value) in &chosen.visible_devices {
-        grants.reasons.insert((*name).into(), "the step's choice, in numbers of the inside".into());
-        grants.env.push(((*name).into(), value.clone()));
-    }
+    visible::grant(grants, &chosen.visible_devices);
 }

@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::grants::{BindGrant, Grants};
+use crate::grants::{BindGrant, Grants, Trouble, Weight};
+use crate::sys::{Errno, pidfd};
 
 use super::super::HostRoot;
 
@@ -42,10 +43,41 @@ pub fn grant_mps(grants: &mut Grants, asked: Option<&str>, root: &HostRoot) {
     grants.binds.push(BindGrant { source, target: directory, read_only: false, directory: true });
 }
 
+/// What will keep the GPUs from working because of an MPS daemon that has ended, for CUDA programs that look in `directory`,
+/// or else where CUDA does. They find the socket, and wait for a daemon or fail: a daemon takes its pid file with it, and
+/// leaves the socket.
+#[must_use]
+pub fn mps_trouble(root: &HostRoot, directory: Option<&Path>) -> Option<Trouble> {
+    let directory = directory.unwrap_or(Path::new(USUAL));
+    if !root.exists(&directory.join("control")) {
+        return None;
+    }
+    let pid = read_pid(root, directory).and_then(|pid| i32::try_from(pid).ok());
+    let is_alive = pid.is_some_and(|pid| {
+        // By signal 0, since /proc may hide the processes of others.
+        pid > 0 && !matches!(pidfd::send_signal(pid, 0), Err(Errno::ESRCH))
+    });
+    (!is_alive).then(|| Trouble {
+        what: format!(
+            "`{}` was left by an MPS daemon that has ended: CUDA may hang or fail with error 805",
+            directory.display()
+        ),
+        remedy: format!(
+            "remove it (`rm -r {}`), or give `-e CUDA_MPS_PIPE_DIRECTORY=/none`",
+            directory.display()
+        ),
+        weight: Weight::Possible,
+    })
+}
+
 /// The process that serves the usual directory, or why there is none.
 fn daemon(root: &HostRoot) -> Result<u32, String> {
-    let text = root.read(&format!("{USUAL}/nvidia-cuda-mps-control.pid")).unwrap_or_default();
-    let pid: u32 = text.trim().parse().map_err(|_| "it has no file with its daemon's number".to_owned())?;
+    let pid = read_pid(root, Path::new(USUAL)).ok_or("it has no file with its daemon's number")?;
     let name = root.read(&format!("/proc/{pid}/comm")).unwrap_or_default();
     if name.trim_end() == DAEMON { Ok(pid) } else { Err(format!("its daemon, process {pid}, has ended")) }
+}
+
+/// The number that the daemon of a directory wrote there, which may be any.
+fn read_pid(root: &HostRoot, directory: &Path) -> Option<u32> {
+    root.read(&directory.join("nvidia-cuda-mps-control.pid").to_string_lossy())?.trim().parse().ok()
 }

@@ -3,7 +3,6 @@
 use std::path::Path;
 
 use crate::grants::{Trouble, Weight};
-use crate::sys::{Errno, pidfd};
 
 use super::super::{Capabilities, Capability, Chosen, HostRoot, ImageLibc, Inventory, NodeAccess, causes};
 use super::nodes::{CONTROL, UVM};
@@ -12,8 +11,6 @@ use super::nodes::{CONTROL, UVM};
 const SWITCH: &str = "/dev/nvidia-nvswitch0";
 const FABRIC_MANAGER: [&str; 2] =
     ["/run/nvidia-fabricmanager/nv-fabricmanager.pid", "/run/nvidia-fabricmanager/socket"];
-/// Where CUDA looks for an MPS daemon if CUDA_MPS_PIPE_DIRECTORY does not say.
-pub(in crate::gpu) const MPS_DIRECTORY: &str = "/tmp/nvidia-mps";
 
 /// What holds for the whole node, for programs that want these parts of the driver.
 pub(super) fn of_node(root: &HostRoot, inventory: &Inventory, wanted: &Capabilities) -> Vec<Trouble> {
@@ -121,28 +118,4 @@ pub(super) fn of_container(
         });
     }
     found
-}
-
-/// An MPS daemon that has ended and left its folder: CUDA finds the socket, and waits for a daemon or fails. A daemon takes
-/// its pid file with it, and leaves the socket.
-pub(in crate::gpu) fn of_mps(root: &HostRoot, directory: &Path) -> Option<Trouble> {
-    if !root.exists(&directory.join("control")) {
-        return None;
-    }
-    let pid = root.read(&directory.join("nvidia-cuda-mps-control.pid").to_string_lossy());
-    let is_alive = pid.and_then(|text| text.trim().parse::<i32>().ok()).is_some_and(|pid| {
-        // By signal 0, since /proc may hide the processes of others.
-        pid > 0 && !matches!(pidfd::send_signal(pid, 0), Err(Errno::ESRCH))
-    });
-    (!is_alive).then(|| Trouble {
-        what: format!(
-            "`{}` was left by an MPS daemon that has ended: CUDA may hang or fail with error 805",
-            directory.display()
-        ),
-        remedy: format!(
-            "remove it (`rm -r {}`), or give `-e CUDA_MPS_PIPE_DIRECTORY=/none`",
-            directory.display()
-        ),
-        weight: Weight::Possible,
-    })
 }

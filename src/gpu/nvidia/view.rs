@@ -5,12 +5,12 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::cdi::{DRIVER_PARAMS, params_without_making_nodes};
 use crate::grants::{BindGrant, FileGrant, Grants};
 
 use super::super::{Chosen, HostRoot, Inventory};
 use super::procfs::GPUS;
 
-const PARAMETERS: &str = "/proc/driver/nvidia/params";
 /// Has the driver's libraries make nodes that are missing; a container has those that it is meant to have.
 const MAKES_NODES: &str = "ModifyDeviceFiles: 1";
 
@@ -35,10 +35,10 @@ pub(super) fn reduce(grants: &mut Grants, inventory: &Inventory, chosen: &Chosen
         }
     }
     grants.notes.push(format!("`{GPUS}` shows only the GPUs that are inside"));
-    let Some(parameters) = root.read(PARAMETERS).filter(|text| text.contains(MAKES_NODES)) else { return };
-    let content = parameters.replace(MAKES_NODES, "ModifyDeviceFiles: 0").into_bytes();
+    let Some(parameters) = root.read(DRIVER_PARAMS).filter(|text| text.contains(MAKES_NODES)) else { return };
+    let content = params_without_making_nodes(&parameters).into_bytes();
     let why = "the driver's libraries must not try to make nodes (ModifyDeviceFiles: 0)";
-    grants.reasons.insert(PARAMETERS.into(), why.into());
-    grants.notes.push(format!("`{PARAMETERS}` is a copy: {why}"));
-    grants.files.push(FileGrant { target: PARAMETERS.into(), content, mode: 0o444 });
+    grants.reasons.insert(DRIVER_PARAMS.into(), why.into());
+    grants.notes.push(format!("`{DRIVER_PARAMS}` is a copy: {why}"));
+    grants.files.push(FileGrant { target: DRIVER_PARAMS.into(), content, mode: 0o444 });
 }
