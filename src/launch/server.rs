@@ -102,7 +102,7 @@ impl<'a> View<'a> {
 }
 
 /// A mount point of a plan as the server takes it.
-pub(super) fn to_synthetic(point: &MountPoint) -> Synthetic {
+fn to_synthetic(point: &MountPoint) -> Synthetic {
     Synthetic {
         path: point.path.clone(),
         kind: match point.kind {

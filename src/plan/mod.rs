@@ -24,7 +24,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use crate::base::{Hint, RelPath};
-use crate::bundle::CapabilitySet;
+use crate::bundle::{CapabilitySet, HOST_DIRECTORY};
 use crate::sys::seccomp::Instruction;
 
 pub use check::{Flaw, check};
@@ -310,6 +310,22 @@ pub enum Op {
         #[serde(serialize_with = "as_names")]
         env: Vec<OsString>,
     },
+}
+
+impl Op {
+    /// The place of the container that this step mounts on.
+    #[must_use]
+    pub fn mounts_on(&self) -> Option<&Path> {
+        match self {
+            Self::Tmpfs { target, .. }
+            | Self::Terminals { target }
+            | Self::MessageQueues { target }
+            | Self::ProcessFiles { target }
+            | Self::Bind { target, .. } => Some(target),
+            Self::PivotRoot => Some(Path::new(HOST_DIRECTORY)),
+            _ => None,
+        }
+    }
 }
 
 #[expect(clippy::ptr_arg, reason = "serde gives the field's own type")]

@@ -399,6 +399,31 @@ fn many_starts_at_once_make_one_keeper() {
     yard.close();
 }
 
+/// A name that several look up for the first time at once can be dropped by the kernel under who mounts on it (6.16).
+#[test]
+fn mount_points_looked_up_at_once_stay() {
+    const POINTS: usize = 40;
+    need!(userns, fuse, tool "busybox");
+    let yard = Yard::new();
+    yard.sandbox.make_directory("shared");
+    yard.sandbox.write("shared/file", "here\n");
+    let shared = yard.sandbox.path("shared");
+    let binds: Vec<String> = (0..POINTS).map(|n| format!("{}:/lacks/{n}", shared.display())).collect();
+    let flags: Vec<&str> = binds.iter().flat_map(|bind| ["-v", bind]).collect();
+    let words = [&flags[..], &["box.sif", "sh", "-c", "cat /lacks/*/file | wc -l"]].concat();
+    for _ in 0..16 {
+        let children: Vec<Child> = (0..4).map(|_| yard.run(&words).spawn()).collect();
+        for child in children {
+            let output = child.wait_with_output().unwrap();
+            let error = String::from_utf8_lossy(&output.stderr);
+            assert_eq!((&*error, &*output.stdout), ("", format!("{POINTS}\n").as_bytes()));
+        }
+        yard.kill("slipway-keeper");
+        wait_until("the server is gone", || yard.named("slipway-fuse").is_empty());
+    }
+    yard.close();
+}
+
 #[test]
 fn users_never_meet() {
     need!(root, userns, fuse, tool "busybox");

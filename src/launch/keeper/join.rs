@@ -2,22 +2,20 @@
 
 use std::os::fd::OwnedFd;
 
-use crate::fuse::{Synthetic, encode_points};
 use crate::plan::{LaunchPlan, Op};
 use crate::sys::ns::SingleThreaded;
 use crate::sys::{Result, pidfd, process, socket};
 
 use super::elect::{self, Elected, Places};
 use super::serve::{self, Post};
+use super::wishes::Wishes;
 use super::{DIRECTORY, Names, PATIENCE};
 use crate::launch::Context;
-use crate::launch::server::{self, to_synthetic};
+use crate::launch::server;
 use crate::launch::stop_for_test;
 
 /// Longest answer of a keeper, in bytes.
 const ANSWER_BYTES: usize = 64;
-/// First bytes of what a container says: it wants the user namespace and a copy of the mount that has these points.
-pub(super) const JOIN: &[u8] = b"join\0";
 /// What a new keeper says to one of the same scope: it wants the user namespace.
 pub(super) const USER: &[u8] = b"user\0";
 /// Programs above a process with whose end the job, or the user's stay in it, ends.
@@ -46,21 +44,12 @@ pub(in crate::launch) fn enter(
     // So that a keeper sees the container's end. A kernel without pidfds (before 5.3) has no keepers.
     let own = [pidfd::own_handle().ok()?];
     let names = Names::new(sharing, plan, context.image)?.all;
-    let points: Vec<Synthetic> = plan
-        .ops
-        .iter()
-        .filter_map(|op| match op {
-            Op::MountImage { mount_points, .. } => Some(mount_points),
-            _ => None,
-        })
-        .flatten()
-        .map(to_synthetic)
-        .collect();
+    let wishes = Wishes::of(plan).encode();
     if let Some(places) = elect::open(&sharing.root.join(DIRECTORY)) {
         for name in &names {
             if let Ok(line) = places.connect(name) {
                 // A keeper that was just ending has closed the line: the next one is asked, or made.
-                match ask(&line, &points, &own) {
+                match ask(&line, &wishes, &own) {
                     Some(Answer::Joined(joined)) => return Some(joined),
                     Some(Answer::Refused) => return None,
                     None => {}
@@ -77,7 +66,7 @@ pub(in crate::launch) fn enter(
             lead(witness, plan, context, Seat { places, name, listener, sibling }).ok()?
         }
     };
-    match ask(&line, &points, &own)? {
+    match ask(&line, &wishes, &own)? {
         Answer::Joined(joined) => Some(joined),
         Answer::Refused => None,
     }
@@ -90,10 +79,9 @@ enum Answer {
 }
 
 /// `None` if the keeper is gone or has no time.
-fn ask(line: &OwnedFd, points: &[Synthetic], own: &[OwnedFd]) -> Option<Answer> {
+fn ask(line: &OwnedFd, wishes: &[u8], own: &[OwnedFd]) -> Option<Answer> {
     socket::set_patience(line, PATIENCE).ok()?;
-    let message = [JOIN, &encode_points(points)].concat();
-    socket::send(line, &message, own).ok()?;
+    socket::send(line, wishes, own).ok()?;
     let (_, fds) = socket::receive(line, ANSWER_BYTES).ok()??;
     match <[OwnedFd; 2]>::try_from(fds) {
         Ok([user, image]) => Some(Answer::Joined(Joined { user, image })),

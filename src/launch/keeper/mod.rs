@@ -24,6 +24,7 @@
 mod elect;
 mod join;
 mod serve;
+mod wishes;
 
 use std::fmt;
 use std::fs;
@@ -39,7 +40,7 @@ pub use elect::sweep;
 pub(super) use join::{Joined, enter};
 
 /// Version of what is said between a keeper and who joins: another version has other names.
-const PROTOCOL: u32 = 1;
+const PROTOCOL: u32 = 2;
 /// Directory below the caller's own.
 const DIRECTORY: &str = "keepers";
 /// How long to wait for a keeper's word before going on without it.

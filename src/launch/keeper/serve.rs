@@ -2,17 +2,19 @@
 //! fd of its caller, and no child.
 
 use std::collections::BTreeSet;
+use std::fs;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use crate::fuse::{DONE, GRAFT, MAX_MESSAGE_BYTES, Synthetic, SyntheticKind, decode_points, encode_points};
+use crate::fuse::{DONE, GRAFT, MAX_MESSAGE_BYTES, Synthetic, SyntheticKind, encode_points};
 use crate::sys::access::Wanted;
 use crate::sys::ns::{IdMap, Isolation, SingleThreaded};
 use crate::sys::{Errno, Result, access, file, mount, ns, process, socket};
 
 use super::PATIENCE;
-use super::join::{JOIN, USER};
+use super::join::USER;
+use super::wishes::Wishes;
 use crate::launch::apply::mount_served;
 use crate::launch::server::Settled;
 use crate::launch::stop_for_test;
@@ -75,6 +77,8 @@ struct Keeper<'a> {
     user: OwnedFd,
     /// Mount points that the server has.
     known: BTreeSet<(Vec<u8>, bool)>,
+    /// The wishes that were met last: the ranks of a step have all the same.
+    met: Vec<u8>,
     /// Who has connected and not spoken yet.
     lines: Vec<OwnedFd>,
     /// Processes that became a container.
@@ -121,6 +125,7 @@ impl<'a> Keeper<'a> {
             post,
             user,
             known,
+            met: Vec::new(),
             lines: vec![first],
             containers: Vec::new(),
             idle_since: Instant::now(),
@@ -200,6 +205,8 @@ impl<'a> Keeper<'a> {
             self.is_full = false;
             if self.containers.is_empty() {
                 self.idle_since = Instant::now();
+                // Nothing is mounted on those names any more, so the kernel may forget them.
+                self.met.clear();
             }
         }
     }
@@ -222,12 +229,21 @@ impl<'a> Keeper<'a> {
         if message == USER {
             return socket::send(line, DONE, &[self.copy_of_user()?]);
         }
-        let points = message.strip_prefix(JOIN).and_then(decode_points);
-        let (Some(points), Some(container)) = (points, fds.into_iter().next()) else {
+        let Some(container) = fds.into_iter().next() else {
             return socket::send(line, b"not understood", &[]);
         };
-        if !self.graft(points)? {
-            return socket::send(line, b"no room", &[]);
+        if message != self.met {
+            let Some(wishes) = Wishes::decode(&message) else {
+                return socket::send(line, b"not understood", &[]);
+            };
+            if !self.graft(wishes.points)? {
+                return socket::send(line, b"no room", &[]);
+            }
+            for place in &wishes.places {
+                // What it is, and whether it is there, is for who mounts.
+                let _ = fs::symlink_metadata(place.as_path());
+            }
+            self.met = message;
         }
         let image = mount::copy(Path::new("."))?;
         // Before the answer: once that is there the container may have ended already.
